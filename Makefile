@@ -1,0 +1,42 @@
+# Two commands for users: `make quickstart` and `make test`.
+# PYTHON chooses the interpreter (3.11 to 3.13), ARGS is passed on to the command.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: quickstart test check lock clean
+
+quickstart: $(READY)
+	$(BIN)/fdjax lean install
+	$(BIN)/python -m experiments.quickstart $(ARGS)
+
+test: $(READY)
+	$(BIN)/fdjax lean install
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok)' || \
+	  { echo "error: expected Python 3.11, 3.12 or 3.13, got $$($(PYTHON) --version 2>&1);" \
+	    "choose one with make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
+	  --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	  --no-build-isolation --no-deps -e .
+	@touch $@
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra lean --extra dev --quiet \
+	  pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,92 @@
+"""What a person sees while an experiment runs: progress bars, tables, verdicts."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from fdjax.eval import Evaluation, mean_estimate
+
+__all__ = ["Display"]
+
+_BADGES = {
+    "shown": "[bold green]shown[/]",
+    "not shown": "[bold yellow]not shown[/]",
+    "contradicted": "[bold red]contradicted[/]",
+}
+
+
+class Display:
+    """A console with progress bars; the library below it prints nothing."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+
+    @contextmanager
+    def task(
+        self, title: str, total: int | None
+    ) -> Iterator[Callable[[int, str], None]]:
+        """A progress bar; yields `set(completed, note)`."""
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console) as progress:
+            bar = progress.add_task(title, total=total, note="")
+
+            def set_completed(completed: int, note: str = "") -> None:
+                progress.update(bar, completed=completed, note=note)
+
+            yield set_completed
+
+    def say(self, text: str) -> None:
+        """One line of text, rich markup allowed."""
+        self.console.print(text)
+
+    def summary(self, evaluation: Evaluation) -> None:
+        """The table of arms and the claims with their verdicts."""
+        ks = [k for k in evaluation.ks if k in (1, 4, 16, 64)] or list(evaluation.ks)
+        table = Table(title="Held-out theorems (mean, 95 % interval over theorems)")
+        table.add_column("arm")
+        for k in ks:
+            table.add_column(f"pass@{k}", justify="right")
+        table.add_column("entropy (nats)", justify="right")
+        table.add_column("distinct proofs", justify="right")
+        for arm in evaluation.arms:
+            cells = []
+            for k in ks:
+                estimate = mean_estimate(arm.pass_at_k(k))
+                cells.append(
+                    f"{estimate.value:.3f} [dim]{estimate.low:.2f}–{estimate.high:.2f}[/]"
+                    if estimate
+                    else "—"
+                )
+            entropy = mean_estimate(arm.entropy())
+            cells.append(f"{entropy.value:.3f}" if entropy else "—")
+            distinct = sum(arm.distinct_proofs) / len(arm.distinct_proofs)
+            table.add_row(arm.arm, *cells, f"{distinct:.2f}")
+        self.console.print(table)
+        for claim in evaluation.claims:
+            self.console.print(
+                f"{_BADGES[claim.verdict]}  {claim.statement}  "
+                f"[dim]difference {claim.difference:+.3f} "
+                f"({claim.low:+.3f} to {claim.high:+.3f})[/]"
+            )
+
+    def times(self, seconds: Mapping[str, float]) -> None:
+        """Wall time of each part of the run."""
+        parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+        self.say(f"[dim]wall time: {parts}; total {sum(seconds.values()):.0f} s[/]")

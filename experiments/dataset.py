@@ -1,0 +1,138 @@
+"""Theorems for the miniature: made, checked by Lean, split, and shown with mistakes."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from fdjax.data.theorems import generate_problems, split_problems
+from fdjax.errors import ConfigError, DataError
+from fdjax.feedback import Attempt, Provider
+from fdjax.lean import Status, Verdict, Verifier
+from fdjax.records import Problem
+
+__all__ = ["DatasetConfig", "check_problems", "corrupted_rows", "make_splits"]
+
+_CHUNK = 256
+"""Proofs handed to Lean between two looks at the clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """How many theorems, and for what."""
+
+    problems: int = 3_000
+    """Theorems to generate; all different up to renaming and reordering."""
+    seed: int = 0
+    """Seed of the theorems and of their split."""
+    pool: int = 1_000
+    """Theorems for GRPO, FD and the control."""
+    validation: int = 96
+    """Theorems to look at while choosing settings."""
+    test: int = 96
+    """Theorems for the final figures only."""
+    mistakes: int = 4_000
+    """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""
+
+    def __post_init__(self) -> None:
+        held = self.pool + self.validation + self.test
+        if not 0 < held < self.problems:
+            raise ConfigError(
+                f"pool + validation + test must leave some of the {self.problems} "
+                f"problems for SFT, got {held}; raise `problems` or lower the others."
+            )
+
+
+def make_splits(config: DatasetConfig) -> dict[str, list[Problem]]:
+    """Theorems by use: sft, pool, validation, test; disjoint by canonical statement."""
+    problems = generate_problems(config.problems, seed=config.seed)
+    return split_problems(
+        problems,
+        sizes={
+            "pool": config.pool,
+            "validation": config.validation,
+            "test": config.test,
+        },
+        seed=config.seed,
+    )
+
+
+def check_problems(
+    problems: Sequence[Problem],
+    verifier: Verifier,
+    progress: Callable[[int, str], None],
+) -> None:
+    """Has Lean elaborate every statement and verify every reference.
+
+    Raises:
+      DataError: a statement does not elaborate or a reference is refused, naming it.
+    """
+    items = [
+        (problem, reference)
+        for problem in problems
+        for reference in problem.references
+    ]
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        for (problem, proof), verdict in zip(
+            chunk, verifier.verify(chunk), strict=True
+        ):
+            if verdict.status is not Status.VERIFIED:
+                raise DataError(
+                    f"Expected Lean to verify the reference of {problem.name}, got "
+                    f"{verdict.status.value}: {verdict.reason}\n{problem.statement} := "
+                    f"by\n{proof}\nRemove the row or correct the reference."
+                )
+        progress(start + len(chunk), "")
+
+
+def corrupted_rows(
+    problems: Sequence[Problem],
+    verifier: Verifier,
+    provider: Provider,
+    *,
+    count: int,
+    seed: int,
+    progress: Callable[[int, str], None],
+) -> list[tuple[Problem, str | None, str]]:
+    """Rows (problem, feedback on a mistaken proof, reference), for SFT with feedback.
+
+    A mistake keeps the first steps of a reference and goes on with steps of other
+    proofs of the same family. Lean judges it, and the feedback is about that
+    reference, so that whoever reads the feedback can write the proof.
+    """
+    rng = random.Random(seed)
+    steps = {
+        family: sorted(
+            {
+                line
+                for problem in problems
+                if problem.family == family
+                for reference in problem.references
+                for line in reference.splitlines()
+            }
+        )
+        for family in {problem.family for problem in problems}
+    }
+    drawn = []
+    for _ in range(count):
+        problem = rng.choice(problems)
+        reference = rng.choice(problem.references)
+        lines = reference.splitlines()
+        kept = lines[: rng.randrange(len(lines))]
+        wrong = rng.choices(steps[problem.family], k=1 + rng.randrange(4))
+        drawn.append((replace(problem, references=(reference,)), "\n".join(kept + wrong)))
+    verdicts: list[Verdict] = []
+    for start in range(0, count, _CHUNK):
+        verdicts += verifier.verify(drawn[start : start + _CHUNK])
+        progress(len(verdicts), "")
+    feedback = provider.write(
+        [
+            Attempt(problem=problem, proof=proof, verdict=verdict)
+            for (problem, proof), verdict in zip(drawn, verdicts, strict=True)
+        ]
+    )
+    return [
+        (problem, note.text, problem.references[0])
+        for (problem, _), note in zip(drawn, feedback, strict=True)
+        if note.available
+    ]

@@ -1,0 +1,5 @@
+"""Saving and restoring everything that decides the next step (Orbax)."""
+
+from fdjax.checkpoint.store import CheckpointStore
+
+__all__ = ["CheckpointStore"]

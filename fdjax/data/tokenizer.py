@@ -1,0 +1,92 @@
+"""A byte-level BPE tokenizer for Lean, built with `tokenizers`, saved as Hugging Face.
+
+Real provers bring their own tokenizer; this one serves models trained from scratch.
+"""
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from fdjax.errors import ConfigError
+
+__all__ = ["CHAT_TEMPLATE", "token_texts", "train_tokenizer"]
+
+PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+# A Lean word with its leading blank, a line break with its indentation, or one symbol.
+_LEAN_PIECES = r" ?[\p{L}\p{N}_.'!?]+|\n\s*| ?(?::=|[^\s\p{L}\p{N}])|\s+"
+
+
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int = 512
+) -> PreTrainedTokenizerFast:
+    """Trains a lossless tokenizer whose words do not cross Lean's own boundaries.
+
+    Args:
+      texts: Lean statements, proofs and feedback.
+      vocab_size: entries, 256 bytes and 4 special tokens included.
+
+    Returns:
+      A Hugging Face tokenizer with a chat template; any string round-trips.
+
+    Raises:
+      ConfigError: the vocabulary cannot hold all bytes and special tokens.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = [PAD, USER, ASSISTANT, END]
+    if vocab_size < len(alphabet) + len(special):
+        raise ConfigError(
+            f"vocab_size must be at least {len(alphabet) + len(special)} to hold every "
+            f"byte and the special tokens, got {vocab_size}; raise it."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_LEAN_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[int]) -> list[str]:
+    """The text of each token, so that joining them gives the decoded string.
+
+    A token that ends inside a multi-byte character contributes to the text where the
+    character becomes complete; the tokens before it give the empty string.
+    """
+    texts, pending = [], []
+    for token in tokens:
+        pending.append(int(token))
+        text = tokenizer.decode(pending, skip_special_tokens=True)
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            texts.append("")
+            continue
+        texts.append(text)
+        pending = []
+    if pending:
+        texts[-1] = tokenizer.decode(pending, skip_special_tokens=True)
+    return texts

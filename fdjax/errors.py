@@ -1,0 +1,34 @@
+"""Exceptions raised by fdjax; every message gives expected, got and remedy."""
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FdjaxError",
+    "InstallError",
+]
+
+
+class FdjaxError(Exception):
+    """Root of all errors that fdjax raises on purpose."""
+
+
+class ConfigError(FdjaxError, ValueError):
+    """A setting is out of range or contradicts another."""
+
+
+class DataError(FdjaxError, ValueError):
+    """A dataset file or row cannot be read as what it should be."""
+
+
+class CheckpointError(FdjaxError, ValueError):
+    """A checkpoint is missing, incomplete or does not fit the run."""
+
+
+class InstallError(FdjaxError, RuntimeError):
+    """A component that must be installed is missing or damaged."""
+
+
+class BackendError(FdjaxError, RuntimeError):
+    """A Lean backend cannot be started or does not answer."""

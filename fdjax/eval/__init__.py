@@ -1,0 +1,47 @@
+"""Evaluation: pass@k with intervals, diversity of proofs, and the paper's claims."""
+
+from fdjax.eval.arms import ArmResult, common_theorems
+from fdjax.eval.claims import ArmRoles, Claim, ClaimVerdict, evaluate_claims
+from fdjax.eval.diversity import (
+    distinct_proofs,
+    distinct_sequences,
+    normalize_proof,
+    tactic_entropy,
+    tactic_sequence,
+)
+from fdjax.eval.passk import (
+    Estimate,
+    bootstrap_interval,
+    paired_difference,
+    pass_at_k,
+)
+from fdjax.eval.results import (
+    Evaluation,
+    TeacherResult,
+    load_evaluation,
+    mean_estimate,
+    save_evaluation,
+)
+
+__all__ = [
+    "ArmResult",
+    "ArmRoles",
+    "Claim",
+    "ClaimVerdict",
+    "Estimate",
+    "Evaluation",
+    "TeacherResult",
+    "bootstrap_interval",
+    "common_theorems",
+    "distinct_proofs",
+    "distinct_sequences",
+    "evaluate_claims",
+    "load_evaluation",
+    "mean_estimate",
+    "normalize_proof",
+    "paired_difference",
+    "pass_at_k",
+    "save_evaluation",
+    "tactic_entropy",
+    "tactic_sequence",
+]

@@ -1,0 +1,136 @@
+"""Samples, verifies and counts: one arm on a set of theorems."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fdjax.eval.arms import ArmResult
+from fdjax.eval.diversity import distinct_proofs, distinct_sequences, tactic_entropy
+from fdjax.eval.passk import bootstrap_interval, pass_at_k
+from fdjax.eval.results import TeacherResult
+from fdjax.records import Problem
+from fdjax.rollout import Rollout, RolloutEngine
+
+__all__ = ["evaluate_arm", "evaluate_teacher"]
+
+
+def evaluate_arm(
+    arm: str,
+    params: Any,
+    problems: Sequence[Problem],
+    engine: RolloutEngine,
+    key: jax.Array,
+    *,
+    samples: int,
+    problems_per_batch: int = 16,
+    on_rollout: Callable[[Rollout], None] = lambda _: None,
+) -> ArmResult:
+    """Counts verified and distinct proofs among `samples` attempts at each theorem.
+
+    Args:
+      arm: name for tables and files.
+      params: policy parameters.
+      problems: theorems, each name once.
+      engine: samples and verifies.
+      key: typed PRNG key; equal keys draw equal samples.
+      samples: attempts for each theorem.
+      problems_per_batch: theorems sampled together.
+      on_rollout: receives each batch of attempts, for progress and logs.
+
+    Returns:
+      Counts for each theorem; attempts without a verdict are `missing`.
+    """
+    rows: dict[str, list[Any]] = {
+        name: [] for name in ("successes", "missing", "proofs", "sequences", "entropy")
+    }
+    verified_proofs: list[str] = []
+    statuses: dict[str, int] = {}
+    for start in range(0, len(problems), problems_per_batch):
+        batch = list(problems[start : start + problems_per_batch])
+        # The last batch is filled up, so that one shape is compiled.
+        filled = batch + batch[-1:] * (problems_per_batch - len(batch))
+        rollout = engine.collect(
+            params, filled, jax.random.fold_in(key, start), group_size=samples
+        )
+        for index in range(len(batch)):
+            group = slice(index * samples, (index + 1) * samples)
+            verdicts, sampled = rollout.verdicts[group], rollout.completions
+            good = [
+                proof
+                for proof, verdict in zip(rollout.proofs[group], verdicts, strict=True)
+                if verdict.verified
+            ]
+            mask = sampled.mask[group]
+            rows["successes"].append(len(good))
+            rows["missing"].append(int((~rollout.known[group]).sum()))
+            rows["proofs"].append(distinct_proofs(good))
+            rows["sequences"].append(distinct_sequences(good))
+            rows["entropy"].append(
+                float((sampled.entropy[group] * mask).sum() / max(mask.sum(), 1))
+            )
+            verified_proofs += good
+            for verdict in verdicts:
+                name = verdict.status.value
+                statuses[name] = statuses.get(name, 0) + 1
+        on_rollout(rollout)
+    return ArmResult(
+        arm=arm,
+        theorems=tuple(problem.name for problem in problems),
+        samples=samples,
+        successes=tuple(rows["successes"]),
+        missing=tuple(rows["missing"]),
+        distinct_proofs=tuple(rows["proofs"]),
+        policy_entropy=tuple(rows["entropy"]),
+        distinct_sequences=tuple(rows["sequences"]),
+        tactic_entropy=tactic_entropy(verified_proofs),
+        statuses=statuses,
+    )
+
+
+def evaluate_teacher(
+    params: Any,
+    problems: Sequence[Problem],
+    student: RolloutEngine,
+    teacher: RolloutEngine,
+    key: jax.Array,
+    *,
+    samples: int,
+    on_rollout: Callable[[Rollout], None] = lambda _: None,
+) -> TeacherResult:
+    """Whether reading feedback on one's own attempts helps: pass@1 with and without.
+
+    Each student attempt gets feedback, and one new attempt is sampled by the same
+    weights with that feedback in the prompt. FD cannot work where this gains nothing.
+
+    Args:
+      params: policy parameters.
+      problems: theorems.
+      student: engine whose prompts hold the question.
+      teacher: engine whose prompts are wide enough for the feedback too.
+      key: typed PRNG key.
+      samples: attempts for each theorem, each with its own feedback.
+      on_rollout: receives the two batches of attempts.
+    """
+    first, second = jax.random.split(key)
+    plain = student.collect(params, problems, first, group_size=samples)
+    on_rollout(plain)
+    notes = [feedback.text or None for feedback in plain.feedback]
+    informed = teacher.collect(
+        params, plain.problems, second, group_size=1, feedback=notes
+    )
+    on_rollout(informed)
+
+    def estimate(rollout: Rollout) -> Any:
+        wins = (rollout.rewards * rollout.known).reshape(-1, samples).sum(axis=1)
+        known = rollout.known.reshape(-1, samples).sum(axis=1)
+        values = pass_at_k(wins.astype(np.int64), known.astype(np.int64), 1)
+        return bootstrap_interval(values[~np.isnan(values)])
+
+    return TeacherResult(
+        without_feedback=estimate(plain),
+        with_feedback=estimate(informed),
+        theorems=len(problems),
+        samples=samples,
+    )

@@ -1,0 +1,70 @@
+"""Feedback made of Lean's own messages, without any model."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fdjax.feedback.provider import Attempt, Feedback
+from fdjax.lean import Diagnostic, Status
+
+__all__ = ["CompilerFeedback"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilerFeedback:
+    """Lists Lean's first errors, each with its line in the attempt."""
+
+    max_errors: int = 1
+    """Errors to show; Lean's later ones are often consequences of the first."""
+    max_message_characters: int = 60
+    """Length of a message; a longer one is cut after a whole word."""
+
+    def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
+        """Feedback on each attempt, in order (`Provider`)."""
+        return [self._one(attempt) for attempt in attempts]
+
+    def _one(self, attempt: Attempt) -> Feedback:
+        verdict = attempt.verdict
+        match verdict.status:
+            case Status.CRASHED:
+                return Feedback(error="Lean gave no verdict on this attempt")
+            case Status.VERIFIED:
+                return Feedback(parts=("verified: this proof is complete",))
+            case Status.TIMEOUT:
+                return Feedback(parts=("error: time limit exceeded",), line=1)
+            case Status.UNSAFE:
+                return Feedback(parts=(f"error: not allowed: {verdict.reason}",), line=1)
+        errors = verdict.errors
+        if not errors:
+            return Feedback(parts=(f"error: {verdict.reason}",), line=1)
+        lines = attempt.proof.count("\n") + 1
+        return Feedback(
+            parts=tuple(self._describe(error, lines) for error in errors)[
+                : self.max_errors
+            ],
+            line=error_line(errors[0], lines),
+        )
+
+    def _describe(self, error: Diagnostic, lines: int) -> str:
+        place = f"line {error_line(error, lines)}"
+        return f"error at {place}: {self._shorten(error.text)}"
+
+    def _shorten(self, message: str) -> str:
+        """The message's first sentence on one line, cut after a whole word."""
+        first = re.split(r"\n|(?<=[^.])[.:](?= |\n|$)", message.strip(), maxsplit=1)[0]
+        words = first.split()
+        text = ""
+        for word in words:
+            if len(text) + 1 + len(word) > self.max_message_characters and text:
+                break
+            text = f"{text} {word}" if text else word
+        return text
+
+
+def error_line(error: Diagnostic, lines: int) -> int:
+    """The attempt's line that an error is about.
+
+    Goals left open at the end are reported before the proof, at its `by`; the line to
+    change is then the last.
+    """
+    return min(error.line, lines) if error.in_proof else lines

@@ -1,0 +1,69 @@
+"""A hint from a known proof: what a language model that has read it would write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from fdjax.feedback.compiler import CompilerFeedback
+from fdjax.feedback.provider import Attempt, Feedback, Provider
+from fdjax.lean import Status
+
+__all__ = ["ReferenceHint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceHint:
+    """Adds to another provider's feedback the next step of the closest reference.
+
+    The hint names the tactic at the first line where the attempt leaves the reference
+    that it follows longest. It carries one step, not the proof.
+    """
+
+    base: Provider = field(default_factory=CompilerFeedback)
+    """Writes the part that needs no reference."""
+    plan: int = 0
+    """How many of the tactics after the hinted one to name, without arguments."""
+
+    def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
+        """Feedback on each attempt, in order (`Provider`)."""
+        return [
+            self._with_hint(attempt, feedback)
+            for attempt, feedback in zip(
+                attempts, self.base.write(attempts), strict=True
+            )
+        ]
+
+    def _with_hint(self, attempt: Attempt, feedback: Feedback) -> Feedback:
+        references = attempt.problem.references
+        verified = attempt.verdict.status is Status.VERIFIED
+        if not feedback.available or verified or not references:
+            return feedback
+        steps = _steps(attempt.proof)
+        best = max(
+            (_steps(reference) for reference in references),
+            key=lambda reference: (_shared(steps, reference), -len(reference)),
+        )
+        at = _shared(steps, best)
+        if at == len(best):
+            hint = f"hint: stop after line {at}"
+        else:
+            hint = f"hint at line {at + 1}: {best[at]}"
+        parts = [hint, *feedback.parts]
+        following = [step.split()[0] for step in best[at + 1 :]][: self.plan]
+        if following:
+            parts.append("then: " + " ".join(following))
+        line = at + 1 if feedback.line is None else min(feedback.line, at + 1)
+        return replace(feedback, parts=tuple(parts), line=line)
+
+
+def _steps(proof: str) -> list[str]:
+    return [line.strip() for line in proof.splitlines() if line.strip()]
+
+
+def _shared(steps: list[str], reference: list[str]) -> int:
+    """Length of the common prefix."""
+    count = 0
+    for ours, theirs in zip(steps, reference, strict=False):
+        if ours != theirs:
+            break
+        count += 1
+    return count

@@ -1,0 +1,148 @@
+"""What the verifier asks of a Lean process, and what comes back."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fdjax.errors import BackendError, ConfigError
+from fdjax.lean.verdict import Severity
+
+__all__ = [
+    "Backend",
+    "CheckRequest",
+    "Limits",
+    "RawMessage",
+    "RawReport",
+    "Target",
+    "WorkerDiedError",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one proof may use."""
+
+    wall_s: float = 10.0
+    """Wall time of the proof's elaboration, in seconds; the statement's own
+    elaboration does not count."""
+    heartbeats: int = 200_000
+    """Lean's `maxHeartbeats` (thousands of small allocations); Lean's default.
+    A proof that runs out is REJECTED: the count is the same on every machine."""
+    memory_mb: int = 2048
+    """Memory of one worker, in MiB; the embedded Lean cannot use more than 2048."""
+    output_bytes: int = 65_536
+    """UTF-8 bytes of message text kept; errors are kept before warnings."""
+
+    def __post_init__(self) -> None:
+        if self.wall_s <= 0 or self.heartbeats < 0 or self.output_bytes < 0:
+            raise ConfigError(
+                "Limits: expected wall_s > 0, heartbeats >= 0 and output_bytes >= 0, "
+                f"got {self}; correct the negative value."
+            )
+        if not 512 <= self.memory_mb <= 2048:
+            raise ConfigError(
+                f"Limits: expected memory_mb from 512 to 2048, got {self.memory_mb}; "
+                "Lean's library alone needs about 400."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest:
+    """One proof to elaborate against its trusted statement."""
+
+    name: str
+    """Name of the theorem the statement declares."""
+    header: str
+    """Trusted source before the statement."""
+    statement: str
+    """Trusted source up to, not including, `:=`."""
+    proof: str | None
+    """Untrusted tactic text; None checks the statement alone."""
+    limits: Limits = Limits()
+    """What this elaboration may use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawMessage:
+    """A message as Lean gave it; positions count from the statement's first line."""
+
+    severity: Severity
+    line: int
+    column: int
+    end_line: int | None = None
+    end_column: int | None = None
+    kind: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Facts about the constant with the problem's name, read from the kernel."""
+
+    is_theorem: bool
+    """Whether the constant is a theorem (not an axiom, definition or opaque)."""
+    matches_statement: bool
+    """Whether universe names and type equal the trusted statement's."""
+    axioms: tuple[str, ...]
+    """Every axiom it depends on, exact names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawReport:
+    """What trusted code observed while one request was elaborated."""
+
+    statement_error: str = ""
+    """Why the trusted statement itself cannot be used; empty when it can."""
+    has_errors: bool = False
+    """Whether any message has severity `error`, shown or cut."""
+    messages: tuple[RawMessage, ...] = ()
+    """Messages in source order, within the output limit."""
+    timed_out: bool = False
+    """Whether the proof used up its wall time."""
+    out_of_memory: bool = False
+    """Whether the proof used up the worker's memory."""
+    left_proof: bool = False
+    """Whether another command followed the proof."""
+    target: Target | None = None
+    """The constant with the problem's name; None where there is none."""
+    seconds: float = 0.0
+    """Wall time of the proof's elaboration."""
+
+
+class WorkerDiedError(BackendError):
+    """The Lean process ended or stopped answering during a request."""
+
+
+class Backend(Protocol):
+    """One Lean process; used by one thread at a time.
+
+    `interrupt` alone may be called from another thread.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Toolchain and host version: verdicts of equal identity are equal."""
+        ...
+
+    def start(self) -> None:
+        """Start the process; returns when it can check.
+
+        Raises:
+          BackendError: it cannot be started.
+        """
+        ...
+
+    def check(self, request: CheckRequest) -> RawReport:
+        """Elaborate one request.
+
+        Raises:
+          WorkerDiedError: the process ended; `start` makes a fresh one.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Make a running `check` end soon with `WorkerDiedError`."""
+        ...
+
+    def close(self) -> None:
+        """End the process and everything it started; may be called twice."""
+        ...

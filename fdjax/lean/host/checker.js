@@ -1,0 +1,336 @@
+// Checks proofs against trusted statements; reports facts, the parent decides.
+'use strict';
+const { isBoxed, NONE } = require('./objects.js');
+const { refusal } = require('./syntax.js');
+
+// Pinned for every elaboration. Auto-bound names would turn a misspelt type into a
+// variable and change what is proved; linters only cost time.
+const OPTIONS = {
+  autoImplicit: false, relaxedAutoImplicit: false, 'linter.all': false,
+};
+const HEADERS_KEPT = 16;
+const STATEMENTS_KEPT = 512;
+const TRUSTED_MS = 60000; // for a header or a statement
+const TRUSTED_BYTES = 4096;
+const AXIOM = 0, THEOREM = 2; // constructors of ConstantInfo
+const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
+
+class TrustedSourceError extends Error {}
+
+// A small least-recently-used map that releases what it drops.
+class Kept {
+  constructor(size, drop) {
+    Object.assign(this, { size, drop, entries: new Map() });
+  }
+
+  get(key, make) {
+    let value = this.entries.get(key);
+    if (value === undefined) value = make();
+    else this.entries.delete(key);
+    this.entries.set(key, value);
+    if (this.entries.size > this.size) {
+      const [oldest, dropped] = this.entries.entries().next().value;
+      this.entries.delete(oldest);
+      this.drop(dropped);
+    }
+    return value;
+  }
+}
+
+class Checker {
+  constructor(elaborator, policy) {
+    this.elaborator = elaborator;
+    this.lean = elaborator.lean;
+    this.policy = {
+      options: new Set(policy.options),
+      kinds: new Set(policy.kinds),
+      imports: policy.imports,
+    };
+    const { lean } = this;
+    this.headers = new Kept(HEADERS_KEPT, (state) => lean.release(state));
+    this.statements = new Kept(STATEMENTS_KEPT, ({ constant, name }) => {
+      if (constant) lean.release(constant);
+      if (name) lean.release(name);
+    });
+  }
+
+  // `started` is called when the time that counts against the proof begins.
+  check(request, started) {
+    let prepared;
+    try {
+      prepared = this.prepare(request);
+    } catch (error) {
+      if (!(error instanceof TrustedSourceError)) throw error;
+      return { statement_error: error.message, messages: error.messages ?? [] };
+    }
+    if (request.proof === null) return {};
+    started();
+    const begin = performance.now();
+    const report = this.checkProof(request, prepared);
+    report.seconds = (performance.now() - begin) / 1000;
+    return report;
+  }
+
+  // ---- trusted source
+  // The header's state (borrowed) and the statement's own constant, kept for the next
+  // attempts at the same theorem. Failures are kept too.
+  prepare(request) {
+    const { header, statement, name, heartbeats } = request;
+    const headerKey = heartbeats + '\n' + header;
+    const state = this.headers.get(headerKey, () => this.header(header, heartbeats));
+    const key = JSON.stringify([headerKey, statement, name]);
+    const kept = this.statements.get(key, () => {
+      try {
+        return this.statement(state, statement, name);
+      } catch (error) {
+        if (error instanceof TrustedSourceError) return { error };
+        throw error;
+      }
+    });
+    if (kept.error) throw kept.error;
+    return { state, ...kept };
+  }
+
+  header(source, heartbeats) {
+    const attempt = (compiling) => {
+      this.elaborator.setCodeGeneration(compiling);
+      return this.elaborateHeader(source, heartbeats);
+    };
+    try {
+      return attempt(true);
+    } catch (error) {
+      if (!(error instanceof TrustedSourceError)) throw error;
+      return attempt(false); // a definition that only failed to compile is usable
+    } finally {
+      this.elaborator.setCodeGeneration(false);
+    }
+  }
+
+  elaborateHeader(source, heartbeats) {
+    const { lean, elaborator } = this;
+    const cursor = elaborator.open(source);
+    const names = elaborator.importNames(cursor.imports);
+    lean.release(cursor.imports);
+    const unavailable = names.filter((name) => !this.mayImport(name));
+    if (unavailable.length) {
+      throw new TrustedSourceError(
+        'the embedded Lean has no module ' + unavailable.join(', '));
+    }
+    const options = elaborator.options({ ...OPTIONS, maxHeartbeats: heartbeats });
+    let state = elaborator.newState(elaborator.environment(names), options);
+    this.requireNoErrors(cursor.messages, 'the header');
+    lean.release(cursor.messages);
+    for (;;) {
+      const command = elaborator.parse(cursor, state);
+      this.requireNoErrors(command.messages, 'the header');
+      const end = elaborator.isEnd(command.syntax);
+      if (!end) {
+        state = this.elaborateTrusted(cursor, command, state, 'the header');
+        const next = elaborator.continueState(state);
+        lean.release(state);
+        state = next;
+      }
+      this.releaseCommand(command);
+      if (end) break;
+    }
+    lean.release(cursor.parser);
+    lean.release(cursor.input);
+    return state;
+  }
+
+  statement(headerState, source, name) {
+    const { lean, elaborator } = this;
+    const cursor = elaborator.open(source + ' := sorry');
+    lean.release(cursor.imports);
+    let state = elaborator.continueState(headerState);
+    this.requireNoErrors(cursor.messages, 'the statement');
+    const command = elaborator.parse(cursor, state);
+    this.requireNoErrors(command.messages, 'the statement');
+    const rest = elaborator.parse(cursor, state);
+    if (!elaborator.isEnd(rest.syntax)) {
+      throw new TrustedSourceError('the statement holds more than one command');
+    }
+    state = this.elaborateTrusted(cursor, command, state, 'the statement');
+    const full = this.fullName(headerState, name);
+    const constant = this.find(elaborator.environmentOf(state), full);
+    const isTheorem = constant && lean.tag(constant) === THEOREM;
+    this.releaseCommand(command);
+    this.releaseCommand(rest);
+    for (const object of [state, cursor.parser, cursor.input, cursor.messages]) {
+      lean.release(object);
+    }
+    if (!isTheorem) {
+      throw new TrustedSourceError(`the statement declares no theorem ${name}`);
+    }
+    return { constant, name: full };
+  }
+
+  mayImport(name) {
+    return this.policy.imports.some(
+      (root) => name === root || name.startsWith(root + '.'));
+  }
+
+  elaborateTrusted(cursor, command, state, what) {
+    const result = this.elaborator.elaborate(cursor, command, state, TRUSTED_MS);
+    if (result.timedOut || result.interrupted) {
+      throw new TrustedSourceError(what + ' takes longer than a minute');
+    }
+    this.requireNoErrors(this.elaborator.messagesOf(result.state), what);
+    return result.state;
+  }
+
+  requireNoErrors(log, what) {
+    if (!this.elaborator.hasErrors(log)) return;
+    const messages = this.elaborator.render(
+      log, TRUSTED_BYTES, performance.now() + TRUSTED_MS);
+    const error = messages.find((message) => message.severity === 'error');
+    const text = error ? error.text : 'unknown';
+    throw Object.assign(
+      new TrustedSourceError(`${what} does not elaborate: ${text}`), { messages });
+  }
+
+  // The name inside the namespace that the header leaves open.
+  fullName(headerState, name) {
+    const { lean, elaborator } = this;
+    const namespace = lean.nameText(elaborator.namespaceOf(headerState));
+    return lean.name(namespace ? namespace + '.' + name : name);
+  }
+
+  releaseCommand({ syntax, position, messages }) {
+    for (const object of [syntax, position, messages]) this.lean.release(object);
+  }
+
+  // ---- untrusted proofs
+  checkProof(request, prepared) {
+    const { lean, elaborator } = this;
+    const cursor = elaborator.open(request.source);
+    lean.release(cursor.imports);
+    lean.release(cursor.messages);
+    const state = elaborator.continueState(prepared.state);
+    const command = elaborator.parse(cursor, state);
+    const report = this.refuse(request, cursor, state, command);
+    if (report) {
+      lean.release(state);
+    }
+    const answer = report
+      ?? this.elaborateProof(request, prepared, cursor, command, state);
+    this.releaseCommand(command);
+    lean.release(cursor.parser);
+    lean.release(cursor.input);
+    return answer;
+  }
+
+  // What can be said before anything is elaborated, null otherwise.
+  refuse(request, cursor, state, command) {
+    const { lean, elaborator } = this;
+    if (elaborator.hasErrors(command.messages)) {
+      return this.failure(request, command.messages);
+    }
+    const refused = refusal(lean, command.syntax, this.policy);
+    if (refused) return { refused };
+    const rest = elaborator.parse(cursor, state);
+    let report = null;
+    if (!elaborator.isEnd(rest.syntax)) {
+      report = isBoxed(rest.syntax) || elaborator.hasErrors(rest.messages)
+        ? this.failure(request, rest.messages)
+        : { left_proof: true };
+    } else if (elaborator.hasErrors(rest.messages)) {
+      report = this.failure(request, rest.messages);
+    }
+    this.releaseCommand(rest);
+    return report;
+  }
+
+  failure(request, log) {
+    const deadline = performance.now() + request.wall_ms;
+    const messages = this.elaborator.render(log, request.output_bytes, deadline);
+    return { has_errors: true, messages };
+  }
+
+  elaborateProof(request, prepared, cursor, command, state) {
+    const { lean, elaborator } = this;
+    const result = elaborator.elaborate(cursor, command, state, request.wall_ms);
+    const log = elaborator.messagesOf(result.state);
+    const report = {
+      has_errors: elaborator.hasErrors(log) || result.interrupted,
+      timed_out: result.timedOut,
+      // Printing a goal can take long as well; it gets the proof's limit once more.
+      messages: elaborator.render(
+        log, request.output_bytes, performance.now() + request.wall_ms),
+      target: this.target(elaborator.environmentOf(result.state), prepared),
+    };
+    lean.release(result.state);
+    return report;
+  }
+
+  // ---- the kernel's environment
+  // The constant of that name among those the kernel has checked (owned), or 0.
+  find(environment, name) {
+    const { lean } = this;
+    const kernel = lean.call(
+      'lean_elab_environment_to_kernel_env', lean.retain(environment));
+    const found = lean.call('lean_environment_find', kernel, lean.retain(name));
+    if (isBoxed(found)) return 0;
+    const constant = lean.takeField(found, 0);
+    lean.release(found);
+    return constant;
+  }
+
+  target(environment, { constant: trusted, name }) {
+    const { lean } = this;
+    const constant = this.find(environment, name);
+    if (!constant) return null;
+    const isTheorem = lean.tag(constant) === THEOREM;
+    const matches = this.sameType(constant, trusted);
+    lean.release(constant);
+    return {
+      is_theorem: isTheorem,
+      matches_statement: matches,
+      axioms: this.axioms(environment, name),
+    };
+  }
+
+  // Universe names and type of two constants are the same.
+  sameType(left, right) {
+    const { lean } = this;
+    const base = (constant) => lean.field(lean.field(constant, 0), 0);
+    const levels = (constant) => [...lean.list(lean.field(base(constant), 1))];
+    const type = (constant) => lean.field(base(constant), 2);
+    const a = levels(left), b = levels(right);
+    return a.length === b.length
+      && a.every((level, i) => lean.sameName(level, b[i]))
+      && (lean.call('lean_expr_eqv', type(left), type(right)) & 1) === 1;
+  }
+
+  // All axioms a constant rests on. The library's files hold exported data only, in
+  // which its theorems look like axioms; Lean records what they were.
+  axioms(environment, name) {
+    const { lean } = this;
+    const empty = lean.constructorObject(0, [
+      lean.retain(lean.global('l_Lean_NameSet_empty')), lean.emptyArray(),
+    ]);
+    const result = lean.call(
+      'l_Lean_CollectAxioms_collect', lean.retain(name), lean.retain(environment),
+      empty);
+    const found = lean.field(lean.field(result, 1), 1);
+    const axioms = [];
+    for (let i = 0; i < lean.arraySize(found); i++) {
+      const axiom = lean.element(found, i);
+      if (this.wasAxiom(environment, axiom)) axioms.push(lean.nameText(axiom));
+    }
+    lean.release(result);
+    return axioms;
+  }
+
+  wasAxiom(environment, name) {
+    const { lean } = this;
+    const kind = lean.call(
+      'l_Lean_getOriginalConstKind_x3f', lean.retain(environment), lean.retain(name));
+    if (isBoxed(kind)) return true; // unknown: count it against the proof
+    const original = lean.field(kind, 0) >>> 1;
+    lean.release(kind);
+    return original === ORIGINALLY_AXIOM;
+  }
+}
+
+module.exports = { Checker, AXIOM, NONE };

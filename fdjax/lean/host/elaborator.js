@@ -1,0 +1,280 @@
+// Imports, parsing and elaboration of single commands.
+'use strict';
+const { Worker } = require('worker_threads');
+const path = require('path');
+const { box, isBoxed, NONE } = require('./objects.js');
+
+// Field numbers of Lean structures.
+const STATE = { env: 0, messages: 1, scopes: 2 };
+const SCOPE = { options: 1, namespace: 2, openDecls: 3 };
+const MESSAGE = { fields: 5, severity: 1, isSilent: 2 };
+const SEVERITY = ['information', 'warning', 'error'];
+const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
+
+class Elaborator {
+  constructor(lean, graceMs) {
+    this.lean = lean;
+    this.environments = new Map();
+    this.control = new Int32Array(new SharedArrayBuffer(16));
+    new Worker(path.join(__dirname, 'watchdog.js'), {
+      workerData: {
+        control: this.control.buffer, memory: lean.internals.memory, graceMs,
+      },
+    }).unref();
+    this.prepareCodeGeneration();
+  }
+
+  // ---- code generation
+  // Proofs never run, and the package lacks the intermediate code of some library
+  // functions: definitions inside proofs are not compiled at all.
+  prepareCodeGeneration() {
+    const { lean } = this;
+    this.compileRef = lean.global('l_Lean_compileDeclsRef');
+    this.compile = lean.call('lean_st_ref_get', this.compileRef);
+    const ok = () => lean.constructorObject(0, [box(0)]);
+    const index = lean.module.addFunction((names, context, state) => {
+      for (const object of [names, context, state]) lean.release(object >>> 0);
+      return ok();
+    }, 'iiiii');
+    this.doNotCompile = lean.closure(index, 4);
+    this.compiling = true;
+  }
+
+  setCodeGeneration(on) {
+    if (on === this.compiling) return;
+    const { lean } = this;
+    const action = lean.retain(on ? this.compile : this.doNotCompile);
+    lean.release(lean.call('lean_st_ref_set', this.compileRef, action));
+    this.compiling = on;
+  }
+
+  // ---- imports
+  // Splits the `import` lines off; the caller releases what it gets.
+  open(source) {
+    const { lean } = this;
+    const text = lean.string(source);
+    const bytes = lean.word(text + 8) - 1;
+    const input = lean.call(
+      'l_Lean_Parser_mkInputContext___redArg', text, lean.string('<input>'), 1,
+      box(bytes));
+    const parsed = lean.value(
+      lean.call('l_Lean_Parser_parseHeader', lean.retain(input)), 'header');
+    const syntax = lean.takeField(parsed, 0);
+    const rest = lean.field(parsed, 1);
+    const parser = lean.takeField(rest, 0);
+    const messages = lean.takeField(rest, 1);
+    lean.release(parsed);
+    const imports = lean.call('l_Lean_Elab_headerToImports', syntax, 1);
+    return { input, parser, messages, imports };
+  }
+
+  importNames(imports) {
+    const { lean } = this;
+    const names = new Set();
+    for (let i = 0; i < lean.arraySize(imports); i++) {
+      names.add(lean.nameText(lean.field(lean.element(imports, i), 0)));
+    }
+    return [...names];
+  }
+
+  // The environment of a set of modules (borrowed); made once and kept.
+  environment(names) {
+    const key = names.filter((name) => name !== 'Init').sort().join('\n') || 'Init';
+    if (!this.environments.has(key)) {
+      const { lean } = this;
+      const lines = key.split('\n').map((name) => 'import ' + name + '\n').join('');
+      const { input, parser, messages, imports } = this.open(lines);
+      const PRIVATE_LEVEL = 2;
+      const result = lean.call(
+        'l_Lean_importModules', imports, lean.retain(lean.global('l_Lean_Options_empty')),
+        0, lean.emptyArray(), 1, 1, PRIVATE_LEVEL, lean.global('l_Lean_NameSet_empty'));
+      for (const object of [input, parser, messages]) lean.release(object);
+      this.environments.set(key, lean.value(result, 'import'));
+    }
+    return this.environments.get(key);
+  }
+
+  options(values) {
+    const { lean } = this;
+    let options = lean.retain(lean.global('l_Lean_Options_empty'));
+    for (const [key, value] of Object.entries(values)) {
+      options = typeof value === 'number'
+        ? lean.call('l_Lean_KVMap_setNat', options, lean.name(key), box(value))
+        : lean.call('l_Lean_KVMap_setBool', options, lean.name(key), Number(value));
+    }
+    return options;
+  }
+
+  // ---- command states (owned by the caller)
+  emptyLog() {
+    return this.lean.retain(this.lean.global('l_Lean_MessageLog_empty'));
+  }
+
+  newState(environment, options) {
+    return this.lean.call(
+      'l_Lean_Elab_Command_mkState', this.lean.retain(environment), this.emptyLog(),
+      options);
+  }
+
+  // A fresh state with the environment, open namespaces and options of another.
+  continueState(state) {
+    const { lean } = this;
+    const scopes = lean.field(state, STATE.scopes);
+    const options = lean.takeField(lean.field(scopes, 0), SCOPE.options);
+    const next = this.newState(lean.field(state, STATE.env), options);
+    lean.release(lean.field(next, STATE.scopes));
+    lean.setField(next, STATE.scopes, lean.retain(scopes));
+    return next;
+  }
+
+  namespaceOf(state) {
+    const scope = this.lean.field(this.lean.field(state, STATE.scopes), 0);
+    return this.lean.field(scope, SCOPE.namespace);
+  }
+
+  environmentOf(state) {
+    return this.lean.field(state, STATE.env);
+  }
+
+  // ---- parsing
+  // Parses one command; `cursor.parser` moves on.
+  parse(cursor, state) {
+    const { lean } = this;
+    const scope = lean.field(lean.field(state, STATE.scopes), 0);
+    const context = lean.constructorObject(0, [
+      lean.takeField(state, STATE.env),
+      lean.takeField(scope, SCOPE.options),
+      lean.takeField(scope, SCOPE.namespace),
+      lean.takeField(scope, SCOPE.openDecls),
+    ]);
+    const position = lean.takeField(cursor.parser, 0);
+    const result = lean.call(
+      'l_Lean_Parser_parseCommand', lean.retain(cursor.input), context, cursor.parser,
+      this.emptyLog());
+    const syntax = lean.takeField(result, 0);
+    const rest = lean.field(result, 1);
+    cursor.parser = lean.takeField(rest, 0);
+    const messages = lean.takeField(rest, 1);
+    lean.release(result);
+    return { syntax, position, messages };
+  }
+
+  isEnd(syntax) {
+    return (this.lean.call('l_Lean_Parser_isTerminalCommand', syntax) & 1) === 1;
+  }
+
+  hasErrors(log) {
+    return (this.lean.call('l_Lean_MessageLog_hasErrors', log) & 1) === 1;
+  }
+
+  // ---- elaboration
+  // Elaborates a parsed command. Owns `state`, returns the next one; messages are in it.
+  elaborate(cursor, command, state, wallMs) {
+    const { lean } = this;
+    const reference = lean.call('lean_st_mk_ref', state);
+    const token = lean.call('l_IO_CancelToken_new');
+    const context = lean.constructorObject(0, [
+      lean.takeField(cursor.input, 1), // file name
+      lean.takeField(cursor.input, 2), // line table
+      box(0), // recursion depth
+      lean.retain(command.position),
+      NONE, // macro stack
+      NONE, // quotation context
+      lean.retain(lean.global('l_Lean_firstFrontendMacroScope')),
+      NONE, // syntax reference
+      NONE, // incremental snapshot
+      lean.some(lean.retain(token)),
+    ], 1);
+    this.arm(token, wallMs);
+    let result;
+    try {
+      result = lean.call(
+        'l_Lean_Elab_Command_elabCommandTopLevel', lean.retain(command.syntax), context,
+        lean.retain(reference));
+    } finally {
+      this.disarm();
+    }
+    const interrupted = lean.tag(result) !== 0;
+    lean.release(result);
+    const next = lean.call('lean_st_ref_get', reference);
+    lean.release(reference);
+    lean.release(token);
+    const timedOut = Atomics.load(this.control, CONTROL.fired) === 1;
+    return { state: next, timedOut, interrupted };
+  }
+
+  arm(token, wallMs) {
+    const { control } = this;
+    Atomics.store(control, CONTROL.fired, 0);
+    Atomics.store(control, CONTROL.token, token);
+    Atomics.store(control, CONTROL.milliseconds, Math.max(1, Math.ceil(wallMs)));
+    Atomics.add(control, CONTROL.sequence, 1);
+    Atomics.notify(control, CONTROL.sequence);
+  }
+
+  disarm() {
+    Atomics.store(this.control, CONTROL.token, 0);
+    Atomics.add(this.control, CONTROL.sequence, 1);
+    Atomics.notify(this.control, CONTROL.sequence);
+  }
+
+  // ---- messages
+  messagesOf(state) {
+    return this.lean.field(state, STATE.messages);
+  }
+
+  // Renders a log (borrowed), errors first, until the byte limit or the time is used
+  // up; the result is in source order again.
+  render(log, outputBytes, deadline) {
+    const { lean } = this;
+    const list = lean.call('l_Lean_MessageLog_toList', lean.retain(log));
+    const entries = [...lean.list(list)].map((message, order) => {
+      const scalars = message + 8 + 4 * MESSAGE.fields;
+      return {
+        message,
+        order,
+        severity: lean.byte(scalars + MESSAGE.severity),
+        silent: lean.byte(scalars + MESSAGE.isSilent) === 1,
+      };
+    }).filter((entry) => !entry.silent || SEVERITY[entry.severity] === 'error');
+    entries.sort((a, b) => b.severity - a.severity || a.order - b.order);
+    const shown = [];
+    let left = outputBytes;
+    for (const entry of entries) {
+      if (left <= 0 || performance.now() > deadline) break;
+      const rendered = this.renderOne(entry, left);
+      left -= Buffer.byteLength(rendered.text);
+      shown.push([entry.order, rendered]);
+    }
+    lean.release(list);
+    return shown.sort((a, b) => a[0] - b[0]).map(([, rendered]) => rendered);
+  }
+
+  renderOne({ message, severity }, bytes) {
+    const { lean } = this;
+    const json = lean.call('l_Lean_Message_toJson', lean.retain(message));
+    const string = lean.call('l_Lean_Json_compress', json);
+    const value = JSON.parse(lean.text(string));
+    lean.release(string);
+    return {
+      severity: SEVERITY[severity],
+      line: value.pos.line,
+      column: value.pos.column,
+      end_line: value.endPos ? value.endPos.line : null,
+      end_column: value.endPos ? value.endPos.column : null,
+      kind: value.kind === '[anonymous]' ? '' : value.kind,
+      text: cut(value.data, bytes),
+    };
+  }
+}
+
+// The longest prefix of whole characters within a number of UTF-8 bytes.
+function cut(text, bytes) {
+  const encoded = Buffer.from(text, 'utf8');
+  if (encoded.length <= bytes) return text;
+  let end = bytes;
+  while (end > 0 && (encoded[end] & 0xc0) === 0x80) end--;
+  return encoded.toString('utf8', 0, end);
+}
+
+module.exports = { Elaborator, isBoxed };

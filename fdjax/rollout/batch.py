@@ -1,0 +1,180 @@
+"""Rollouts and reference proofs to the arrays that a train step takes."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from fdjax.data.chat import prompt_tokens, proof_tokens
+from fdjax.data.packing import pad_left, pad_right
+from fdjax.data.tokenizer import token_texts
+from fdjax.feedback import Feedback
+from fdjax.records import Mean, Metrics, Problem
+from fdjax.rollout.engine import Rollout
+
+__all__ = [
+    "DistillationBatch",
+    "PolicyBatch",
+    "SupervisedBatch",
+    "distillation_batch",
+    "policy_batch",
+    "supervised_batch",
+]
+
+
+class SupervisedBatch(NamedTuple):
+    """Reference proofs to imitate."""
+
+    prompts: np.ndarray
+    """[B, S] int32, left-padded."""
+    prompt_valid: np.ndarray
+    """[B, S] bool."""
+    responses: np.ndarray
+    """[B, T] int32, right-padded."""
+    mask: np.ndarray
+    """[B, T] bool, scored tokens."""
+
+
+class PolicyBatch(NamedTuple):
+    """Sampled proofs with advantages, for GRPO."""
+
+    prompts: np.ndarray
+    prompt_valid: np.ndarray
+    responses: np.ndarray
+    response_valid: np.ndarray
+    """[B, T] bool, sampled tokens."""
+    mask: np.ndarray
+    """[B, T] bool, scored tokens: sampled, and the reward is known."""
+    old_logprobs: np.ndarray
+    """[B, T] float32, nats, from the sampler."""
+    advantages: np.ndarray
+    """[B] float32."""
+
+
+class DistillationBatch(NamedTuple):
+    """Sampled proofs with the prompt that the teacher reads, for FD."""
+
+    prompts: np.ndarray
+    prompt_valid: np.ndarray
+    responses: np.ndarray
+    response_valid: np.ndarray
+    teacher_prompts: np.ndarray
+    """[B, S'] int32, left-padded: the same question after the feedback."""
+    teacher_prompt_valid: np.ndarray
+    mask: np.ndarray
+    """[B, T] bool, scored tokens: sampled, with feedback, within the scored part."""
+
+
+def supervised_batch(
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[tuple[Problem, str | None, str]],
+    *,
+    prompt_width: int,
+    response_width: int,
+) -> SupervisedBatch:
+    """Arrays for (problem, feedback shown in the prompt, proof to write) rows."""
+    problems, feedback, proofs = zip(*rows, strict=True)
+    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    prompts, valid = pad_left(
+        prompt_tokens(tokenizer, problems, feedback), width=prompt_width, pad=pad
+    )
+    responses, mask = pad_right(
+        proof_tokens(tokenizer, proofs), width=response_width, pad=pad
+    )
+    return SupervisedBatch(prompts, valid, responses, mask)
+
+
+def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
+    """Arrays for GRPO; samples without a verdict are not scored."""
+    sampled = rollout.completions
+    return PolicyBatch(
+        prompts=rollout.prompts,
+        prompt_valid=rollout.prompt_valid,
+        responses=sampled.tokens,
+        response_valid=sampled.mask,
+        mask=sampled.mask & rollout.known[:, None],
+        old_logprobs=sampled.logprobs,
+        advantages=np.asarray(advantages, np.float32).reshape(-1),
+    )
+
+
+def distillation_batch(
+    rollout: Rollout,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    teacher_width: int,
+    score: Literal["all", "to_divergence"] = "all",
+) -> tuple[DistillationBatch, Metrics]:
+    """Arrays for FD; samples without feedback are not scored.
+
+    Feedback longer than the teacher's prompt allows loses its last parts, counted in
+    `feedback/shortened`.
+
+    Args:
+      rollout: attempts with feedback.
+      tokenizer: of the policy.
+      teacher_width: S', tokens of the teacher's prompt.
+      score: which tokens of a failed attempt carry a loss: all, or those up to the end
+        of the line that the feedback would change (beyond it the teacher reads a
+        proof that its feedback speaks against).
+
+    Metrics: feedback/available, feedback/shortened (shares of the samples).
+    """
+    notes, shortened = _fit(rollout, tokenizer, teacher_width)
+    available = np.array([f.available for f in rollout.feedback])
+    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    teacher_prompts, teacher_valid = pad_left(
+        prompt_tokens(tokenizer, rollout.problems, notes), width=teacher_width, pad=pad
+    )
+    sampled = rollout.completions
+    mask = sampled.mask & available[:, None]
+    if score == "to_divergence":
+        for row, feedback in enumerate(rollout.feedback):
+            if feedback.line is not None:
+                tokens = sampled.tokens[row]
+                mask[row] &= _before_line_end(tokenizer, tokens, feedback.line)
+    batch = DistillationBatch(
+        prompts=rollout.prompts,
+        prompt_valid=rollout.prompt_valid,
+        responses=sampled.tokens,
+        response_valid=sampled.mask,
+        teacher_prompts=teacher_prompts,
+        teacher_prompt_valid=teacher_valid,
+        mask=mask,
+    )
+    size = len(available)
+    return batch, {
+        "feedback/available": Mean(float(available.sum()), size),
+        "feedback/shortened": Mean(float(shortened), size),
+    }
+
+
+def _fit(
+    rollout: Rollout, tokenizer: PreTrainedTokenizerFast, width: int
+) -> tuple[list[str | None], int]:
+    """Feedback texts that fit into the teacher's prompt, and how many were cut."""
+    parts: list[Feedback] = list(rollout.feedback)
+    keep = [len(feedback.parts) for feedback in parts]
+    while True:
+        notes = [
+            "\n".join(feedback.parts[:count]) if count else None
+            for feedback, count in zip(parts, keep, strict=True)
+        ]
+        lengths = [
+            len(ids) for ids in prompt_tokens(tokenizer, rollout.problems, notes)
+        ]
+        long = [i for i, length in enumerate(lengths) if length > width and keep[i]]
+        if not long:
+            cut = sum(k < len(f.parts) for k, f in zip(keep, parts, strict=True))
+            return notes, cut
+        for index in long:
+            keep[index] -= 1
+
+
+def _before_line_end(
+    tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, line: int
+) -> np.ndarray:
+    """True for tokens that begin on one of the first `line` lines [T]."""
+    breaks = np.array([text.count("\n") for text in token_texts(tokenizer, tokens)])
+    return np.cumsum(breaks) - breaks < line

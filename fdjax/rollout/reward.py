@@ -1,0 +1,23 @@
+"""Verdict to reward, and to whether there is a reward at all."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fdjax.lean import Status, Verdict
+
+__all__ = ["verdict_rewards"]
+
+
+def verdict_rewards(verdicts: Sequence[Verdict]) -> tuple[np.ndarray, np.ndarray]:
+    """1 for a verified proof, 0 for one that Lean decided against.
+
+    A CRASHED verdict is missing, not zero: its sample leaves group statistics, loss
+    and normalizer.
+
+    Returns:
+      Rewards [B] float32 (0 where missing) and whether each is known [B] bool.
+    """
+    known = np.array([v.status is not Status.CRASHED for v in verdicts], bool)
+    rewards = np.array([v.status is Status.VERIFIED for v in verdicts], np.float32)
+    return rewards, known

@@ -1,0 +1,53 @@
+"""Training: state, objectives, the sharded step and the loop around it."""
+
+from fdjax.train.interrupt import Interrupted, StopRequest, stop_on_signal
+from fdjax.train.loop import Phase, train
+from fdjax.train.objectives import (
+    Objective,
+    distillation_logits,
+    fd_objective,
+    grpo_objective,
+    response_logits,
+    sft_objective,
+)
+from fdjax.train.optimizer import OptimizerConfig, make_optimizer
+from fdjax.train.sources import (
+    AlternatingSource,
+    DistillationSource,
+    PolicySource,
+    Source,
+    StepData,
+    SupervisedSource,
+)
+from fdjax.train.state import TrainState, init_state, restart, state_shardings
+from fdjax.train.step import make_train_step
+from fdjax.train.teacher import init_teacher, update_teacher
+
+__all__ = [
+    "AlternatingSource",
+    "DistillationSource",
+    "Interrupted",
+    "Objective",
+    "OptimizerConfig",
+    "Phase",
+    "PolicySource",
+    "Source",
+    "StepData",
+    "StopRequest",
+    "SupervisedSource",
+    "TrainState",
+    "distillation_logits",
+    "fd_objective",
+    "grpo_objective",
+    "init_state",
+    "init_teacher",
+    "make_optimizer",
+    "make_train_step",
+    "response_logits",
+    "restart",
+    "sft_objective",
+    "state_shardings",
+    "stop_on_signal",
+    "train",
+    "update_teacher",
+]

@@ -1,0 +1,45 @@
+"""Stopping between steps: Ctrl-C asks, the loop saves and then obeys."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fdjax.errors import FdjaxError
+
+__all__ = ["Interrupted", "StopRequest", "stop_on_signal"]
+
+
+class Interrupted(FdjaxError, RuntimeError):
+    """The run was asked to stop; its state is saved."""
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def check(self) -> None:
+        """Raises `Interrupted` at a point where nothing is half done."""
+        if self.requested:
+            raise Interrupted("Stopped on request between two steps.")
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turns the first SIGINT or SIGTERM into a request; a second one acts at once."""
+    request = StopRequest()
+    previous = {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        request.requested = True
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,259 @@
+"""Where the batches of a step come from: reference proofs or fresh rollouts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import grain
+import jax
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from fdjax.data.pipeline import batches
+from fdjax.lean import Status
+from fdjax.metrics import StageTimer
+from fdjax.records import Mean, Metrics, Problem
+from fdjax.rollout import (
+    Rollout,
+    RolloutEngine,
+    distillation_batch,
+    policy_batch,
+    supervised_batch,
+)
+from fdjax.train.state import TrainState
+
+__all__ = [
+    "AlternatingSource",
+    "DistillationSource",
+    "PolicySource",
+    "Source",
+    "StepData",
+    "SupervisedSource",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepData:
+    """What one iteration trains on."""
+
+    batches: Sequence[Any]
+    """One NamedTuple of host arrays for each optimizer step."""
+    metrics: Metrics
+    """Statistics known before the optimizer steps."""
+    rollout: Rollout | None = None
+    """The attempts, when the data was sampled."""
+
+
+class Source(Protocol):
+    """An endless, resumable supply of `StepData`."""
+
+    def next(self, state: TrainState, timer: StageTimer) -> StepData:
+        """Data of the next iteration, sampled from `state.params` if at all."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """JSON-like position of the data iterator."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from a position that `get_state` gave."""
+        ...
+
+
+class _Resumable:
+    """A source that draws from one Grain iterator."""
+
+    def __init__(self, items: Sequence[Any], *, batch_size: int, seed: int):
+        self._items: grain.DatasetIterator[list[Any]] = batches(
+            items, batch_size=batch_size, seed=seed
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        return self._items.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._items.set_state(state)
+
+    def skip(self, iterations: int) -> None:
+        """Leaves out the data of the next `iterations`."""
+        for _ in range(iterations):
+            next(self._items)
+
+
+class SupervisedSource(_Resumable):
+    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each."""
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[Problem, str | None, str]],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        batch_size: int,
+        seed: int,
+        prompt_width: int,
+        response_width: int,
+    ):
+        super().__init__(rows, batch_size=batch_size, seed=seed)
+        self._tokenizer = tokenizer
+        self._widths = {"prompt_width": prompt_width, "response_width": response_width}
+
+    def next(self, state: TrainState, timer: StageTimer) -> StepData:
+        """The next rows in shuffled order."""
+        del state
+        with timer.stage("data"):
+            batch = supervised_batch(self._tokenizer, next(self._items), **self._widths)
+        return StepData(batches=[batch], metrics={})
+
+
+class AlternatingSource:
+    """Two sources in turn, the second one in a fixed share of the iterations."""
+
+    def __init__(self, first: Source, second: Source, *, share: float):
+        self._sources = (first, second)
+        self._share = share
+        self._turn = 0
+
+    def next(self, state: TrainState, timer: StageTimer) -> StepData:
+        """Data of whichever source has the turn."""
+        before, after = (int(turn * self._share) for turn in (self._turn, self._turn + 1))
+        self._turn += 1
+        return self._sources[after - before].next(state, timer)
+
+    def get_state(self) -> dict[str, Any]:
+        """Both positions and the turn."""
+        first, second = (source.get_state() for source in self._sources)
+        return {"turn": self._turn, "first": first, "second": second}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from a position that `get_state` gave."""
+        self._turn = int(state["turn"])
+        self._sources[0].set_state(state["first"])
+        self._sources[1].set_state(state["second"])
+
+
+class _RolloutSource(_Resumable):
+    """Groups of fresh attempts at the next problems."""
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        engine: RolloutEngine,
+        *,
+        problems_per_step: int,
+        group_size: int,
+        updates_per_rollout: int,
+        seed: int,
+    ):
+        super().__init__(problems, batch_size=problems_per_step, seed=seed)
+        self._engine = engine
+        self._group_size = group_size
+        self._updates = updates_per_rollout
+
+    def _collect(self, state: TrainState, timer: StageTimer) -> Rollout:
+        return self._engine.collect(
+            state.params,
+            next(self._items),
+            jax.random.fold_in(state.key, state.step),
+            group_size=self._group_size,
+            timer=timer,
+        )
+
+    def _split(self, batch: Any) -> list[Any]:
+        """Interleaved parts of a batch, one for each optimizer step."""
+        return [
+            type(batch)(*(field[start :: self._updates] for field in batch))
+            for start in range(self._updates)
+        ]
+
+
+class PolicySource(_RolloutSource):
+    """Attempts with group-relative advantages, for GRPO."""
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        engine: RolloutEngine,
+        *,
+        advantage: Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]],
+        **settings: int,
+    ):
+        super().__init__(problems, engine, **settings)
+        self._advantage = jax.jit(advantage)
+
+    def next(self, state: TrainState, timer: StageTimer) -> StepData:
+        """Attempts of the current policy at the next problems."""
+        rollout = self._collect(state, timer)
+        groups = (-1, self._group_size)
+        advantages, metrics = jax.device_get(
+            self._advantage(
+                jax.device_put(rollout.rewards.reshape(groups)),
+                jax.device_put(rollout.known.reshape(groups)),
+            )
+        )
+        batch = policy_batch(rollout, advantages)
+        return StepData(
+            batches=self._split(batch),
+            metrics=rollout_metrics(rollout) | metrics,
+            rollout=rollout,
+        )
+
+
+class DistillationSource(_RolloutSource):
+    """Attempts with feedback for the teacher, for FD."""
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        engine: RolloutEngine,
+        *,
+        teacher_width: int,
+        score: Literal["all", "to_divergence"],
+        **settings: int,
+    ):
+        super().__init__(problems, engine, **settings)
+        self._teacher_width = teacher_width
+        self._score: Literal["all", "to_divergence"] = score
+
+    def next(self, state: TrainState, timer: StageTimer) -> StepData:
+        """Attempts of the current policy at the next problems."""
+        rollout = self._collect(state, timer)
+        with timer.stage("data"):
+            batch, metrics = distillation_batch(
+                rollout,
+                self._engine.tokenizer,
+                teacher_width=self._teacher_width,
+                score=self._score,
+            )
+        return StepData(
+            batches=self._split(batch),
+            metrics=rollout_metrics(rollout) | metrics,
+            rollout=rollout,
+        )
+
+
+def rollout_metrics(rollout: Rollout) -> Metrics:
+    """Statistics of sampled attempts.
+
+    Metrics: reward/mean (over known rewards), policy/entropy (nats per sampled token),
+    rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
+    groups with unequal known rewards), verdict/<status> (shares).
+    """
+    sampled, size = rollout.completions, len(rollout.proofs)
+    rewards = np.where(rollout.known, rollout.rewards, np.nan).reshape(
+        -1, rollout.group_size
+    )
+    live = [len(set(group[~np.isnan(group)])) > 1 for group in rewards]
+    statuses = [verdict.status for verdict in rollout.verdicts]
+    return {
+        "reward/mean": Mean(float(rollout.rewards.sum()), int(rollout.known.sum())),
+        "policy/entropy": Mean(
+            float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
+        ),
+        "rollout/length": Mean(int(sampled.mask.sum()), size),
+        "rollout/finished": Mean(int(sampled.finished.sum()), size),
+        "rollout/live_groups": Mean(sum(live), len(live)),
+        **{
+            f"verdict/{status.name.lower()}": Mean(statuses.count(status), size)
+            for status in Status
+        },
+    }

@@ -1,0 +1,94 @@
+"""The one pytree that decides the next step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fdjax.model import Model
+from fdjax.sharding import shardings
+from fdjax.train.teacher import init_teacher
+
+__all__ = ["TrainState", "init_state", "restart", "state_shardings"]
+
+
+class TrainState(NamedTuple):
+    """Policy, optimizer, teacher, step and randomness."""
+
+    params: Any
+    """Policy parameters θ, float32."""
+    opt_state: Any
+    """Optimizer state."""
+    teacher: Any
+    """EMA teacher parameters φ, float32."""
+    step: jax.Array
+    """Optimizer steps taken, int32 scalar."""
+    key: jax.Array
+    """Root PRNG key (typed); the key of step n is `fold_in(key, n)`."""
+
+
+def state_shardings(
+    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Where each leaf of the state lives: parameters by rule, moments beside them."""
+    params = shardings(mesh, model.logical_axes())
+    replicated = NamedSharding(mesh, PartitionSpec())
+    abstract_params = jax.eval_shape(model.init, jax.random.key(0))
+    abstract_opt_state = jax.eval_shape(optimizer.init, abstract_params)
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        abstract_opt_state,
+        params,
+        transform_non_params=lambda _: replicated,
+    )
+    return TrainState(params, opt_state, params, replicated, replicated)
+
+
+def init_state(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: jax.Array,
+) -> TrainState:
+    """A fresh state, each shard made on its own device."""
+
+    def init(key: jax.Array) -> TrainState:
+        init_key, run_key = jax.random.split(key)
+        params = model.init(init_key)
+        return _begin(params, optimizer, run_key)
+
+    layout = state_shardings(model, optimizer, mesh)
+    return jax.jit(init, out_shardings=layout)(key)
+
+
+def restart(
+    params: Any,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: jax.Array,
+) -> TrainState:
+    """A state that begins from another phase's policy, teacher and optimizer anew."""
+    layout = state_shardings(model, optimizer, mesh)
+
+
+    def begin(params: Any, key: jax.Array) -> TrainState:
+        # Copies: the step donates its state, and the caller keeps its parameters.
+        return _begin(jax.tree.map(jnp.copy, params), optimizer, jnp.copy(key))
+
+    return jax.jit(begin, out_shardings=layout)(params, key)
+
+
+def _begin(
+    params: Any, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    return TrainState(
+        params=params,
+        opt_state=optimizer.init(params),
+        teacher=init_teacher(params),
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+    )

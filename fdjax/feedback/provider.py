@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fdjax.lean import Verdict
 from fdjax.records import Problem
@@ -41,6 +41,7 @@ class Feedback:
         return "\n".join(self.parts)
 
 
+@runtime_checkable
 class Provider(Protocol):
     """Writes feedback; a failure is a `Feedback` with an error, never an exception."""
 

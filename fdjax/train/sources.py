@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -44,6 +44,7 @@ class StepData:
     """The attempts, when the data was sampled."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """An endless, resumable supply of `StepData`."""
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fdjax.errors import ConfigError, DataError
-from fdjax.metrics import MetricsWriter, read_metrics
+from fdjax.metrics import MetricsWriter, SampleWriter, read_metrics
 
 
 def test_rows_are_read_back_as_written(tmp_path):
@@ -112,3 +112,39 @@ def test_reserved_keys_are_refused(tmp_path):
         pytest.raises(ConfigError, match="step"),
     ):
         writer.write("fd", 1, {"step": 2.0})
+
+
+def test_samples_are_truncated_like_metrics(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    row = {"arm": "fd", "step": 1, "proof": "  exact ⟨h, h⟩\n", "kl": [0.5, None]}
+    with SampleWriter(path) as writer:
+        writer.write(row)
+        writer.write({**row, "step": 2, "kl": [float("nan")]})
+        writer.write({**row, "arm": "grpo", "step": 2})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0] == row
+    assert rows[1]["kl"] == [None]
+    with SampleWriter(path) as writer:
+        writer.truncate_after("fd", 1)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(one["arm"], one["step"]) for one in rows] == [("fd", 1), ("grpo", 2)]
+
+
+def test_samples_need_an_arm_and_a_step(tmp_path):
+    with (
+        SampleWriter(tmp_path / "samples.jsonl") as writer,
+        pytest.raises(DataError, match="arm and step"),
+    ):
+        writer.write({"arm": "fd"})
+
+
+def test_a_failed_truncation_leaves_the_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as writer:
+        writer.write("fd", 1, {})
+        content = path.read_bytes() + b"damage\n"
+        path.write_bytes(content)
+        writer.write("fd", 2, {})
+        with pytest.raises(DataError, match="line 2"):
+            writer.truncate_after("fd", 0)
+    assert path.read_bytes().startswith(content)

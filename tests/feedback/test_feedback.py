@@ -1,0 +1,126 @@
+import pytest
+
+from fdjax.feedback import Attempt, CompilerFeedback, Feedback, ReferenceHint
+from fdjax.lean import Diagnostic, Status, Verdict
+from fdjax.records import Problem
+
+PROBLEM = Problem(
+    name="t",
+    statement="theorem t (p q : Prop) (h1 : p ∧ q) : q",
+    references=(
+        "  obtain ⟨h2, h3⟩ := h1\n  exact h3",
+        "  cases h1\n  rename_i h2 h3\n  exact h3",
+    ),
+)
+MISMATCH = "Type mismatch\n  h2\nhas type\n  p\nbut is expected to have type\n  q"
+
+
+def attempt(proof, status=Status.REJECTED, diagnostics=(), reason="refused"):
+    verdict = Verdict(status=status, diagnostics=diagnostics, reason=reason)
+    return Attempt(problem=PROBLEM, proof=proof, verdict=verdict)
+
+
+def error(text, line=1, in_proof=True):
+    return Diagnostic(severity="error", line=line, column=2, text=text, in_proof=in_proof)
+
+
+def write(provider, given) -> Feedback:
+    (feedback,) = provider.write([given])
+    return feedback
+
+
+def test_first_error_with_its_line():
+    given = attempt(
+        "  obtain ⟨h2, h3⟩ := h1\n  exact h2",
+        diagnostics=(
+            Diagnostic(severity="warning", line=1, column=0, text="unused"),
+            error(MISMATCH, line=2),
+            error("later", line=2),
+        ),
+    )
+    feedback = write(CompilerFeedback(), given)
+    assert feedback.parts == ("error at line 2: Type mismatch",)
+    assert feedback.line == 2
+    two = write(CompilerFeedback(max_errors=2), given)
+    assert two.parts[1] == "error at line 2: later"
+
+
+def test_open_goals_point_at_the_last_line():
+    given = attempt(
+        "  skip\n  skip",
+        diagnostics=(error("unsolved goals\np : Prop\n⊢ q", in_proof=False),),
+    )
+    feedback = write(CompilerFeedback(), given)
+    assert feedback.parts == ("error at line 2: unsolved goals",)
+    assert feedback.line == 2
+
+
+def test_long_messages_end_after_a_whole_word():
+    text = "one two three four"
+    given = attempt("  x", diagnostics=(error(text),))
+    feedback = write(CompilerFeedback(max_message_characters=9), given)
+    assert feedback.parts == ("error at line 1: one two",)
+
+
+def test_identifiers_with_dots_are_not_sentence_ends():
+    given = attempt("  x", diagnostics=(error("Unknown constant `Nat.foo`"),))
+    feedback = write(CompilerFeedback(), given)
+    assert feedback.parts == ("error at line 1: Unknown constant `Nat.foo`",)
+
+
+@pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
+def test_crash_is_unavailable_not_a_mistake(provider):
+    feedback = write(provider, attempt("  x", status=Status.CRASHED))
+    assert not feedback.available
+    assert feedback.parts == ()
+
+
+@pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
+def test_success_says_so(provider):
+    feedback = write(provider, attempt("  exact h1.2", status=Status.VERIFIED))
+    assert feedback.parts == ("verified: this proof is complete",)
+    assert feedback.line is None
+
+
+def test_hint_follows_the_reference_that_the_attempt_shares_most_with():
+    given = attempt(
+        "  cases h1\n  exact h1", diagnostics=(error("Unknown `h1`", line=2),)
+    )
+    feedback = write(ReferenceHint(), given)
+    assert feedback.parts[0] == "hint at line 2: rename_i h2 h3"
+    assert feedback.line == 2
+
+
+def test_hint_moves_the_line_to_the_divergence_when_it_comes_first():
+    given = attempt(
+        "  exfalso\n  exact h1", diagnostics=(error("Type mismatch", line=2),)
+    )
+    feedback = write(ReferenceHint(), given)
+    assert feedback.parts == (
+        "hint at line 1: obtain ⟨h2, h3⟩ := h1",
+        "error at line 2: Type mismatch",
+    )
+    assert feedback.line == 1
+
+
+def test_hint_after_a_complete_reference():
+    given = attempt(
+        "  obtain ⟨h2, h3⟩ := h1\n  exact h3\n  exact h3",
+        diagnostics=(error("No goals to be solved", line=3),),
+    )
+    assert write(ReferenceHint(), given).parts[0] == "hint: stop after line 2"
+
+
+def test_plan_names_tactics_without_arguments():
+    given = attempt("  skip", diagnostics=(error("e"),))
+    feedback = write(ReferenceHint(plan=2), given)
+    assert feedback.parts[-1] == "then: exact"
+
+
+def test_no_reference_no_hint():
+    bare = Attempt(
+        problem=Problem(name="t", statement="theorem t : True"),
+        proof="  x",
+        verdict=Verdict(status=Status.REJECTED, diagnostics=(error("e"),)),
+    )
+    assert write(ReferenceHint(), bare).parts == ("error at line 1: e",)

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from fdjax.data.problems import write_problems
 from jax.sharding import Mesh
-from transformers import PreTrainedTokenizerFast
 
 from experiments.config import ComparisonConfig
 from experiments.console import Display
 from experiments.dataset import check_problems, corrupted_rows, make_splits
+from experiments.minif2f import core_problems
 from fdjax.advantages import zscore
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
-from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import token_texts, train_tokenizer
 from fdjax.eval import (
     ArmResult,
@@ -89,23 +90,9 @@ class Comparison:
         self._prepare_data()
         self._prepare_model()
         warm = self._warm_start()
-        arms = [self._evaluate("sft", warm)]
         teacher = self._teacher_check(warm)
-        steps = self.config.rollout.steps
-
-        grpo = self._reinforce("grpo", self._begin(warm, self.config.grpo.optimizer))
-        arms.append(self._evaluate("grpo", grpo.params))
-        fd = self._distill(self._begin(warm, self.config.fd.optimizer), steps // 2)
-        half = jax.tree.map(np.asarray, fd.params)
-        fd = self._distill(fd, steps)
-        arms.append(self._evaluate("fd", fd.params))
-        both = self._reinforce(
-            "fd_then_grpo", self._begin(half, self.config.grpo.optimizer), steps // 2
-        )
-        arms.append(self._evaluate("fd_then_grpo", both.params))
-        control = self._control(warm)
-        arms.append(self._evaluate("sft_references", control.params))
-
+        policies = {"sft": warm, **self._arms(warm)}
+        arms = [self._evaluate(arm, params) for arm, params in policies.items()]
         ks = self.config.evaluation.ks
         evaluation = Evaluation(
             ks=ks,
@@ -115,7 +102,27 @@ class Comparison:
             about=self._about(),
         )
         save_evaluation(self.folder / "eval.json", evaluation)
+        if self.config.minif2f is not None:
+            self._evaluate_minif2f(self.config.minif2f, policies)
         return evaluation
+
+    def _arms(self, warm: Any) -> dict[str, Any]:
+        """Parameters after each arm's budget, all from one warm start."""
+        config, steps = self.config, self.config.rollout.steps
+        grpo = self._reinforce("grpo", self._begin(warm, config.grpo.optimizer))
+        fd = self._distill(self._begin(warm, config.fd.optimizer), steps // 2)
+        # A copy: training on donates the state.
+        half = jax.tree.map(jnp.copy, fd.params)
+        fd = self._distill(fd, steps)
+        both = self._reinforce(
+            "fd_then_grpo", self._begin(half, config.grpo.optimizer), skip=steps // 2
+        )
+        return {
+            "grpo": grpo.params,
+            "fd": fd.params,
+            "fd_then_grpo": both.params,
+            "sft_references": self._control(warm).params,
+        }
 
     # Data and model
 
@@ -131,9 +138,7 @@ class Comparison:
         total = sum(len(problem.references) for problem in everything)
         with self._timed("lean"), self.display.task("Lean: references", total) as bar:
             check_problems(everything, self.verifier, self._stoppable(bar))
-        self.provider = ReferenceHint(
-            base=CompilerFeedback(), plan=self.config.fd.plan
-        )
+        self.provider = ReferenceHint(base=CompilerFeedback(), plan=self.config.fd.plan)
         count = config.mistakes
         with self._timed("lean"), self.display.task("Lean: mistakes", count) as bar:
             self.informed = corrupted_rows(
@@ -162,7 +167,10 @@ class Comparison:
         prompts = prompt_tokens(self.tokenizer, everything)
         self.prompt_width = padded_width([len(ids) for ids in prompts], 8)
         self.teacher_width = self.prompt_width + config.feedback_tokens
-        self.plain, self.informed = self._fitting(self.plain), self._fitting(self.informed)
+        self.plain, self.informed = (
+            self._fitting(self.plain),
+            self._fitting(self.informed),
+        )
         self.model = Model(
             ModelConfig(
                 vocab_size=len(self.tokenizer),
@@ -419,6 +427,35 @@ class Comparison:
         save_evaluation(path, Evaluation(ks=config.ks, arms=(result,)))
         return result
 
+    def _evaluate_minif2f(self, path: Path, policies: dict[str, Any]) -> None:
+        """The arms on real miniF2F statements, as a table and `minif2f.json`."""
+        with self._timed("miniF2F"):
+            problems, total = core_problems(path, self.verifier)
+            self.display.say(
+                f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
+            )
+            lengths = [len(ids) for ids in prompt_tokens(self.tokenizer, problems)]
+            engine = self._engine(padded_width(lengths))
+            arms = []
+            for arm, params in policies.items():
+                self.stop.check()
+                with self.display.task(f"miniF2F {arm}", len(problems)) as bar:
+                    arms.append(
+                        evaluate_arm(
+                            arm,
+                            params,
+                            problems,
+                            engine,
+                            self._key(4),
+                            samples=8,
+                            problems_per_batch=len(problems),
+                        )
+                    )
+                    bar(len(problems), "")
+        evaluation = Evaluation(ks=(1, 8), arms=tuple(arms), about={"total": total})
+        save_evaluation(self.folder / "minif2f.json", evaluation)
+        self.display.summary("miniF2F statements without Mathlib", evaluation)
+
     def _teacher_check(self, params: Any) -> Any:
         """Pass@1 with feedback against without, before any FD."""
         with self._timed("evaluation"):
@@ -482,8 +519,12 @@ class Comparison:
                     "status": verdict.status.value,
                     "messages": [_message(d) for d in verdict.diagnostics],
                     "feedback": rollout.feedback[row].text or None,
-                    "reward": float(rollout.rewards[row]) if rollout.known[row] else None,
-                    "tokens": token_texts(self.tokenizer, tokens) if row in heat else None,
+                    "reward": float(rollout.rewards[row])
+                    if rollout.known[row]
+                    else None,
+                    "tokens": token_texts(self.tokenizer, tokens)
+                    if row in heat
+                    else None,
                     "kl": heat.get(row),
                 }
             )
@@ -492,7 +533,9 @@ class Comparison:
     def _token_divergence(self) -> Callable[..., jax.Array]:
         """Jitted KL(teacher‖student) of each response token, nats [B, T]."""
 
-        def divergence(params: Any, teacher: Any, batch: DistillationBatch) -> jax.Array:
+        def divergence(
+            params: Any, teacher: Any, batch: DistillationBatch
+        ) -> jax.Array:
             student, informed = distillation_logits(self.model, params, teacher, batch)
             return forward_kl(student, informed)
 

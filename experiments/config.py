@@ -135,15 +135,17 @@ class ComparisonConfig:
     """Lean processes."""
     lean_timeout_s: float = 5.0
     """Wall time that one proof may use."""
-    data: DatasetConfig = DatasetConfig()
-    model: ModelSize = ModelSize()
-    warm_start: WarmStartConfig = WarmStartConfig()
-    rollout: RolloutConfig = RolloutConfig()
-    fd: DistillationConfig = DistillationConfig()
-    grpo: PolicyGradientConfig = PolicyGradientConfig()
-    control: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
+    data: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelSize = field(default_factory=ModelSize)
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    fd: DistillationConfig = field(default_factory=DistillationConfig)
+    grpo: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    control: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
+    )
     """Optimizer of the control, SFT on the pool's references."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:

@@ -14,7 +14,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fdjax.eval import Evaluation, mean_estimate
+from fdjax.eval import Estimate, Evaluation, mean_estimate
 
 __all__ = ["Display"]
 
@@ -56,10 +56,10 @@ class Display:
         """One line of text, rich markup allowed."""
         self.console.print(text)
 
-    def summary(self, evaluation: Evaluation) -> None:
+    def summary(self, title: str, evaluation: Evaluation) -> None:
         """The table of arms and the claims with their verdicts."""
-        ks = [k for k in evaluation.ks if k in (1, 4, 16, 64)] or list(evaluation.ks)
-        table = Table(title="Held-out theorems (mean, 95 % interval over theorems)")
+        ks = [k for k in evaluation.ks if k in (1, 4, 8, 16, 64)]
+        table = Table(title=f"{title} (mean, 95 % interval over theorems)")
         table.add_column("arm")
         for k in ks:
             table.add_column(f"pass@{k}", justify="right")
@@ -69,11 +69,7 @@ class Display:
             cells = []
             for k in ks:
                 estimate = mean_estimate(arm.pass_at_k(k))
-                cells.append(
-                    f"{estimate.value:.3f} [dim]{estimate.low:.2f}–{estimate.high:.2f}[/]"
-                    if estimate
-                    else "—"
-                )
+                cells.append(_interval(estimate) if estimate else "—")
             entropy = mean_estimate(arm.entropy())
             cells.append(f"{entropy.value:.3f}" if entropy else "—")
             distinct = sum(arm.distinct_proofs) / len(arm.distinct_proofs)
@@ -90,3 +86,7 @@ class Display:
         """Wall time of each part of the run."""
         parts = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
         self.say(f"[dim]wall time: {parts}; total {sum(seconds.values()):.0f} s[/]")
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [dim]{estimate.low:.2f}–{estimate.high:.2f}[/]"

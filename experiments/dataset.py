@@ -67,9 +67,7 @@ def check_problems(
       DataError: a statement does not elaborate or a reference is refused, naming it.
     """
     items = [
-        (problem, reference)
-        for problem in problems
-        for reference in problem.references
+        (problem, reference) for problem in problems for reference in problem.references
     ]
     for start in range(0, len(items), _CHUNK):
         chunk = items[start : start + _CHUNK]
@@ -120,7 +118,9 @@ def corrupted_rows(
         lines = reference.splitlines()
         kept = lines[: rng.randrange(len(lines))]
         wrong = rng.choices(steps[problem.family], k=1 + rng.randrange(4))
-        drawn.append((replace(problem, references=(reference,)), "\n".join(kept + wrong)))
+        drawn.append(
+            (replace(problem, references=(reference,)), "\n".join(kept + wrong))
+        )
     verdicts: list[Verdict] = []
     for start in range(0, count, _CHUNK):
         verdicts += verifier.verify(drawn[start : start + _CHUNK])

@@ -15,7 +15,15 @@ from fdjax.errors import ConfigError
 
 __all__ = ["open_run", "to_json"]
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tokenizers",
+)
 
 
 def open_run(folder: Path, config: Any, *, resume: bool) -> None:

@@ -22,7 +22,7 @@ from fdjax.lean import Limits, Verifier, WasmBackend
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.plots import write_report
 from fdjax.sharding import make_mesh
-from fdjax.train import Interrupted, stop_on_signal
+from fdjax.train import StoppedError, stop_on_signal
 
 __all__ = ["CONFIG", "main", "run"]
 
@@ -34,7 +34,7 @@ def run(config: ComparisonConfig, display: Display) -> Path:
 
     Raises:
       FdjaxError: bad input, said in one message.
-      Interrupted: stopped on request; `resume` goes on.
+      StoppedError: stopped on request; `resume` goes on.
     """
     folder = config.runs / config.name
     open_run(folder, config, resume=config.resume)
@@ -60,7 +60,7 @@ def run(config: ComparisonConfig, display: Display) -> Path:
             stop=stop,
         )
         evaluation = comparison.run()
-    display.summary(evaluation)
+    display.summary("Held-out theorems", evaluation)
     display.times(comparison.seconds)
     report = write_report(folder)
     display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = tyro.cli(ComparisonConfig, default=CONFIG, args=arguments)
         run(config, display)
-    except Interrupted as stopped:
+    except StoppedError as stopped:
         display.say(f"{stopped} The same command with --resume goes on.")
         return 130
     except (FdjaxError, OSError) as error:

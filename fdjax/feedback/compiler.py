@@ -33,7 +33,9 @@ class CompilerFeedback:
             case Status.TIMEOUT:
                 return Feedback(parts=("error: time limit exceeded",), line=1)
             case Status.UNSAFE:
-                return Feedback(parts=(f"error: not allowed: {verdict.reason}",), line=1)
+                return Feedback(
+                    parts=(f"error: not allowed: {verdict.reason}",), line=1
+                )
         errors = verdict.errors
         if not errors:
             return Feedback(parts=(f"error: {verdict.reason}",), line=1)

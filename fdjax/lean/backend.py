@@ -7,6 +7,7 @@ from fdjax.errors import BackendError, ConfigError
 from fdjax.lean.verdict import Severity
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "Backend",
     "CheckRequest",
     "Limits",
@@ -45,6 +46,9 @@ class Limits:
             )
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
     """One proof to elaborate against its trusted statement."""
@@ -57,7 +61,7 @@ class CheckRequest:
     """Trusted source up to, not including, `:=`."""
     proof: str | None
     """Untrusted tactic text; None checks the statement alone."""
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
     """What this elaboration may use."""
 
 
@@ -100,6 +104,8 @@ class RawReport:
     """Whether the proof used up its wall time."""
     out_of_memory: bool = False
     """Whether the proof used up the worker's memory."""
+    refused: str = ""
+    """What the parsed proof contains against the policy; empty when nothing."""
     left_proof: bool = False
     """Whether another command followed the proof."""
     target: Target | None = None
@@ -132,10 +138,11 @@ class Backend(Protocol):
         ...
 
     def check(self, request: CheckRequest) -> RawReport:
-        """Elaborate one request.
+        """Elaborate one request; starts a process where none is running.
 
         Raises:
-          WorkerDiedError: the process ended; `start` makes a fresh one.
+          WorkerDiedError: the process ended before the proof's time was used up.
+          BackendError: a process cannot be started.
         """
         ...
 

@@ -1,15 +1,35 @@
-"""Check proofs: safety scan, cache, worker pool, judgement."""
+"""Check proofs: cache, safety scan, worker pool, judgement."""
 
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fdjax.lean.backend import Backend, Limits
-from fdjax.lean.verdict import Diagnostic, Verdict
+from fdjax.errors import BackendError, ConfigError, DataError
+from fdjax.lean.backend import (
+    DEFAULT_LIMITS,
+    Backend,
+    CheckRequest,
+    Limits,
+    RawReport,
+    WorkerDiedError,
+)
+from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
+from fdjax.lean.judge import judge
+from fdjax.lean.pool import WorkerPool
+from fdjax.lean.safety import scan
+from fdjax.lean.source import splice
+from fdjax.lean.verdict import Diagnostic, Status, Verdict
+from fdjax.lean.wasm import WasmBackend
 from fdjax.records import Problem
 
 __all__ = ["StatementReport", "Statistics", "Verifier"]
+
+FLUSH_S = 1.0
+"""Verdicts are written to the cache file at least this often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +37,15 @@ class Statistics:
     """Counts since the verifier was made."""
 
     checked: int = 0
+    """Proofs that Lean elaborated."""
     cached: int = 0
+    """Items answered from the cache."""
     crashed: int = 0
+    """Proofs without a result because the checker failed twice."""
     restarts: int = 0
+    """Workers that died during a request and were replaced."""
     seconds: float = 0.0
+    """Wall time spent in `verify`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,40 +53,132 @@ class StatementReport:
     """Whether a problem's own statement elaborates."""
 
     ok: bool
+    """Whether proofs of it can be checked."""
     reason: str = ""
+    """What is wrong, in Lean's words; empty when `ok`."""
     diagnostics: tuple[Diagnostic, ...] = ()
+    """Lean's messages about the statement or its header."""
 
 
 class Verifier:
-    """Checks proofs of problems; a context manager."""
+    """Checks proofs of problems with a pool of Lean processes.
+
+    A context manager; `close` ends the processes. `verify` may be called from several
+    threads.
+
+    Example:
+      with Verifier(workers=2) as verifier:
+          verdicts = verifier.verify([(problem, "  omega")])
+    """
 
     def __init__(
         self,
-        backend_factory: Callable[[], Backend],
+        backend_factory: Callable[[], Backend] = WasmBackend,
         *,
         workers: int = 2,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         cache_path: Path | None = None,
-    ) -> None: ...
+    ) -> None:
+        """Prepare; processes start with the first request or `start`.
+
+        Args:
+          backend_factory: makes one backend per worker.
+          workers: number of Lean processes; each takes one core and 0.5 to 0.7 GB.
+          limits: what one proof may use.
+          cache_path: file for verdicts; None keeps them in memory only.
+
+        Raises:
+          ConfigError: `workers` is not positive.
+        """
+        if workers < 1:
+            raise ConfigError(
+                f"Verifier: expected workers >= 1, got {workers}; one per free core is "
+                "a good number."
+            )
+        self._limits = limits
+        self._cache = VerdictCache(cache_path)
+        self._pool = WorkerPool(backend_factory, workers)
+        self._setting = cache_setting(self._pool.identity, limits)
+        self._lock = threading.Lock()
+        self._checked = 0
+        self._cached = 0
+        self._crashed = 0
+        self._seconds = 0.0
 
     def verify(
         self,
         items: Sequence[tuple[Problem, str]],
         progress: Callable[[int], None] | None = None,
     ) -> list[Verdict]:
-        """One verdict for each (problem, proof), in the same order."""
-        ...
+        """One verdict for each (problem, proof), in the same order.
+
+        Equal items are elaborated once.
+
+        Args:
+          items: problems with proofs; a proof is tactic text as it follows `:= by` on
+            a new line.
+          progress: called in this thread with the number of finished items.
+
+        Raises:
+          BackendError, InstallError: Lean cannot be started.
+          DataError: a problem's own statement does not elaborate; raised after the
+            other items have been checked and cached (see `check_statements`).
+        """
+        begin = time.monotonic()
+        try:
+            return self._verify(items, progress or _no_progress)
+        finally:
+            self._cache.flush()
+            with self._lock:
+                self._seconds += time.monotonic() - begin
 
     def check_statements(self, problems: Sequence[Problem]) -> list[StatementReport]:
-        """Whether each problem's statement elaborates, in the same order."""
-        ...
+        """Whether each problem's statement elaborates, in the same order.
+
+        Raises:
+          BackendError, InstallError: Lean cannot be started or died twice.
+        """
+        requests = [self._request(problem, None) for problem in problems]
+        reports = []
+        for problem, answer in zip(problems, self._pool.run(requests), strict=True):
+            if isinstance(answer, WorkerDiedError):
+                raise BackendError(
+                    f"{problem.name}: expected Lean to elaborate the statement, but it "
+                    f"died twice: {answer}"
+                )
+            source = splice(problem.statement, "")
+            reports.append(
+                StatementReport(
+                    ok=not answer.statement_error,
+                    reason=answer.statement_error,
+                    diagnostics=tuple(map(source.diagnostic, answer.messages)),
+                )
+            )
+        return reports
 
     @property
-    def statistics(self) -> Statistics: ...
+    def statistics(self) -> Statistics:
+        """A snapshot of the counts."""
+        return Statistics(
+            checked=self._checked,
+            cached=self._cached,
+            crashed=self._crashed,
+            restarts=self._pool.deaths,
+            seconds=self._seconds,
+        )
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Start all workers now instead of with the first request (2 to 5 s).
 
-    def close(self) -> None: ...
+        Raises:
+          BackendError, InstallError: Lean cannot be started.
+        """
+        self._pool.start()
+
+    def close(self) -> None:
+        """End all processes and write the cache."""
+        self._pool.close()
+        self._cache.close()
 
     def __enter__(self) -> "Verifier":
         return self
@@ -73,3 +190,91 @@ class Verifier:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _verify(
+        self, items: Sequence[tuple[Problem, str]], progress: Callable[[int], None]
+    ) -> list[Verdict]:
+        requests = [self._request(problem, proof) for problem, proof in items]
+        keys = [verdict_key(request, self._setting) for request in requests]
+        copies = Counter(keys)
+        first = dict(zip(reversed(keys), reversed(requests), strict=True))
+        verdicts = self._cache.get_many(list(first))
+        finished = sum(copies[key] for key in verdicts)
+        with self._lock:
+            self._cached += finished
+        if finished:
+            progress(finished)
+
+        def decide(key: bytes, verdict: Verdict) -> None:
+            nonlocal finished
+            verdicts[key] = verdict
+            self._cache.put(key, verdict)
+            finished += copies[key]
+            progress(finished)
+
+        to_check = []
+        for key, request in first.items():
+            if key in verdicts:
+                continue
+            if refused := scan(request.proof or ""):
+                decide(key, Verdict(status=Status.UNSAFE, reason=refused))
+            else:
+                to_check.append(key)
+        self._check([first[key] for key in to_check], to_check, decide)
+        return [verdicts[key] for key in keys]
+
+    def _check(
+        self,
+        requests: list[CheckRequest],
+        keys: list[bytes],
+        decide: Callable[[bytes, Verdict], None],
+    ) -> None:
+        """Elaborate what the cache and the scan left over."""
+        broken: dict[str, str] = {}
+        last_flush = time.monotonic()
+
+        def receive(index: int, answer: RawReport | WorkerDiedError) -> None:
+            nonlocal last_flush
+            request = requests[index]
+            if isinstance(answer, RawReport) and answer.statement_error:
+                broken[request.name] = answer.statement_error
+                return
+            decide(keys[index], self._verdict(request, answer))
+            if time.monotonic() - last_flush > FLUSH_S:
+                self._cache.flush()
+                last_flush = time.monotonic()
+
+        self._pool.run(requests, receive)
+        if broken:
+            name, reason = next(iter(broken.items()))
+            raise DataError(
+                f"Verifier.verify: expected statements that elaborate, got "
+                f"{len(broken)} that do not, among them {name}: {reason}; find them "
+                "with check_statements before verifying proofs."
+            )
+
+    def _verdict(
+        self, request: CheckRequest, answer: RawReport | WorkerDiedError
+    ) -> Verdict:
+        crashed = isinstance(answer, WorkerDiedError)
+        with self._lock:
+            self._checked += 1
+            self._crashed += crashed
+        if isinstance(answer, WorkerDiedError):
+            return Verdict(
+                status=Status.CRASHED, reason=f"the checker failed twice: {answer}"
+            )
+        return judge(answer, splice(request.statement, request.proof or ""))
+
+    def _request(self, problem: Problem, proof: str | None) -> CheckRequest:
+        return CheckRequest(
+            name=problem.name,
+            header=problem.header,
+            statement=problem.statement,
+            proof=proof,
+            limits=self._limits,
+        )
+
+
+def _no_progress(finished: int) -> None:
+    """Report to nobody."""

@@ -1,5 +1,7 @@
 """Figures and the report of a run, made from its files alone."""
 
+from fdjax.plots.curves import run_figures, write_figures
 from fdjax.plots.report import write_report
+from fdjax.plots.run_files import RunFiles, read_run
 
-__all__ = ["write_report"]
+__all__ = ["RunFiles", "read_run", "run_figures", "write_figures", "write_report"]

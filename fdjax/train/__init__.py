@@ -1,6 +1,6 @@
 """Training: state, objectives, the sharded step and the loop around it."""
 
-from fdjax.train.interrupt import Interrupted, StopRequest, stop_on_signal
+from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
 from fdjax.train.loop import Phase, train
 from fdjax.train.objectives import (
     Objective,
@@ -26,7 +26,6 @@ from fdjax.train.teacher import init_teacher, update_teacher
 __all__ = [
     "AlternatingSource",
     "DistillationSource",
-    "Interrupted",
     "Objective",
     "OptimizerConfig",
     "Phase",
@@ -34,6 +33,7 @@ __all__ = [
     "Source",
     "StepData",
     "StopRequest",
+    "StoppedError",
     "SupervisedSource",
     "TrainState",
     "distillation_logits",

@@ -7,10 +7,10 @@ from types import FrameType
 
 from fdjax.errors import FdjaxError
 
-__all__ = ["Interrupted", "StopRequest", "stop_on_signal"]
+__all__ = ["StopRequest", "StoppedError", "stop_on_signal"]
 
 
-class Interrupted(FdjaxError, RuntimeError):
+class StoppedError(FdjaxError, RuntimeError):
     """The run was asked to stop; its state is saved."""
 
 
@@ -21,9 +21,9 @@ class StopRequest:
         self.requested = False
 
     def check(self) -> None:
-        """Raises `Interrupted` at a point where nothing is half done."""
+        """Raises `StoppedError` at a point where nothing is half done."""
         if self.requested:
-            raise Interrupted("Stopped on request between two steps.")
+            raise StoppedError("Stopped on request between two steps.")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from fdjax.checkpoint import CheckpointStore
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.records import Metrics
 from fdjax.sharding import batch_sharding
-from fdjax.train.interrupt import Interrupted, StopRequest
+from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState
 
@@ -72,7 +72,7 @@ def train(
       The state after the last iteration.
 
     Raises:
-      Interrupted: `stop` was requested; the state was saved first.
+      StoppedError: `stop` was requested; the state was saved first.
     """
     layout = batch_sharding(mesh)
     with CheckpointStore(directory, keep=phase.keep_checkpoints) as store:
@@ -95,7 +95,7 @@ def train(
             if stop.requested:
                 save()
                 store.wait()
-                raise Interrupted(f"Stopped {phase.name} after {done} iterations.")
+                raise StoppedError(f"Stopped {phase.name} after {done} iterations.")
             data = phase.source.next(state, timer)
             on_data(done, state, data)
             with timer.stage("update"):

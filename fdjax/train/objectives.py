@@ -81,7 +81,12 @@ def sft_objective(model: Model) -> Objective:
     ) -> tuple[jax.Array, Metrics]:
         del teacher
         logits = response_logits(
-            model, params, batch.prompts, batch.prompt_valid, batch.responses, batch.mask
+            model,
+            params,
+            batch.prompts,
+            batch.prompt_valid,
+            batch.responses,
+            batch.mask,
         )
         logprobs = token_logprobs(logits, batch.responses)
         return sft_loss(logprobs, mask=batch.mask, normalizer=normalizer)

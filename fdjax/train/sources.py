@@ -116,7 +116,9 @@ class AlternatingSource:
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Data of whichever source has the turn."""
-        before, after = (int(turn * self._share) for turn in (self._turn, self._turn + 1))
+        before, after = (
+            int(turn * self._share) for turn in (self._turn, self._turn + 1)
+        )
         self._turn += 1
         return self._sources[after - before].next(state, timer)
 

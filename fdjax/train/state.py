@@ -37,7 +37,7 @@ def state_shardings(
     replicated = NamedSharding(mesh, PartitionSpec())
     abstract_params = jax.eval_shape(model.init, jax.random.key(0))
     abstract_opt_state = jax.eval_shape(optimizer.init, abstract_params)
-    opt_state = optax.tree_utils.tree_map_params(
+    opt_state = optax.tree.map_params(
         optimizer,
         lambda _, sharding: sharding,
         abstract_opt_state,
@@ -73,7 +73,6 @@ def restart(
 ) -> TrainState:
     """A state that begins from another phase's policy, teacher and optimizer anew."""
     layout = state_shardings(model, optimizer, mesh)
-
 
     def begin(params: Any, key: jax.Array) -> TrainState:
         # Copies: the step donates its state, and the caller keeps its parameters.

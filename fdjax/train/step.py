@@ -79,7 +79,7 @@ def make_train_step(
         one = jnp.ones((), jnp.float32)
         metrics = metrics | {
             "train/loss": Mean(loss, one),
-            "train/gradient_norm": Mean(optax.global_norm(grads), one),
+            "train/gradient_norm": Mean(optax.tree.norm(grads), one),
             "train/scored_tokens": Mean(scored, one),
         }
         return new_state, metrics

@@ -21,7 +21,9 @@ def attempt(proof, status=Status.REJECTED, diagnostics=(), reason="refused"):
 
 
 def error(text, line=1, in_proof=True):
-    return Diagnostic(severity="error", line=line, column=2, text=text, in_proof=in_proof)
+    return Diagnostic(
+        severity="error", line=line, column=2, text=text, in_proof=in_proof
+    )
 
 
 def write(provider, given) -> Feedback:

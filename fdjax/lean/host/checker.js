@@ -1,6 +1,6 @@
 // Checks proofs against trusted statements; reports facts, the parent decides.
 'use strict';
-const { isBoxed, NONE } = require('./objects.js');
+const { isBoxed } = require('./objects.js');
 const { refusal } = require('./syntax.js');
 
 // Pinned for every elaboration. Auto-bound names would turn a misspelt type into a
@@ -12,7 +12,8 @@ const HEADERS_KEPT = 16;
 const STATEMENTS_KEPT = 512;
 const TRUSTED_MS = 60000; // for a header or a statement
 const TRUSTED_BYTES = 4096;
-const AXIOM = 0, THEOREM = 2; // constructors of ConstantInfo
+const RENDER_MS = 2000; // for printing messages, on top of the proof's own time
+const THEOREM = 2; // constructor of ConstantInfo
 const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
 
 class TrustedSourceError extends Error {}
@@ -42,7 +43,7 @@ class Checker {
     this.elaborator = elaborator;
     this.lean = elaborator.lean;
     this.policy = {
-      options: new Set(policy.options),
+      options: policy.options, // names, and prefixes that end in a dot
       kinds: new Set(policy.kinds),
       imports: policy.imports,
     };
@@ -208,41 +209,38 @@ class Checker {
     lean.release(cursor.messages);
     const state = elaborator.continueState(prepared.state);
     const command = elaborator.parse(cursor, state);
-    const report = this.refuse(request, cursor, state, command);
-    if (report) {
-      lean.release(state);
-    }
-    const answer = report
-      ?? this.elaborateProof(request, prepared, cursor, command, state);
+    const broken = elaborator.hasErrors(command.messages);
+    const refused = broken ? '' : refusal(lean, command.syntax, this.policy);
+    let report;
+    if (broken) report = this.failure(request, command.messages);
+    else if (refused) report = { refused };
+    else report = this.checkRest(request, prepared, cursor, command, state);
     this.releaseCommand(command);
-    lean.release(cursor.parser);
-    lean.release(cursor.input);
-    return answer;
+    for (const object of [state, cursor.parser, cursor.input]) lean.release(object);
+    return report;
   }
 
-  // What can be said before anything is elaborated, null otherwise.
-  refuse(request, cursor, state, command) {
+  // A proof is one command, and nothing may follow it. A stray token is an error like
+  // any other and does not hide what Lean says about the proof before it.
+  checkRest(request, prepared, cursor, command, state) {
     const { lean, elaborator } = this;
-    if (elaborator.hasErrors(command.messages)) {
-      return this.failure(request, command.messages);
-    }
-    const refused = refusal(lean, command.syntax, this.policy);
-    if (refused) return { refused };
     const rest = elaborator.parse(cursor, state);
-    let report = null;
-    if (!elaborator.isEnd(rest.syntax)) {
-      report = isBoxed(rest.syntax) || elaborator.hasErrors(rest.messages)
-        ? this.failure(request, rest.messages)
-        : { left_proof: true };
-    } else if (elaborator.hasErrors(rest.messages)) {
-      report = this.failure(request, rest.messages);
-    }
+    const broken = elaborator.hasErrors(rest.messages);
+    const stray = broken ? this.failure(request, rest.messages) : null;
+    const end = elaborator.isEnd(rest.syntax);
     this.releaseCommand(rest);
+    if (!end && !broken) return { left_proof: true };
+    const report = this.elaborateProof(
+      request, prepared, cursor, command, lean.retain(state));
+    if (stray) {
+      report.has_errors = true;
+      report.messages.push(...stray.messages);
+    }
     return report;
   }
 
   failure(request, log) {
-    const deadline = performance.now() + request.wall_ms;
+    const deadline = performance.now() + RENDER_MS;
     const messages = this.elaborator.render(log, request.output_bytes, deadline);
     return { has_errors: true, messages };
   }
@@ -254,9 +252,8 @@ class Checker {
     const report = {
       has_errors: elaborator.hasErrors(log) || result.interrupted,
       timed_out: result.timedOut,
-      // Printing a goal can take long as well; it gets the proof's limit once more.
       messages: elaborator.render(
-        log, request.output_bytes, performance.now() + request.wall_ms),
+        log, request.output_bytes, performance.now() + RENDER_MS),
       target: this.target(elaborator.environmentOf(result.state), prepared),
     };
     lean.release(result.state);
@@ -333,4 +330,4 @@ class Checker {
   }
 }
 
-module.exports = { Checker, AXIOM, NONE };
+module.exports = { Checker };

@@ -2,7 +2,7 @@
 'use strict';
 const { Worker } = require('worker_threads');
 const path = require('path');
-const { box, isBoxed, NONE } = require('./objects.js');
+const { box, NONE } = require('./objects.js');
 
 // Field numbers of Lean structures.
 const STATE = { env: 0, messages: 1, scopes: 2 };
@@ -160,7 +160,8 @@ class Elaborator {
   }
 
   isEnd(syntax) {
-    return (this.lean.call('l_Lean_Parser_isTerminalCommand', syntax) & 1) === 1;
+    const kept = this.lean.retain(syntax); // the call owns its argument
+    return (this.lean.call('l_Lean_Parser_isTerminalCommand', kept) & 1) === 1;
   }
 
   hasErrors(log) {
@@ -227,7 +228,7 @@ class Elaborator {
   // up; the result is in source order again.
   render(log, outputBytes, deadline) {
     const { lean } = this;
-    const list = lean.call('l_Lean_MessageLog_toList', lean.retain(log));
+    const list = lean.call('l_Lean_MessageLog_toList', log);
     const entries = [...lean.list(list)].map((message, order) => {
       const scalars = message + 8 + 4 * MESSAGE.fields;
       return {
@@ -277,4 +278,4 @@ function cut(text, bytes) {
   return encoded.toString('utf8', 0, end);
 }
 
-module.exports = { Elaborator, isBoxed };
+module.exports = { Elaborator };

@@ -18,7 +18,7 @@ const DAMAGED = 71;
 const send = (value) => fs.writeSync(1, JSON.stringify(value) + '\n');
 
 function fail(error) {
-  const text = String((error && error.stack) || error).slice(0, 20000);
+  const text = String((error && error.stack) || error).slice(0, 2000);
   try {
     send({ fatal: text });
   } finally {

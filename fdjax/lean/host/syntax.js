@@ -6,7 +6,10 @@ const NODE = 1, ATOM = 2, IDENTIFIER = 3;
 // Why a syntax tree may not be elaborated, '' when it may.
 function refusal(lean, root, policy) {
   const kinds = new Set(); // addresses: the tree keeps them alive while we walk
-  const stack = [root];
+  // The first child holds the modifiers of the trusted statement.
+  const parts = lean.field(root, 2);
+  const stack = [];
+  for (let i = 1; i < lean.arraySize(parts); i++) stack.push(lean.element(parts, i));
   const options = [];
   while (stack.length) {
     const syntax = stack.pop();
@@ -30,7 +33,8 @@ function refusal(lean, root, policy) {
       afterSetOption = false;
     }
   }
-  const option = options.find((name) => !policy.options.has(name));
+  const option = options.find((name) => !policy.options.some(
+    (allowed) => name === allowed || (allowed.endsWith('.') && name.startsWith(allowed))));
   if (option !== undefined) return 'set_option ' + option;
   for (const kind of kinds) {
     const name = lean.nameText(kind);

@@ -1,0 +1,16 @@
+"""Theorems made to measure, with reference proofs, for experiments without downloads.
+
+Propositional logic, order arithmetic and lists; see `generate_problems`.
+"""
+
+from fdjax.data.theorems.canonical import canonical_key
+from fdjax.data.theorems.generate import FamilyName, generate_problems, word_count
+from fdjax.data.theorems.split import split_problems
+
+__all__ = [
+    "FamilyName",
+    "canonical_key",
+    "generate_problems",
+    "split_problems",
+    "word_count",
+]

@@ -1,0 +1,219 @@
+"""Verdicts on disk, found by the content of what was checked."""
+
+import hashlib
+import json
+import logging
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, replace
+from pathlib import Path
+
+from fdjax.lean.backend import CheckRequest, Limits
+from fdjax.lean.verdict import Status, Verdict
+
+__all__ = ["VerdictCache", "cache_setting", "verdict_key"]
+
+_log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+"""Raise it when the meaning of a verdict changes: scan, judgement, fields."""
+CACHED = frozenset({Status.VERIFIED, Status.REJECTED, Status.UNSAFE})
+"""What time or a broken machine decided is checked again."""
+IN_MEMORY = 200_000
+DIGEST_BYTES = 16
+QUERY_SIZE = 500
+BUSY_S = 5.0
+
+_CREATE = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, entry BLOB)"
+
+
+def cache_setting(identity: str, limits: Limits) -> bytes:
+    """What all keys of one verifier share: backend, limits and schema version."""
+    return repr((SCHEMA_VERSION, identity, astuple(limits))).encode()
+
+
+def verdict_key(request: CheckRequest, setting: bytes) -> bytes:
+    """SHA-256 of everything that decides the verdict.
+
+    Args:
+      request: the proof and its trusted source.
+      setting: from `cache_setting`.
+    """
+    digest = hashlib.sha256(setting)
+    for text in (request.name, request.header, request.statement, request.proof or ""):
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(encoded) + encoded)
+    return digest.digest()
+
+
+class VerdictCache:
+    """An in-memory map in front of an SQLite file that processes may share.
+
+    The file is never needed: when it cannot be read or written (damage, full disk)
+    this is logged once and the cache goes on in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open or create the file.
+
+        Args:
+          path: the SQLite file; None keeps verdicts in memory only.
+        """
+        self._path = path
+        self._lock = threading.Lock()
+        self._memory: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._unsaved: dict[bytes, bytes] = {}
+        self._database = self._open()
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
+        """The verdicts that are known, marked as cached."""
+        with self._lock:
+            found = {}
+            missing = []
+            for key in keys:
+                verdict = self._memory.get(key)
+                if verdict is None:
+                    missing.append(key)
+                else:
+                    found[key] = verdict
+            if missing and self._database is not None:
+                loaded = self._load(missing)
+                found.update(loaded)
+                for key, verdict in loaded.items():
+                    self._remember(key, verdict)
+            return found
+
+    def put(self, key: bytes, verdict: Verdict) -> None:
+        """Keep a verdict; `flush` writes it. TIMEOUT and CRASHED are not kept."""
+        if verdict.status not in CACHED:
+            return
+        verdict = replace(verdict, cached=True)
+        with self._lock:
+            self._remember(key, verdict)
+            if self._database is not None:
+                self._unsaved[key] = _encode(key, verdict)
+
+    def flush(self) -> None:
+        """Write what `put` collected."""
+        with self._lock:
+            unsaved, self._unsaved = self._unsaved, {}
+            if not unsaved or self._database is None:
+                return
+            try:
+                with self._database:
+                    self._database.executemany(
+                        "INSERT OR REPLACE INTO verdicts VALUES (?, ?)", unsaved.items()
+                    )
+            except sqlite3.Error as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self.flush()
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    def _open(self) -> sqlite3.Connection | None:
+        if self._path is None:
+            return None
+        try:
+            return self._connect(self._path)
+        except (sqlite3.OperationalError, OSError) as error:
+            # Locked, full or not permitted: another process may be using the file.
+            self._give_up(error)
+            return None
+        except sqlite3.DatabaseError as error:
+            _log.warning("%s is damaged (%s); starting it afresh", self._path, error)
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+            return self._connect(self._path)
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+            return None
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            # A verdict lost in a power cut is only checked again.
+            database.execute("PRAGMA synchronous=OFF")
+            with database:
+                database.execute(_CREATE)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+    def _load(self, keys: list[bytes]) -> dict[bytes, Verdict]:
+        assert self._database is not None
+        found: dict[bytes, Verdict] = {}
+        damaged = []
+        try:
+            for start in range(0, len(keys), QUERY_SIZE):
+                part = keys[start : start + QUERY_SIZE]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, entry FROM verdicts WHERE key IN ({marks})"
+                for key, entry in self._database.execute(query, part):
+                    verdict = _decode(key, entry)
+                    if verdict is None:
+                        damaged.append(key)
+                    else:
+                        found[key] = verdict
+            self._drop(damaged)
+        except sqlite3.Error as error:
+            self._give_up(error)
+        return found
+
+    def _drop(self, keys: Iterable[bytes]) -> None:
+        assert self._database is not None
+        for key in keys:
+            _log.warning("%s: dropping a damaged entry", self._path)
+            with self._database:
+                self._database.execute("DELETE FROM verdicts WHERE key = ?", (key,))
+
+    def _remember(self, key: bytes, verdict: Verdict) -> None:
+        self._memory[key] = verdict
+        if len(self._memory) > IN_MEMORY:
+            self._memory.popitem(last=False)
+
+    def _give_up(self, error: Exception) -> None:
+        _log.warning(
+            "verdicts are no longer written to %s (%s); verification goes on",
+            self._path,
+            error,
+        )
+        # `_open` may fail before the attribute exists.
+        database = getattr(self, "_database", None)
+        self._database = None
+        if database is not None:
+            database.close()
+
+
+def _encode(key: bytes, verdict: Verdict) -> bytes:
+    text = json.dumps(verdict.to_dict(), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )
+    return _digest(key, text) + text
+
+
+def _decode(key: bytes, entry: object) -> Verdict | None:
+    """The verdict of an entry, None when it is not what was written for this key."""
+    if not isinstance(entry, bytes):
+        return None
+    digest, text = entry[:DIGEST_BYTES], entry[DIGEST_BYTES:]
+    if digest != _digest(key, text):
+        return None
+    try:
+        return Verdict.from_dict(json.loads(text))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _digest(key: bytes, text: bytes) -> bytes:
+    return hashlib.sha256(key + text).digest()[:DIGEST_BYTES]

@@ -1,0 +1,160 @@
+"""Threads that each own one Lean process and share a queue of requests."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from fdjax.errors import BackendError
+from fdjax.lean.backend import Backend, CheckRequest, RawReport, WorkerDiedError
+
+__all__ = ["WorkerPool"]
+
+_log = logging.getLogger(__name__)
+
+Answer = RawReport | WorkerDiedError
+
+
+@dataclass
+class _Batch:
+    """One call of `run`: its requests and the answers as they come."""
+
+    requests: Sequence[CheckRequest]
+    answers: "queue.SimpleQueue[tuple[int, Answer | Exception]]" = field(
+        default_factory=queue.SimpleQueue
+    )
+    cancelled: bool = False
+
+
+class WorkerPool:
+    """A fixed number of workers; processes start when first needed."""
+
+    def __init__(self, factory: Callable[[], Backend], workers: int) -> None:
+        """Make the threads.
+
+        Args:
+          factory: makes one backend per worker, not yet started.
+          workers: number of Lean processes.
+        """
+        self._jobs: queue.SimpleQueue[tuple[_Batch, int] | None] = queue.SimpleQueue()
+        self._backends = [factory() for _ in range(workers)]
+        self._closing = False
+        self._used = False
+        self._lock = threading.Lock()
+        self.deaths = 0
+        """How often a worker died during a request, since the pool was made."""
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=(backend,), name=f"lean-{number}", daemon=True
+            )
+            for number, backend in enumerate(self._backends)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def identity(self) -> str:
+        """The backends' identity."""
+        return self._backends[0].identity
+
+    def start(self) -> None:
+        """Start all processes at once; does nothing after the first `run`.
+
+        Raises:
+          BackendError, InstallError: a worker cannot be started.
+        """
+        if self._used:
+            return
+        self._used = True
+        with ThreadPoolExecutor(len(self._backends)) as executor:
+            for started in [executor.submit(b.start) for b in self._backends]:
+                started.result()
+
+    def run(
+        self,
+        requests: Sequence[CheckRequest],
+        receive: Callable[[int, Answer], None] | None = None,
+    ) -> list[Answer]:
+        """Check all requests; answers in the order of the requests.
+
+        A request during which a worker dies is tried once more on a fresh worker; if
+        that dies too, its answer is the `WorkerDiedError`.
+
+        Args:
+          requests: what to check.
+          receive: called in this thread with (index, answer) as answers arrive.
+
+        Raises:
+          BackendError, InstallError: a worker cannot be started.
+        """
+        if self._closing:
+            raise BackendError(
+                "WorkerPool.run: expected an open pool, got a closed one; make a new "
+                "one."
+            )
+        self._used = True
+        batch = _Batch(requests)
+        for index in range(len(requests)):
+            self._jobs.put((batch, index))
+        answers: dict[int, Answer] = {}
+        try:
+            while len(answers) < len(requests):
+                index, answer = batch.answers.get()
+                if isinstance(answer, Exception) and not isinstance(
+                    answer, WorkerDiedError
+                ):
+                    raise answer
+                answers[index] = answer
+                if receive is not None:
+                    receive(index, answer)
+        finally:
+            # After Ctrl-C or a failure the workers skip what is left of this batch.
+            batch.cancelled = True
+        return [answers[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """End all workers and their processes, also in the middle of a request."""
+        self._closing = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread, backend in zip(self._threads, self._backends, strict=True):
+            while thread.is_alive():
+                # A worker may be between two processes: ask until it has ended.
+                backend.interrupt()
+                thread.join(timeout=0.05)
+
+    def _work(self, backend: Backend) -> None:
+        try:
+            while (job := self._jobs.get()) is not None and not self._closing:
+                batch, index = job
+                if batch.cancelled:
+                    continue
+                try:
+                    answer = self._check(backend, batch.requests[index])
+                except Exception as error:  # noqa: BLE001 - raised again by `run`
+                    answer = error
+                batch.answers.put((index, answer))
+        finally:
+            backend.close()
+
+    def _check(self, backend: Backend, request: CheckRequest) -> Answer:
+        try:
+            return backend.check(request)
+        except WorkerDiedError as error:
+            self._count_death(error)
+        if self._closing:
+            return WorkerDiedError("the pool was closed during the request")
+        backend.start()
+        try:
+            return backend.check(request)
+        except WorkerDiedError as error:
+            self._count_death(error)
+            return error
+
+    def _count_death(self, error: WorkerDiedError) -> None:
+        with self._lock:
+            self.deaths += 1
+        if not self._closing:
+            _log.warning("a Lean worker died and is replaced: %s", error)

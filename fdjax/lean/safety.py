@@ -1,0 +1,243 @@
+"""Refuse proof text that could do more than prove.
+
+The scan reads Lean's tokens, so comments, strings and parts of longer names never
+trigger it. It is the first of several walls: the host parses the text again and
+applies the same rules to the syntax tree, and a verdict never depends on the scan
+alone. `sorry`, `admit` and `stop` pass: giving up is not an attack, and the axioms
+show it (REJECTED, not UNSAFE).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["POLICY", "Policy", "scan"]
+
+MAX_PROOF_CHARACTERS = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What proof text may contain."""
+
+    options: tuple[str, ...]
+    """Names that `set_option` may take; an entry ending in a dot is a prefix."""
+    kinds: tuple[str, ...]
+    """Syntax node kinds that may not occur in a parsed proof."""
+    imports: tuple[str, ...]
+    """Library roots that a trusted header may import."""
+
+
+POLICY = Policy(
+    options=(
+        "exponentiation.threshold",
+        "linter.",
+        "maxHeartbeats",
+        "maxRecDepth",
+        "maxSynthPendingDepth",
+        "pp.",
+        "synthInstance.maxHeartbeats",
+        "synthInstance.maxSize",
+        "tactic.hygienic",
+    ),
+    kinds=(
+        "Lean.Parser.Tactic.nativeDecide",
+        "Lean.Parser.Tactic.runTac",
+        "Lean.Parser.Term.attributes",
+        "Lean.Parser.Term.byElab",
+        "Lean.Parser.Term.dbgTrace",
+        "Lean.Parser.Term.includeStr",
+        "Lean.Parser.Term.unsafe",
+        "Lean.byElab",
+        "Lean.includeStr",
+        "Lean.runConv",
+        "Lean.runTac",
+        "Lean.runTermElab",
+    ),
+    imports=("Init", "Std"),
+)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Reserved words that begin a command or modify one: a proof has no use for them.
+_COMMANDS = _words(
+    """
+    abbrev add_decl_doc attribute axiom binder_predicate builtin_dsimproc
+    builtin_initialize builtin_simproc class coinductive compile_def compile_inductive
+    declare_syntax_cat def deriving dsimproc elab elab_rules end example export
+    grind_pattern import include inductive infix infixl infixr init_quot initialize
+    instance lemma macro macro_rules mutual namespace noncomputable notation notation3
+    omit opaque partial postfix prefix prelude private protected
+    register_builtin_option register_option register_parser_alias section simproc
+    simproc_decl structure syntax theorem unif_hint universe variable
+    """
+)
+# Words that run code or reach outside while elaborating, or that make compiled code
+# count as a proof.
+_CODE = _words(
+    """
+    builtin_init bv_check by_elab csimp dbg_sleep dbg_stack_trace dbg_trace
+    dbg_trace_if_shared dbg_trace_val dbgSleep dbgStackTrace dbgTrace dbgTraceIfShared
+    dbgTraceVal elab_stx eval_expr evalExpr extern implemented_by include_bytes
+    include_str lcAny lcProof lcUnreachable native native_decide ofReduceBool
+    ofReduceNat polyrith reduceBool reduceNat run_cmd run_conv run_elab run_meta
+    run_tac run_term_elab skipKernelTC trustCompiler unsafe unsafeBaseIO unsafeCast
+    unsafeEIO unsafeIO
+    """
+)
+# As a part of a longer name these are harmless, as in `h.native`.
+_HARMLESS_AFTER_DOT = frozenset({"native", "unsafe", "extern"})
+_HASH_COMMANDS = _words(
+    """
+    check check_failure check_simp check_tactic discr_tree_key eval exit find guard
+    guard_expr guard_msgs help html import_path instances leansearch lint loogle
+    min_imports moogle norm_num print push_discr_tree reduce simp synth test time
+    unfold version where widget with_exporting
+    """
+)
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_'!?]*")
+_CHARACTER = re.compile(r"'(?:\\(?:x..|u....|.)|[^\\'])'", re.DOTALL)
+_STRING = re.compile(r'"(?:\\.|[^"\\])*(?:"|\Z)', re.DOTALL)
+_RAW_OPENING = re.compile(r'r(#*)"')
+_COMMENT_EDGE = re.compile(r"/-|-/")
+_QUOTED_NAME = re.compile(r"«[^»]*(?:»|\Z)")
+_PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
+_BEFORE_FIELD = re.compile(r"[\w'!?)»]")
+
+
+def scan(proof: str) -> str:
+    """Why `proof` may not be elaborated; empty when it may.
+
+    Args:
+      proof: tactic text, to be placed after `:= by`.
+    """
+    if len(proof) > MAX_PROOF_CHARACTERS:
+        return f"the proof is longer than {MAX_PROOF_CHARACTERS} characters"
+    if "\0" in proof or any("\ud800" <= character <= "\udfff" for character in proof):
+        return "the proof is not valid text"
+    option: str | None = None  # what follows `set_option` so far
+    previous = ""
+    for kind, token in _tokens(proof):
+        if option is not None:
+            # A dotted name arrives in pieces and ends at the first other token.
+            if not option and token.isspace():
+                continue
+            if kind in ("word", "field", "name") or token == ".":
+                option += token
+                continue
+            if not _option_allowed(option):
+                return f"set_option {option} is not allowed in a proof"
+            option = None
+        refused = _refuse(kind, token, previous)
+        if refused:
+            return refused
+        if token == "set_option":
+            option = ""
+        previous = token
+    if option is not None and not _option_allowed(option):
+        return f"set_option {option} is not allowed in a proof"
+    return ""
+
+
+def _refuse(kind: str, token: str, previous: str) -> str:
+    """Why a token may not follow `previous`; empty when it may."""
+    forbidden = f"`{token}` is not allowed in a proof"
+    if kind == "ambiguous":
+        return f"{token} can be read in two ways; put spaces around it"
+    if kind == "string":
+        # In s!"{…}" the braces hold a term, strings and all.
+        return "braces in a string are not allowed in a proof" if "{" in token else ""
+    if kind == "name":
+        return forbidden if token[1:-1] in _CODE - _HARMLESS_AFTER_DOT else ""
+    if kind == "field":
+        return forbidden if token in _CODE - _HARMLESS_AFTER_DOT else ""
+    if kind == "word":
+        if previous == "#" and token.rstrip("!?") in _HASH_COMMANDS:
+            return f"`#{token}` is a command, not part of a proof"
+        if token in _COMMANDS:
+            return f"`{token}` begins something outside the proof"
+        return forbidden if token in _CODE else ""
+    if previous == "@" and token.startswith("["):
+        return "attributes are not allowed in a proof"
+    if previous == "eval" and token == "%":
+        return "`eval%` is not allowed in a proof"
+    return ""
+
+
+def _option_allowed(option: str) -> bool:
+    return any(
+        option == allowed or (allowed.endswith(".") and option.startswith(allowed))
+        for allowed in POLICY.options
+    )
+
+
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    """Lean's tokens as far as the scan needs them: (kind, text).
+
+    Kinds: word (ASCII part of an identifier, or a keyword), field (a word that a dot
+    joins to what is before it), name (in «»), string, ambiguous, and symbol. Letters
+    outside ASCII end a word, which can only refuse more.
+    """
+    position = 0
+    while position < len(text):
+        if match := _PLAIN.match(text, position):
+            yield "symbol", match.group()
+            position = match.end()
+        elif text.startswith("--", position):
+            end = text.find("\n", position)
+            position = len(text) if end < 0 else end
+        elif text.startswith("/-", position):
+            position = _comment_end(text, position)
+        else:
+            kind, end = _token(text, position)
+            yield kind, text[position:end]
+            position = end
+
+
+def _token(text: str, position: int) -> tuple[str, int]:
+    """Kind and end of the token at `position`, which is no comment."""
+    character = text[position]
+    before = text[position - 1] if position else " "
+    # A prime or an `r` may belong to the identifier or number before it.
+    joined = before.isalnum() or not before.isascii()
+    if character == "r" and (match := _RAW_OPENING.match(text, position)):
+        if joined:
+            return "ambiguous", match.end()
+        closing = '"' + match.group(1)
+        end = text.find(closing, match.end())
+        return "symbol", len(text) if end < 0 else end + len(closing)
+    if match := _WORD.match(text, position):
+        if before.isdigit() and "'" in match.group():
+            return "ambiguous", match.end()
+        is_field = before == "." and _joins(text, position - 1)
+        return "field" if is_field else "word", match.end()
+    if character == '"' and (match := _STRING.match(text, position)):
+        return "string", match.end()
+    if character == "'" and (match := _CHARACTER.match(text, position)):
+        if joined and not match.group()[1:-1].isalnum():
+            return "ambiguous", match.end()
+        return "symbol", match.end()
+    if character == "«" and (match := _QUOTED_NAME.match(text, position)):
+        return "name", match.end()
+    return "symbol", position + 1
+
+
+def _joins(text: str, dot: int) -> bool:
+    """Whether the dot at this position continues a name (not a number or `..`)."""
+    before = text[dot - 1] if dot else " "
+    return bool(_BEFORE_FIELD.match(before)) and not before.isdigit()
+
+
+def _comment_end(text: str, position: int) -> int:
+    """The position after the nested comment that opens at `position`."""
+    depth = 0
+    while match := _COMMENT_EDGE.search(text, position):
+        depth += 1 if match.group() == "/-" else -1
+        position = match.end()
+        if depth == 0:
+            return position
+    return len(text)

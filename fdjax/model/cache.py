@@ -1,0 +1,40 @@
+"""Keys and values of the tokens seen so far, shared by samples of one prompt."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+__all__ = ["Cache"]
+
+
+class Cache(NamedTuple):
+    """KV cache of B = P·G rows, G of which continue each of P prompts.
+
+    A prompt is stored once and read by its whole group (arXiv:2402.05099), in row
+    order: row b continues prompt b // G. New tokens go to the slots, one per step, the
+    same slot in all rows.
+    """
+
+    prompt_keys: Float[Array, "L P M S H"]
+    """Keys of the prompts, after RoPE."""
+    prompt_values: Float[Array, "L P M S H"]
+    """Values of the prompts."""
+    prompt_valid: Bool[Array, "P S"]
+    """False where a prompt is padding."""
+    keys: Float[Array, "L B M T H"]
+    """Keys of the slots, after RoPE."""
+    values: Float[Array, "L B M T H"]
+    """Values of the slots."""
+    valid: Bool[Array, "B T"]
+    """True where a slot holds a token."""
+    positions: Int32[Array, " B"]
+    """Position of each row's next token."""
+    used: Int32[Array, ""]
+    """Slots written."""
+
+    @property
+    def slots(self) -> int:
+        """T, the tokens that can be decoded."""
+        return self.valid.shape[1]

@@ -1,0 +1,318 @@
+"""The decoder: stacked blocks under one scan, as pure functions of `params`."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from fdjax.errors import ConfigError
+from fdjax.model.attention import Attention, causal_attention, step_attention
+from fdjax.model.cache import Cache
+from fdjax.model.config import ModelConfig
+from fdjax.model.layers import RMSNorm, SwiGLU, fan_in_normal, rope_angles
+
+__all__ = ["Model"]
+
+
+class _Block(nnx.Module):
+    """Pre-norm attention and feed-forward layer around the residual stream."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        width, eps = config.hidden_size, config.rms_norm_eps
+        self.attention_norm = RMSNorm(width, "embed", eps)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(width, "embed", eps)
+        self.mlp = SwiGLU(config, rngs)
+
+
+class _Ends(nnx.Module):
+    """What stands before and after the blocks: embedding, last norm, head."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        width, shape = config.hidden_size, (config.vocab_size, config.hidden_size)
+        self.embedding = nnx.Param(
+            fan_in_normal(rngs.params(), shape, width), axes=("vocab", "embed")
+        )
+        self.norm = RMSNorm(width, "embed", config.rms_norm_eps)
+        if not config.tie_word_embeddings:
+            self.head = nnx.Param(
+                fan_in_normal(rngs.params(), shape, width), axes=("vocab", "embed")
+            )
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder as pure functions; `params` is a nested dict of float32 arrays.
+
+    `params["layers"]` holds the blocks stacked on a leading axis. Everywhere `valid`
+    is False on padding, which may stand on either side; a token's position counts the
+    valid tokens before it. Padding ids change nothing.
+    """
+
+    config: ModelConfig
+
+    @cached_property
+    def _graphs(self) -> tuple[Any, Any]:
+        """Graph definitions of a block and of the ends, split off once."""
+        block, ends = self._modules
+        return nnx.graphdef(block), nnx.graphdef(ends)
+
+    @cached_property
+    def _modules(self) -> tuple[_Block, _Ends]:
+        """A block and the ends with shapes in place of arrays."""
+        return (
+            nnx.eval_shape(lambda: _Block(self.config, nnx.Rngs(0))),
+            nnx.eval_shape(lambda: _Ends(self.config, nnx.Rngs(0))),
+        )
+
+    def init(self, key: jax.Array) -> Any:
+        """Fresh parameters: fan-in normal weights, residual branches / √(2L).
+
+        Args:
+          key: typed PRNG key.
+        """
+        ends_key, layers_key = jax.random.split(key)
+
+        def block(key: jax.Array) -> Any:
+            return nnx.to_pure_dict(nnx.state(_Block(self.config, nnx.Rngs(key))))
+
+        ends = nnx.to_pure_dict(nnx.state(_Ends(self.config, nnx.Rngs(ends_key))))
+        keys = jax.random.split(layers_key, self.config.num_layers)
+        return {**ends, "layers": jax.vmap(block)(keys)}
+
+    def logical_axes(self) -> Any:
+        """For each parameter, the tuple of its axes' logical names.
+
+        Names: layer, vocab, embed, heads, kv_heads, head_dim, mlp.
+        """
+        block, ends = (
+            nnx.to_pure_dict(
+                jax.tree.map(
+                    lambda param: param.get_metadata("axes"),
+                    nnx.state(module),
+                    is_leaf=lambda leaf: isinstance(leaf, nnx.Param),
+                )
+            )
+            for module in self._modules
+        )
+        layers = jax.tree.map(
+            lambda axes: ("layer", *axes), block, is_leaf=lambda x: isinstance(x, tuple)
+        )
+        return {**ends, "layers": layers}
+
+    def apply(
+        self, params: Any, tokens: Int[Array, "B T"], *, valid: Bool[Array, "B T"]
+    ) -> Float[Array, "B T V"]:
+        """Logits of the token after each position, float32."""
+        return self.head(params, self.hidden(params, tokens, valid=valid))
+
+    def hidden(
+        self,
+        params: Any,
+        tokens: Int[Array, "B T"],
+        *,
+        valid: Bool[Array, "B T"],
+        positions: Int[Array, "B T"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """What `head` reads: the residual stream after the last norm.
+
+        Args:
+          params: of `init`.
+          tokens: ids below the vocabulary size; anything where not valid.
+          valid: False on padding.
+          positions: for RoPE; the count of valid tokens before each by default.
+        """
+        if positions is None:
+            positions = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
+        hidden, _ = self._forward(params, tokens, valid, positions, keep=False)
+        return hidden
+
+    def head(
+        self, params: Any, hidden: Float[Array, "*batch D"]
+    ) -> Float[Array, "*batch V"]:
+        """Logits of hidden states, float32."""
+        table = params["embedding" if self.config.tie_word_embeddings else "head"]
+        return jnp.einsum(
+            "...d,vd->...v",
+            hidden,
+            table.astype(hidden.dtype),
+            preferred_element_type=jnp.float32,
+        )
+
+    def init_cache(self, batch: int, slots: int) -> Cache:
+        """A cache of `batch` rows with no prompt and room for `slots` tokens."""
+        config, dtype = self.config, self._dtype
+        empty = (config.num_layers, batch, config.num_kv_heads, 0, config.head_dim)
+        free = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
+        return Cache(
+            prompt_keys=jnp.zeros(empty, dtype),
+            prompt_values=jnp.zeros(empty, dtype),
+            prompt_valid=jnp.zeros((batch, 0), bool),
+            keys=jnp.zeros(free, dtype),
+            values=jnp.zeros(free, dtype),
+            valid=jnp.zeros((batch, slots), bool),
+            positions=jnp.zeros((batch,), jnp.int32),
+            used=jnp.zeros((), jnp.int32),
+        )
+
+    def prefill(
+        self,
+        params: Any,
+        tokens: Int[Array, "P S"],
+        *,
+        valid: Bool[Array, "P S"],
+        slots: int,
+        samples_per_prompt: int = 1,
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Reads prompts that end at the right edge, so padding stands on the left.
+
+        Args:
+          params: of `init`.
+          tokens: left-padded prompts.
+          valid: False on padding.
+          slots: tokens that will be decoded after each prompt.
+          samples_per_prompt: G; rows that continue each prompt and share its cache.
+
+        Returns:
+          Logits of each row's first new token and the cache; B = P·G rows, the G of a
+          prompt side by side.
+        """
+        group = samples_per_prompt
+        positions = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
+        hidden, (keys, values) = self._forward(
+            params, tokens, valid, positions, keep=True
+        )
+        logits = self.head(params, hidden[:, -1])
+        cache = self.init_cache(tokens.shape[0] * group, slots)._replace(
+            prompt_keys=keys,
+            prompt_values=values,
+            prompt_valid=valid,
+            positions=jnp.repeat(positions[:, -1] + 1, group),
+        )
+        return jnp.repeat(logits, group, axis=0), cache
+
+    def decode(
+        self,
+        params: Any,
+        cache: Cache,
+        token: Int[Array, " B"],
+        *,
+        valid: Bool[Array, " B"],
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Appends one token to each row; no more often than the cache has slots.
+
+        Args:
+          params: of `init`.
+          cache: of `prefill` or `init_cache`.
+          token: ids; anything where not valid.
+          valid: False on rows that have ended: they use up the slot, but later tokens
+            do not see it.
+
+        Returns:
+          Logits of each row's next token and the grown cache.
+        """
+        config = self.config
+        slot = jnp.arange(cache.slots) == cache.used
+        # A row that has ended reads its own slot, so that no softmax is empty.
+        mask = cache.valid | slot[None]
+        angles = rope_angles(
+            cache.positions[:, None], head_dim=config.head_dim, theta=config.rope_theta
+        )
+        x = self._embed(params, token[:, None], valid[:, None])
+
+        def layer(carry: Any, inputs: Any) -> tuple[Any, None]:
+            x, keys, values = carry
+            index, block_params, prompt_key, prompt_value = inputs
+            block = nnx.merge(self._graphs[0], block_params)
+            query, key, value = block.attention.project(block.attention_norm(x), angles)
+            keys, values = (
+                jax.lax.dynamic_update_slice(
+                    buffer,
+                    jnp.swapaxes(new, 1, 2)[None],
+                    (index, 0, 0, cache.used, 0),
+                )
+                for buffer, new in ((keys, key), (values, value))
+            )
+            heads = step_attention(
+                query[:, 0],
+                prompt_key=prompt_key,
+                prompt_value=prompt_value,
+                prompt_mask=cache.prompt_valid,
+                key=jax.lax.dynamic_index_in_dim(keys, index, keepdims=False),
+                value=jax.lax.dynamic_index_in_dim(values, index, keepdims=False),
+                mask=mask,
+            )
+            x += block.attention.mix(heads[:, None])
+            return (x + block.mlp(block.mlp_norm(x)), keys, values), None
+
+        (x, keys, values), _ = jax.lax.scan(
+            layer,
+            (x, cache.keys, cache.values),
+            (
+                jnp.arange(config.num_layers),
+                params["layers"],
+                cache.prompt_keys,
+                cache.prompt_values,
+            ),
+        )
+        logits = self.head(params, self._last_norm(params, x[:, 0]))
+        return logits, cache._replace(
+            keys=keys,
+            values=values,
+            valid=cache.valid | (slot[None] & valid[:, None]),
+            positions=cache.positions + valid.astype(jnp.int32),
+            used=cache.used + 1,
+        )
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.dtype(self.config.dtype)
+
+    def _embed(self, params: Any, tokens: jax.Array, valid: jax.Array) -> jax.Array:
+        # Padding reads token 0, whatever id it carries: it is inert to the last bit.
+        rows = params["embedding"][jnp.where(valid, tokens, 0)]
+        return rows.astype(self._dtype)
+
+    def _last_norm(self, params: Any, x: jax.Array) -> jax.Array:
+        ends = {name: leaf for name, leaf in params.items() if name != "layers"}
+        return nnx.merge(self._graphs[1], ends).norm(x)
+
+    def _forward(
+        self,
+        params: Any,
+        tokens: jax.Array,
+        valid: jax.Array,
+        positions: jax.Array,
+        *,
+        keep: bool,
+    ) -> tuple[jax.Array, Any]:
+        """The causal pass; with `keep` also keys and values [L, B, M, T, H]."""
+        config = self.config
+        if tokens.shape[1] > config.max_position_embeddings:
+            raise ConfigError(
+                "expected at most max_position_embeddings = "
+                f"{config.max_position_embeddings} tokens, got {tokens.shape[1]}"
+            )
+        angles = rope_angles(
+            positions, head_dim=config.head_dim, theta=config.rope_theta
+        )
+
+        def layer(x: jax.Array, block_params: Any) -> tuple[jax.Array, Any]:
+            block = nnx.merge(self._graphs[0], block_params)
+            query, key, value = block.attention.project(block.attention_norm(x), angles)
+            heads = causal_attention(query, key, value, valid=valid)
+            x += block.attention.mix(heads)
+            x += block.mlp(block.mlp_norm(x))
+            kept = (jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
+            return x, kept if keep else None
+
+        if config.remat == "full":
+            # Inside a scan XLA cannot undo the recomputation, so CSE may stay on.
+            layer = jax.checkpoint(layer, prevent_cse=False)
+        x = self._embed(params, tokens, valid)
+        x, kept = jax.lax.scan(layer, x, params["layers"])
+        return self._last_norm(params, x), kept

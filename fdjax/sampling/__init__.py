@@ -1,0 +1,19 @@
+"""Sampling from the decoder in process: jitted prefill and decode."""
+
+from fdjax.sampling.generate import (
+    Completions,
+    Generate,
+    SamplingConfig,
+    make_generate,
+)
+from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
+
+__all__ = [
+    "Completions",
+    "Generate",
+    "SamplingConfig",
+    "keep_top_k",
+    "keep_top_p",
+    "make_generate",
+    "scale_temperature",
+]

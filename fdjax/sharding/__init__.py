@@ -1,0 +1,20 @@
+"""Device meshes and the table that lays arrays out on them."""
+
+from fdjax.sharding.mesh import initialize_distributed, make_mesh
+from fdjax.sharding.rules import (
+    DEFAULT_RULES,
+    Rules,
+    batch_sharding,
+    init_sharded,
+    shardings,
+)
+
+__all__ = [
+    "DEFAULT_RULES",
+    "Rules",
+    "batch_sharding",
+    "init_sharded",
+    "initialize_distributed",
+    "make_mesh",
+    "shardings",
+]

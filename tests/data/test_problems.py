@@ -1,0 +1,182 @@
+"""Rows are written here by hand; none comes from a published dataset."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fdjax.data.problems import read_problems, write_problems
+from fdjax.errors import DataError
+from fdjax.records import Problem
+
+OWN = {"name": "swap", "statement": "theorem swap (p q : Prop) (h : p ∧ q) : q ∧ p"}
+DEEPSEEK = {
+    "name": "double_le",
+    "split": "valid",
+    "informal_prefix": "/-- Twice a number is at least the number. -/\n",
+    "formal_statement": "theorem double_le (n : Nat)\n  : n ≤ n + n := by\n",
+    "header": "set_option maxHeartbeats 1000",
+}
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_own_row(tmp_path):
+    row = OWN | {"references": ["  exact ⟨h.2, h.1⟩"], "family": "logic"}
+    path = write_rows(tmp_path / "rows.jsonl", row | {"difficulty": 1})
+    assert read_problems(path) == [
+        Problem(
+            name="swap",
+            statement=OWN["statement"],
+            references=("  exact ⟨h.2, h.1⟩",),
+            family="logic",
+            difficulty=1,
+        )
+    ]
+
+
+def test_deepseek_row_keeps_the_statement_and_drops_the_rest(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", DEEPSEEK)
+    assert read_problems(path) == [
+        Problem(
+            name="double_le",
+            statement="theorem double_le (n : Nat)\n  : n ≤ n + n",
+            header="set_option maxHeartbeats 1000\n",
+            family="valid",
+        )
+    ]
+
+
+@pytest.mark.parametrize("end", [":= by", ":=by\n", ":=\n  by", ":="])
+def test_deepseek_statement_may_end_in_several_ways(tmp_path, end):
+    row = {"name": "t", "formal_statement": f"theorem t : True {end}"}
+    path = write_rows(tmp_path / "rows.jsonl", row)
+    assert read_problems(path, "deepseek")[0].statement == "theorem t : True"
+
+
+def test_formats_may_be_mixed_and_blank_lines_are_skipped(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(OWN) + "\n\n" + json.dumps(DEEPSEEK), encoding="utf-8")
+    assert [problem.name for problem in read_problems(path)] == ["swap", "double_le"]
+
+
+def test_line_separator_inside_a_string_does_not_end_the_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = OWN | {"references": ["  exact ⟨h.2, h.1⟩ -- \u2028"]}
+    path.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert read_problems(path)[0].references == ("  exact ⟨h.2, h.1⟩ -- \u2028",)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected", "got"),
+    [
+        ({"name": "t"}, "`statement` or `formal_statement`", "['name']"),
+        (OWN | DEEPSEEK, "either `statement` or", "formal_statement"),
+        ({"statement": "theorem t : True"}, "text for `name`", "nothing"),
+        (OWN | {"name": 3}, "text for `name`", "3"),
+        (OWN | {"name": ""}, "text for `name`", "''"),
+        (OWN | {"statement": " "}, "text for `statement`", "' '"),
+        (OWN | {"name": "other"}, "declares `theorem other`", "theorem swap"),
+        (OWN | {"references": "simp"}, "list of proofs", "'simp'"),
+        (OWN | {"references": [1]}, "list of proofs", "[1]"),
+        (OWN | {"difficulty": "2"}, "integer", "'2'"),
+        (OWN | {"difficulty": -1}, "integer", "-1"),
+        (OWN | {"difficulty": True}, "integer", "True"),
+        (
+            OWN | {"statement": "theorem swap : True := by"},
+            "ends before `:=`",
+            "theorem swap : True := by",
+        ),
+        (
+            DEEPSEEK | {"formal_statement": "theorem double_le : True"},
+            "ends in `:= by`",
+            "theorem double_le : True",
+        ),
+        (["swap"], "JSON object", "list"),
+    ],
+)
+def test_malformed_row_names_place_expected_and_got(tmp_path, row, expected, got):
+    path = write_rows(tmp_path / "rows.jsonl", OWN, row)
+    with pytest.raises(DataError) as caught:
+        read_problems(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}, line 2: expected ")
+    assert expected in message
+    assert got in message.partition("got ")[2]
+    assert "; " in message
+
+
+def test_broken_json_names_the_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"name": "t", \n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 1: expected a JSON object, got \{\"name"):
+        read_problems(path)
+
+
+def test_a_named_format_is_not_guessed(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", OWN)
+    with pytest.raises(DataError, match="text for `formal_statement`, got nothing"):
+        read_problems(path, "deepseek")
+
+
+def test_missing_file_is_a_data_error_with_remedy(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.jsonl.*correct the path"):
+        read_problems(tmp_path / "nowhere.jsonl")
+
+
+def test_wrong_encoding_is_a_data_error(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_problems(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_empty_file_is_a_data_error(tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"at least one JSON row.*empty"):
+        read_problems(path)
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@given(
+    header=words,
+    family=words,
+    references=st.lists(words.filter(str.strip), max_size=3),
+    difficulty=st.integers(0, 99),
+)
+def test_written_problems_read_back_equal(
+    tmp_path_factory, header, family, references, difficulty
+):
+    problem = Problem(
+        name="t",
+        statement="theorem t : True",
+        header=header,
+        family=family,
+        references=tuple(references),
+        difficulty=difficulty,
+    )
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    write_problems([problem, problem], path)
+    assert read_problems(path) == [problem, problem]
+
+
+def test_published_rows_are_understood():
+    folder = os.environ.get("FDJAX_TEST_DATA")
+    if not folder:
+        pytest.skip("FDJAX_TEST_DATA is not set to the folder with minif2f_core.jsonl")
+    problems = read_problems(Path(folder) / "minif2f_core.jsonl")
+    # 121 is the row count of that file (wc -l).
+    assert len(problems) == 121
+    assert {problem.family for problem in problems} == {"valid", "test"}
+    assert all(p.statement.startswith(f"theorem {p.name}") for p in problems)
+    assert not any(p.statement.endswith((":=", "by")) for p in problems)

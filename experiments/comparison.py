@@ -134,7 +134,7 @@ class Comparison:
             bar(1, f"{len(everything)} theorems")
         path = self.folder / "problems.jsonl"
         if not path.exists():
-            write_problems(path, everything)
+            write_problems(everything, path)
         total = sum(len(problem.references) for problem in everything)
         with self._timed("lean"), self.display.task("Lean: references", total) as bar:
             check_problems(everything, self.verifier, self._stoppable(bar))

@@ -1,13 +1,12 @@
 """The command line: `fdjax doctor`, `fdjax lean install`."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from fdjax.doctor import examine
@@ -52,17 +51,14 @@ def lean(
     console = Console()
     columns = (TextColumn("{task.description:<12}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console) as progress:
-        bars: dict[str, Callable[[int, int | None], None]] = {}
+        bars: dict[str, TaskID] = {}
 
-        def show(stage: str, done: int, total: int | None) -> None:
+        def show(stage: str, done: int, total: int) -> None:
             if stage not in bars:
-                task = progress.add_task(stage, total=total)
-                bars[stage] = lambda done, total: progress.update(
-                    task, completed=done, total=total
-                )
-            bars[stage](done, total)
+                bars[stage] = progress.add_task(stage)
+            progress.update(bars[stage], completed=done, total=total)
 
-        folder = install(target=target, archive=archive, progress=show)
+        folder = install(target, show, archive=archive)
     console.print(f"Embedded Lean is ready in {folder}", soft_wrap=True)
     return 0
 

@@ -22,6 +22,7 @@ from fdjax.eval.results import (
     mean_estimate,
     save_evaluation,
 )
+from fdjax.eval.runner import evaluate_arm, evaluate_teacher
 
 __all__ = [
     "ArmResult",
@@ -35,7 +36,9 @@ __all__ = [
     "common_theorems",
     "distinct_proofs",
     "distinct_sequences",
+    "evaluate_arm",
     "evaluate_claims",
+    "evaluate_teacher",
     "load_evaluation",
     "mean_estimate",
     "normalize_proof",

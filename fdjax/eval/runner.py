@@ -32,7 +32,7 @@ def evaluate_arm(
     Args:
       arm: name for tables and files.
       params: policy parameters.
-      problems: theorems, each name once.
+      problems: theorems; where two have one name, their places tell them apart.
       engine: samples and verifies.
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts for each theorem.
@@ -77,7 +77,7 @@ def evaluate_arm(
         on_rollout(rollout)
     return ArmResult(
         arm=arm,
-        theorems=tuple(problem.name for problem in problems),
+        theorems=_distinct_names(problems),
         samples=samples,
         successes=tuple(rows["successes"]),
         missing=tuple(rows["missing"]),
@@ -134,3 +134,10 @@ def evaluate_teacher(
         theorems=len(problems),
         samples=samples,
     )
+
+
+def _distinct_names(problems: Sequence[Problem]) -> tuple[str, ...]:
+    names = tuple(problem.name for problem in problems)
+    if len(set(names)) == len(names):
+        return names
+    return tuple(f"{name} {place}" for place, name in enumerate(names, start=1))

@@ -105,6 +105,11 @@ class Verifier:
         self._crashed = 0
         self._seconds = 0.0
 
+    @property
+    def identity(self) -> str:
+        """Toolchain and host version behind the verdicts, for tables and logs."""
+        return self._pool.identity
+
     def verify(
         self,
         items: Sequence[tuple[Problem, str]],

@@ -58,10 +58,10 @@ def test_missing_rewards_are_neither_zeros_nor_members():
 
 @_EVERY
 def test_equal_rewards_give_exactly_zero(function):
-    # The float32 mean of three times 0.1 is not 0.1: the difference over 1e-4 would
-    # leave a gradient.
-    for reward in (0.0, 0.1, 1.0, 1e6):
-        advantages, metrics = _run(function, [[reward] * 3] * 2)
+    # The float32 mean of eight times 0.7 is not 0.7: the difference of 6e-8 over 1e-4
+    # would leave a gradient.
+    for reward in (0.0, 0.1, 0.7, 0.9, 1.0, 1e6):
+        advantages, metrics = _run(function, [[reward] * 8] * 2)
         assert not np.any(advantages)
         assert metrics["advantages/live_groups"] == (0, 2)
 

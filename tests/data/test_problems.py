@@ -115,7 +115,9 @@ def test_malformed_row_names_place_expected_and_got(tmp_path, row, expected, got
 def test_broken_json_names_the_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"name": "t", \n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 1: expected a JSON object, got \{\"name"):
+    with pytest.raises(
+        DataError, match=r"line 1: expected a JSON object, got \{\"name"
+    ):
         read_problems(path)
 
 

@@ -247,8 +247,9 @@ def test_importance_weights_vanish_on_policy(inputs):
     run = jax.jit(jax.value_and_grad(loss), static_argnums=1)
     weighted_loss, weighted_gradient = run(student, True)
     plain_loss, plain_gradient = run(student, False)
-    assert weighted_loss == plain_loss
-    assert np.array_equal(weighted_gradient, plain_gradient)
+    # The weights are exactly 1 (tests/ops); two compiled programs round differently.
+    np.testing.assert_allclose(weighted_loss, plain_loss, rtol=1e-6)
+    np.testing.assert_allclose(weighted_gradient, plain_gradient, rtol=1e-6, atol=1e-9)
 
 
 def test_temperature_must_be_positive(inputs):

@@ -93,9 +93,7 @@ def _closing(tokens: Sequence[str], start: int) -> int:
 
 def _is_proposition(body: Sequence[str], types: dict[str, _Formula]) -> bool:
     """Whether a binder's type is a hypothesis rather than the type of a variable."""
-    return any(
-        token in _PROPOSITION or types.get(token) == ("Prop",) for token in body
-    )
+    return any(token in _PROPOSITION or types.get(token) == ("Prop",) for token in body)
 
 
 def _bound(tokens: Sequence[str]) -> Iterator[str]:

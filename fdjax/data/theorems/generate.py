@@ -26,7 +26,7 @@ _SHARES: Mapping[FamilyName, float] = {
 }
 _BUDGET = 300
 """States that the search for the shortest proof may visit."""
-_MAX_SHARE = 0.25
+_MAX_SHARE = 0.235
 """Largest share of a family that one difficulty may have."""
 _MAX_STATEMENT_WORDS = 44
 _MAX_PROOF_WORDS = 40

@@ -14,8 +14,7 @@ def logical_steps(language: Language, sequent: Sequent, last: bool) -> Iterator[
     `exfalso` is offered everywhere; the search drops it where the sample valuations
     do not find the context contradictory.
 
-    Args:
-      last: leave out what does not end the goal.
+    With `last`, what does not end the goal is left out.
     """
     known = {item: name for name, item in reversed(sequent.context)}
     for name, item in sequent.context:

@@ -30,7 +30,7 @@ class PropositionalFamily:
         count = rng.choice((0, 1, 2, 2, 3, 3))
         hypotheses = [self._formula(rng, 2) for _ in range(count)]
         goal = self._formula(rng, 2 if count else 3)
-        if len({goal, *hypotheses}) <= count or goal in self._atoms and not count:
+        if len({goal, *hypotheses}) <= count or (not count and goal in self._atoms):
             return None
         # Half of the hypotheses, rounded up, must be needed: the others distract.
         if not needs_hypotheses(language, hypotheses, goal, least=(count + 1) // 2):

@@ -74,10 +74,8 @@ def needs_hypotheses(
 ) -> bool:
     """Whether no valuation refutes the theorem, but some do without a hypothesis.
 
+    At least `least` hypotheses must be such that dropping it alone refutes the goal.
     Hypotheses that always hold, or never all together, are refused.
-
-    Args:
-      least: how many hypotheses must be such that dropping it alone refutes.
     """
     masks = [language.mask(item) for item in hypotheses]
     outside = language.full & ~language.mask(goal)

@@ -1,6 +1,5 @@
-"""Disjoint splits with the same mix of families and difficulties."""
+"""Disjoint splits: easier theorems for the warm start, one mix for all the others."""
 
-import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,18 +17,21 @@ def split_problems(
     sizes: Mapping[str, int | float],
     seed: int,
     rest: str = "sft",
+    lean: float = 1.0,
 ) -> dict[str, list[Problem]]:
     """Splits by use; no theorem is in two of them, whatever its names and order.
 
-    Every split named in `sizes` has each family and difficulty in the proportions of
-    the whole, up to rounding. Of problems that are one theorem, the first is kept.
+    What `sizes` leaves over goes to `rest`. A theorem of difficulty d goes there with
+    weight d^-lean within its stratum (family and difficulty), so `rest` leans to easy
+    theorems. The splits in `sizes` share the other theorems, each with every stratum
+    in proportion, up to rounding. Of problems that are one theorem, the first is kept.
 
     Args:
       problems: what to divide.
       sizes: problems in each split: a number of them (int) or a share (float).
       seed: decides who goes where.
-      rest: name of the split that gets what is left; it leans to easy problems,
-        because splits are rounded up from the hardest problems down.
+      rest: name of the split that gets what is left.
+      lean: 0 gives all splits the same mix; larger makes `rest` easier.
 
     Returns:
       The splits in the order of `sizes`, then `rest`; each in random order.
@@ -37,48 +39,61 @@ def split_problems(
     Raises:
       ConfigError: the sizes do not fit the problems.
     """
-    distinct = list({canonical_key(p): p for p in reversed(problems)}.items())[::-1]
-    total = len(distinct)
+    first = {canonical_key(problem): problem for problem in reversed(problems)}
+    distinct = list(first.values())[::-1]
     wanted = {
-        name: size if isinstance(size, int) else round(size * total)
+        name: size if isinstance(size, int) else round(size * len(distinct))
         for name, size in sizes.items()
     }
-    if rest in wanted or min(wanted.values(), default=0) < 0:
-        raise ConfigError(
-            f"Expected sizes of at least 0 for splits other than {rest!r}, got "
-            f"{dict(sizes)}; {rest!r} gets what the others leave."
-        )
-    if sum(wanted.values()) > total:
-        raise ConfigError(
-            f"Expected splits of at most {total} distinct problems together, got "
-            f"{wanted}; generate more problems or lower the sizes."
-        )
+    _validate(wanted, len(distinct), rest)
     rng = random.Random(seed)
-    strata: dict[tuple[str, int], list[Problem]] = defaultdict(list)
-    for _, problem in distinct:
-        strata[problem.family, problem.difficulty].append(problem)
-    for members in strata.values():
+    groups: dict[tuple[str, int], list[Problem]] = defaultdict(list)
+    for problem in distinct:
+        groups[problem.family, problem.difficulty].append(problem)
+    strata = [groups[key] for key in sorted(groups)]
+    for members in strata:
         rng.shuffle(members)
-    remaining = [strata[key] for key in sorted(strata, key=lambda k: (-k[1], k[0]))]
-    splits = {}
-    for name, size in wanted.items():
-        splits[name] = _take(remaining, size)
-    splits[rest] = [problem for members in remaining for problem in members]
+    left_over = len(distinct) - sum(wanted.values())
+    weights = [
+        len(members) * max(1, members[0].difficulty) ** -lean for members in strata
+    ]
+    rest_members = _take(strata, left_over, weights)
+    splits = {
+        name: _take(strata, size, [float(len(members)) for members in strata])
+        for name, size in wanted.items()
+    }
+    splits[rest] = rest_members
     for members in splits.values():
         rng.shuffle(members)
     return splits
 
 
-def _take(strata: list[list[Problem]], size: int) -> list[Problem]:
-    """Removes `size` problems, from each stratum in proportion to what it has."""
-    total = sum(map(len, strata))
-    counts = [size * len(members) // total if total else 0 for members in strata]
-    missing = size - sum(counts)
-    for index, members in enumerate(strata):
-        if missing and len(members) > counts[index]:
-            counts[index] += 1
-            missing -= 1
-    assert missing == 0, "one more from each stratum always suffices"
+def _validate(wanted: Mapping[str, int], available: int, rest: str) -> None:
+    if rest in wanted or min(wanted.values(), default=0) < 0:
+        raise ConfigError(
+            f"Expected sizes of at least 0 for splits other than {rest!r}, got "
+            f"{dict(wanted)}; {rest!r} gets what the others leave."
+        )
+    if sum(wanted.values()) > available:
+        raise ConfigError(
+            f"Expected splits of at most {available} distinct problems together, got "
+            f"{dict(wanted)}; generate more problems or lower the sizes."
+        )
+
+
+def _take(
+    strata: list[list[Problem]], size: int, weights: Sequence[float]
+) -> list[Problem]:
+    """Removes `size` problems, from each stratum by weight (Sainte-Laguë)."""
+    counts = [0] * len(strata)
+    for _ in range(size):
+        open_strata = [
+            index
+            for index, members in enumerate(strata)
+            if counts[index] < len(members)
+        ]
+        best = max(open_strata, key=lambda i: weights[i] / (2 * counts[i] + 1))
+        counts[best] += 1
     taken = []
     for members, count in zip(strata, counts, strict=True):
         taken += members[len(members) - count :]

@@ -24,38 +24,10 @@ class Policy:
     """Names that `set_option` may take; an entry ending in a dot is a prefix."""
     kinds: tuple[str, ...]
     """Syntax node kinds that may not occur in a parsed proof."""
+    words: tuple[str, ...]
+    """Names that may not occur in a parsed proof, alone or as part of a longer one."""
     imports: tuple[str, ...]
     """Library roots that a trusted header may import."""
-
-
-POLICY = Policy(
-    options=(
-        "exponentiation.threshold",
-        "linter.",
-        "maxHeartbeats",
-        "maxRecDepth",
-        "maxSynthPendingDepth",
-        "pp.",
-        "synthInstance.maxHeartbeats",
-        "synthInstance.maxSize",
-        "tactic.hygienic",
-    ),
-    kinds=(
-        "Lean.Parser.Tactic.nativeDecide",
-        "Lean.Parser.Tactic.runTac",
-        "Lean.Parser.Term.attributes",
-        "Lean.Parser.Term.byElab",
-        "Lean.Parser.Term.dbgTrace",
-        "Lean.Parser.Term.includeStr",
-        "Lean.Parser.Term.unsafe",
-        "Lean.byElab",
-        "Lean.includeStr",
-        "Lean.runConv",
-        "Lean.runTac",
-        "Lean.runTermElab",
-    ),
-    imports=("Init", "Std"),
-)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -89,7 +61,7 @@ _CODE = _words(
     """
 )
 # As a part of a longer name these are harmless, as in `h.native`.
-_HARMLESS_AFTER_DOT = frozenset({"native", "unsafe", "extern"})
+_POISON = _CODE - {"native", "unsafe", "extern"}
 _HASH_COMMANDS = _words(
     """
     check check_failure check_simp check_tactic discr_tree_key eval exit find guard
@@ -97,6 +69,37 @@ _HASH_COMMANDS = _words(
     min_imports moogle norm_num print push_discr_tree reduce simp synth test time
     unfold version where widget with_exporting
     """
+)
+
+POLICY = Policy(
+    options=(
+        "exponentiation.threshold",
+        "linter.",
+        "maxHeartbeats",
+        "maxRecDepth",
+        "maxSynthPendingDepth",
+        "pp.",
+        "synthInstance.maxHeartbeats",
+        "synthInstance.maxSize",
+        "tactic.hygienic",
+    ),
+    kinds=(
+        "Lean.Parser.Tactic.dbgTrace",
+        "Lean.Parser.Tactic.nativeDecide",
+        "Lean.Parser.Tactic.runTac",
+        "Lean.Parser.Term.attributes",
+        "Lean.Parser.Term.byElab",
+        "Lean.Parser.Term.dbgTrace",
+        "Lean.Parser.Term.includeStr",
+        "Lean.Parser.Term.unsafe",
+        "Lean.byElab",
+        "Lean.includeStr",
+        "Lean.runConv",
+        "Lean.runTac",
+        "Lean.runTermElab",
+    ),
+    words=tuple(sorted(_POISON)),
+    imports=("Init", "Std"),
 )
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_'!?]*")
@@ -152,9 +155,9 @@ def _refuse(kind: str, token: str, previous: str) -> str:
         # In s!"{…}" the braces hold a term, strings and all.
         return "braces in a string are not allowed in a proof" if "{" in token else ""
     if kind == "name":
-        return forbidden if token[1:-1] in _CODE - _HARMLESS_AFTER_DOT else ""
+        return forbidden if token[1:-1] in _POISON else ""
     if kind == "field":
-        return forbidden if token in _CODE - _HARMLESS_AFTER_DOT else ""
+        return forbidden if token in _POISON else ""
     if kind == "word":
         if previous == "#" and token.rstrip("!?") in _HASH_COMMANDS:
             return f"`#{token}` is a command, not part of a proof"

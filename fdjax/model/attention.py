@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from fdjax.model.config import ModelConfig
-from fdjax.model.layers import RMSNorm, fan_in_normal, rotate
+from fdjax.model.layers import RMSNorm, dense, fan_in_normal, rotate
 
 __all__ = ["Attention", "causal_attention", "step_attention"]
 
@@ -65,9 +65,9 @@ class Attention(nnx.Module):
         Float[Array, "B T N H"], Float[Array, "B T M H"], Float[Array, "B T M H"]
     ]:
         """Queries, keys and values; the first two normed and turned."""
-        query = jnp.einsum("btd,dnh->btnh", x, self.query[...].astype(x.dtype))
-        key = jnp.einsum("btd,dmh->btmh", x, self.key[...].astype(x.dtype))
-        value = jnp.einsum("btd,dmh->btmh", x, self.value[...].astype(x.dtype))
+        query = dense(x, self.query[...])
+        key = dense(x, self.key[...])
+        value = dense(x, self.value[...])
         if self.config.attention_bias:
             query += self.query_bias[...].astype(x.dtype)[None, None]
             key += self.key_bias[...].astype(x.dtype)[None, None]
@@ -78,9 +78,7 @@ class Attention(nnx.Module):
 
     def mix(self, heads: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
         """Output projection."""
-        mixed = jnp.einsum(
-            "btnh,nhd->btd", heads, self.output[...].astype(heads.dtype)
-        )
+        mixed = dense(heads, self.output[...], inputs=2)
         if self.config.attention_bias:
             mixed += self.output_bias[...].astype(heads.dtype)[None, None]
         return mixed
@@ -106,18 +104,29 @@ def causal_attention(
     """
     batch, length, heads, size = query.shape
     kv_heads = key.shape[2]
-    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, size)
+    scaled = query * size**-0.5
     scores = jnp.einsum(
-        "btmrh,bsmh->bmrts", grouped, key, preferred_element_type=jnp.float32
+        "btmrh,bsmh->bmrts",
+        scaled.reshape(batch, length, kv_heads, heads // kv_heads, size),
+        key,
+        preferred_element_type=jnp.float32,
     )
     row = jnp.arange(length)
     causal = row[None, :] <= row[:, None]
     itself = row[None, :] == row[:, None]
     mask = causal[None] & (valid[:, None, :] | itself[None])
-    scores = jnp.where(mask[:, None, None], scores * size**-0.5, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    out = jnp.einsum("bmrts,bsmh->btmrh", weights, value)
-    return out.reshape(query.shape)
+    scores = jnp.where(mask[:, None, None], scores, _MASKED)
+    # Dividing by the sum last saves a pass over [T, T] forward and one backward.
+    top = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - top)
+    out = jnp.einsum(
+        "bmrts,bsmh->bmrth",
+        weights.astype(value.dtype),
+        value,
+        preferred_element_type=jnp.float32,
+    )
+    out = out / weights.sum(axis=-1)[..., None]
+    return jnp.moveaxis(out, 3, 1).reshape(query.shape).astype(query.dtype)
 
 
 def step_attention(

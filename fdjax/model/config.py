@@ -66,6 +66,9 @@ class ModelConfig:
     """Type of activations; parameters, norms, softmax and logits stay float32."""
     remat: Literal["none", "full"] = "none"
     """Whether the backward pass recomputes each block instead of storing it."""
+    unroll: bool = False
+    """Whether blocks are compiled one by one instead of as a loop: faster for a few
+    blocks on a CPU, slow to compile for many."""
 
     def __post_init__(self) -> None:
         sizes = (

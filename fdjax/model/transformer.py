@@ -136,12 +136,14 @@ class Model:
     ) -> Float[Array, "*batch V"]:
         """Logits of hidden states, float32."""
         table = params["embedding" if self.config.tie_word_embeddings else "head"]
-        return jnp.einsum(
-            "...d,vd->...v",
-            hidden,
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        logits = jnp.einsum(
+            "bd,vd->bv",
+            rows,
             table.astype(hidden.dtype),
             preferred_element_type=jnp.float32,
         )
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """A cache of `batch` rows with no prompt and room for `slots` tokens."""
@@ -258,6 +260,7 @@ class Model:
                 cache.prompt_keys,
                 cache.prompt_values,
             ),
+            unroll=config.unroll,
         )
         logits = self.head(params, self._last_norm(params, x[:, 0]))
         return logits, cache._replace(
@@ -311,8 +314,9 @@ class Model:
             return x, kept if keep else None
 
         if config.remat == "full":
-            # Inside a scan XLA cannot undo the recomputation, so CSE may stay on.
-            layer = jax.checkpoint(layer, prevent_cse=False)
+            # Unrolled, common subexpressions would undo the recomputation; inside a
+            # loop they cannot, and preventing them costs memory traffic.
+            layer = jax.checkpoint(layer, prevent_cse=config.unroll)
         x = self._embed(params, tokens, valid)
-        x, kept = jax.lax.scan(layer, x, params["layers"])
+        x, kept = jax.lax.scan(layer, x, params["layers"], unroll=config.unroll)
         return self._last_norm(params, x), kept

@@ -239,6 +239,19 @@ def _sample(
         kept = keep_top_p(kept, config.top_p)
     if kept is not whole:
         kept = jax.nn.log_softmax(kept, axis=-1)
-    token = jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
+    noise = jax.vmap(partial(jax.random.gumbel, shape=logits.shape[-1:]))(keys)
+    token = _argmax(kept + noise)
     logprob = jnp.take_along_axis(kept, token[:, None], axis=-1)[:, 0]
     return token, logprob, entropy
+
+
+def _argmax(scores: Float32[Array, "B V"]) -> Int32[Array, " B"]:
+    """First index of each row's maximum, from two plain reductions.
+
+    XLA's CPU compiler does not vectorise the paired reduction of `jnp.argmax`.
+    """
+    size = scores.shape[-1]
+    index = jnp.arange(size, dtype=jnp.int32)[None]
+    best = scores == scores.max(axis=-1, keepdims=True)
+    # A row of NaN has no best; the last token stands in, its log-probability is NaN.
+    return jnp.min(jnp.where(best, index, size - 1), axis=-1)

@@ -18,7 +18,7 @@ from fdjax.train import (
     sft_objective,
     train,
 )
-from tests.train.tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
+from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=2))
 

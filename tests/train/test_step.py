@@ -12,7 +12,7 @@ from fdjax.train import (
     make_train_step,
     restart,
 )
-from tests.train.tiny import MODEL, distillation_data, mesh_of
+from tiny import MODEL, distillation_data, mesh_of
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1e-2))
 

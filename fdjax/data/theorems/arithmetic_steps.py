@@ -197,8 +197,8 @@ class ArithmeticTactics:
 
 
 def trivial(goal: Expression, hypotheses: Sequence[Expression]) -> bool:
-    """Whether Lean's `trivial` proves it: by assumption, `=` or both parts."""
-    if goal.head == "∧":
+    """Whether Lean's `trivial` proves it: by assumption, `=`, or both halves so."""
+    if goal.head == "∧" and goal not in hypotheses:
         return all(trivial(part, hypotheses) for part in goal.parts)
     return goal in hypotheses or _reflexive_equation(goal)
 

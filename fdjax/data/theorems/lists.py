@@ -177,13 +177,12 @@ class ListFamily:
 
     def _trivial(self, goal: Expression, hypotheses: list[Expression]) -> bool:
         """Whether Lean's `trivial` proves it."""
+        if goal in hypotheses:
+            return True
         if goal.head == "∧":
             return all(self._trivial(part, hypotheses) for part in goal.parts)
-        if goal.head == "=" and self._tactics.compute(
-            goal.parts[0]
-        ) is self._tactics.compute(goal.parts[1]):
-            return True
-        return goal in hypotheses
+        left, *_, right = map(self._tactics.compute, goal.parts)
+        return goal.head == "=" and left is right
 
 
 def _binders(items: list[Expression]) -> str:

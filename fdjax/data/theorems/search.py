@@ -114,6 +114,7 @@ class ProofSearch:
         self._rng = rng
         self._budget = budget
         self._unprovable: dict[tuple[frozenset[Expression], Expression], int] = {}
+        self._proved: dict[tuple[frozenset[Expression], Expression], int] = {}
         self._closing: dict[Sequent, list[Step]] = {}
         self._opening: dict[Sequent, list[Step]] = {}
 
@@ -138,7 +139,7 @@ class ProofSearch:
             return None
 
     def _prove(self, sequent: Sequent, size: int) -> tuple[str, ...] | None:
-        key = (frozenset([item for _, item in sequent.context]), sequent.goal)
+        key = _key(sequent)
         if size <= self._unprovable.get(key, 0):
             return None
         options = self._options(sequent, last=size == 1)
@@ -152,20 +153,40 @@ class ProofSearch:
         return None
 
     def _finish(self, step: Step, size: int) -> tuple[str, ...] | None:
-        count = len(step.subgoals)
-        if count >= size:
+        """The step and proofs of what it leaves, `size` tactics at most."""
+        spare = size - 1 - len(step.subgoals)
+        if spare < 0:
             return None
+        needed = [1] * len(step.subgoals)
+        if len(step.subgoals) > 1:
+            # A subgoal must not take, by chance, what another cannot do without.
+            for index, subgoal in enumerate(step.subgoals):
+                least = self._least(subgoal, 1 + spare)
+                if least is None:
+                    return None
+                needed[index] = least
+                spare -= least - 1
         lines = (step.line,)
-        left = size - 1
         for index, subgoal in enumerate(step.subgoals):
-            rest = self._prove(subgoal, left - (count - 1 - index))
+            rest = self._prove(subgoal, needed[index] + spare)
             if rest is None:
                 return None
             if step.labels:
                 lines += (step.labels[index],)
             lines += rest
-            left -= tactic_count(rest)
+            spare -= tactic_count(rest) - needed[index]
         return lines
+
+    def _least(self, sequent: Sequent, limit: int) -> int | None:
+        """The least size of a proof, None where it is above `limit`."""
+        key = _key(sequent)
+        for size in range(self._unprovable.get(key, 0) + 1, limit + 1):
+            if size >= self._proved.get(key, size + 1):
+                return size
+            if self._prove(sequent, size) is not None:
+                self._proved[key] = size
+                return size
+        return None
 
     def _options(self, sequent: Sequent, *, last: bool) -> list[Step]:
         """Steps that may succeed, in random order; with `last`, those that finish."""
@@ -195,6 +216,11 @@ class ProofSearch:
         for _, item in sequent.context:
             mask &= language.mask(item)
         return mask != 0
+
+
+def _key(sequent: Sequent) -> tuple[frozenset[Expression], Expression]:
+    """What decides whether a proof of some size exists; names do not."""
+    return frozenset([item for _, item in sequent.context]), sequent.goal
 
 
 def tactic_count(lines: Iterable[str]) -> int:

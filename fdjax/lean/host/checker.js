@@ -45,6 +45,7 @@ class Checker {
     this.policy = {
       options: policy.options, // names, and prefixes that end in a dot
       kinds: new Set(policy.kinds),
+      words: new Set(policy.words),
       imports: policy.imports,
     };
     const { lean } = this;
@@ -93,21 +94,6 @@ class Checker {
   }
 
   header(source, heartbeats) {
-    const attempt = (compiling) => {
-      this.elaborator.setCodeGeneration(compiling);
-      return this.elaborateHeader(source, heartbeats);
-    };
-    try {
-      return attempt(true);
-    } catch (error) {
-      if (!(error instanceof TrustedSourceError)) throw error;
-      return attempt(false); // a definition that only failed to compile is usable
-    } finally {
-      this.elaborator.setCodeGeneration(false);
-    }
-  }
-
-  elaborateHeader(source, heartbeats) {
     const { lean, elaborator } = this;
     const cursor = elaborator.open(source);
     const names = elaborator.importNames(cursor.imports);

@@ -74,6 +74,8 @@ get bytes(){growMemViews();return HEAPU8},get words(){growMemViews();return HEAP
 get exports(){return wasmExports},get memory(){return wasmMemory},FS,NODEFS};
 `;
 
+const TABLE_SIZE = 1 << 18; // the build's table has 150,885 entries
+
 function derive(source) {
   let text = keepNamedExports(source);
   const prepend = (opening, code) => {
@@ -102,6 +104,11 @@ function derive(source) {
   prepend(
     'var Module=typeof Module!="undefined"?Module:{};',
     'var console={log(){},error(){},warn(){},info(){}};');
+  // Every C++ call that may throw looks its function up here; filled front to back
+  // the array stays an array, sparse it would become a hash table.
+  text = replaceOnce(
+    text, 'var wasmTableMirror=[];',
+    'var wasmTableMirror=new Array(' + TABLE_SIZE + ').fill(undefined);');
   // The host must know, not guess, that an allocation failed.
   text = replaceOnce(
     text, 'if(requestedSize>maxHeapSize){return false}',

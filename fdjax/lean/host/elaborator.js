@@ -21,31 +21,27 @@ class Elaborator {
         control: this.control.buffer, memory: lean.internals.memory, graceMs,
       },
     }).unref();
-    this.prepareCodeGeneration();
+    this.tolerateCompilerFailures();
   }
 
   // ---- code generation
-  // Proofs never run, and the package lacks the intermediate code of some library
-  // functions: definitions inside proofs are not compiled at all.
-  prepareCodeGeneration() {
+  // Tactics evaluate their configuration (`simp +arith`), so code is generated. But the
+  // package lacks the intermediate code of some library functions, and a definition
+  // that cannot be compiled is still a definition: such failures are dropped. The
+  // kernel never sees compiled code.
+  tolerateCompilerFailures() {
     const { lean } = this;
-    this.compileRef = lean.global('l_Lean_compileDeclsRef');
-    this.compile = lean.call('lean_st_ref_get', this.compileRef);
-    const ok = () => lean.constructorObject(0, [box(0)]);
-    const index = lean.module.addFunction((names, context, state) => {
-      for (const object of [names, context, state]) lean.release(object >>> 0);
-      return ok();
+    const reference = lean.global('l_Lean_compileDeclsRef');
+    const compile = lean.call('lean_st_ref_get', reference);
+    const index = lean.module.addFunction((names, context, state, world) => {
+      const result = lean.call(
+        'lean_apply_4', lean.retain(compile), names, context, state, world);
+      if (lean.tag(result) === 0) return result;
+      lean.release(result);
+      return lean.constructorObject(0, [box(0)]); // success
     }, 'iiiii');
-    this.doNotCompile = lean.closure(index, 4);
-    this.compiling = true;
-  }
-
-  setCodeGeneration(on) {
-    if (on === this.compiling) return;
-    const { lean } = this;
-    const action = lean.retain(on ? this.compile : this.doNotCompile);
-    lean.release(lean.call('lean_st_ref_set', this.compileRef, action));
-    this.compiling = on;
+    const tolerant = lean.closure(index, 4);
+    lean.release(lean.call('lean_st_ref_set', reference, tolerant));
   }
 
   // ---- imports

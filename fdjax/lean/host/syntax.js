@@ -27,8 +27,10 @@ function refusal(lean, root, policy) {
       else if (tag === ATOM) {
         afterSetOption = lean.text(lean.field(child, 1)) === 'set_option';
         continue;
-      } else if (tag === IDENTIFIER && afterSetOption) {
-        options.push(lean.nameText(lean.field(child, 2)));
+      } else if (tag === IDENTIFIER) {
+        const name = lean.nameText(lean.field(child, 2));
+        if (afterSetOption) options.push(name);
+        else if (name.split('.').some((part) => policy.words.has(part))) return name;
       }
       afterSetOption = false;
     }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,7 @@ class Completions(NamedTuple):
     """Whether the row ended with a stop token."""
 
 
+@runtime_checkable
 class Generate(Protocol):
     """What `make_generate` returns."""
 

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import PROBLEMS, TOKENIZER
@@ -70,7 +71,10 @@ def test_a_crash_leaves_statistics_loss_and_normalizer():
         [Status.VERIFIED, Status.REJECTED, Status.VERIFIED, Status.CRASHED],
         [NOTE] * 4,
     )
-    advantages, _ = zscore(given.rewards.reshape(2, 2), given.known.reshape(2, 2))
+    advantages, _ = zscore(
+        jnp.asarray(given.rewards.reshape(2, 2)),
+        jnp.asarray(given.known.reshape(2, 2)),
+    )
     batch = policy_batch(given, jax.device_get(advantages))
     # Group 1: (1 - 0.5) / (0.5 + 1e-4). Group 2 knows one reward: nothing to compare.
     expected = 0.5 / 0.5001
@@ -128,7 +132,7 @@ def test_scoring_ends_with_the_line_that_feedback_would_change():
     scored = [
         TOKENIZER.decode(batch.responses[row][batch.mask[row]]) for row in range(2)
     ]
-    assert scored == ["  exact h1\n  exact h2\n  ", "  exact h1\n  "]
+    assert scored == ["  exact h1\n  exact h2\n", "  exact h1\n"]
     everything, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
     np.testing.assert_array_equal(everything.mask, given.completions.mask)
 

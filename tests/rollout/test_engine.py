@@ -25,9 +25,7 @@ def engine():
         yield RolloutEngine(
             generate=make_generate(
                 MODEL,
-                SamplingConfig(
-                    max_new_tokens=8, stop_tokens=(TOKENIZER.eos_token_id,)
-                ),
+                SamplingConfig(max_new_tokens=8, stop_tokens=(TOKENIZER.eos_token_id,)),
             ),
             tokenizer=TOKENIZER,
             verifier=verifier,
@@ -46,9 +44,11 @@ def test_groups_stand_together_and_each_sample_keeps_its_own_verdict(engine, par
     assert [p.name for p in rollout.problems[:9]] == ["t0"] * 8 + ["t1"]
     assert len(rollout.proofs) == 32
     for proof, verdict in zip(rollout.proofs, rollout.verdicts, strict=True):
+        if verdict.status is Status.UNSAFE:  # refused by the scan before any backend
+            continue
         if "q" in proof:
             assert verdict.status is Status.CRASHED
-        elif verdict.status is not Status.UNSAFE:
+        else:
             assert verdict.verified == (len(proof) % 2 == 0)
     assert {v.status for v in rollout.verdicts} >= {Status.VERIFIED, Status.REJECTED}
 

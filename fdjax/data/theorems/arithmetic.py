@@ -7,9 +7,9 @@ from fdjax.data.theorems.arithmetic_steps import (
     OBTAINED,
     VARIABLES,
     ArithmeticTactics,
-    trivial,
 )
 from fdjax.data.theorems.expression import Expression, Language
+from fdjax.data.theorems.logic import trivial
 from fdjax.data.theorems.search import Candidate, Sequent, needs_hypotheses
 
 __all__ = ["ArithmeticFamily"]

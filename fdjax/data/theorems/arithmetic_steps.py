@@ -1,13 +1,13 @@
 """Tactics for order and equality: named lemmas, rewriting, witnesses."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fdjax.data.theorems.expression import Expression, Language
-from fdjax.data.theorems.logic import logical_steps
+from fdjax.data.theorems.logic import logical_steps, reflexive, trivial
 from fdjax.data.theorems.search import Sequent, Step
 
-__all__ = ["OBTAINED", "VARIABLES", "ArithmeticTactics", "trivial"]
+__all__ = ["OBTAINED", "VARIABLES", "ArithmeticTactics"]
 
 VARIABLES = "abcd"
 OBTAINED = "y"
@@ -37,7 +37,7 @@ class ArithmeticTactics:
 
     def steps(self, sequent: Sequent, last: bool) -> Iterator[Step]:
         """Logic, lemmas on one or two facts, rewriting, witnesses."""
-        if _reflexive_equation(sequent.goal):
+        if reflexive(sequent.goal):
             # Nothing else: every `rw`, even one `at` a hypothesis, would end this goal.
             yield Step("rfl")
             return
@@ -46,7 +46,7 @@ class ArithmeticTactics:
         for term, result in self._conclusions(sequent):
             if result is sequent.goal:
                 yield Step(f"exact {term}")
-            elif not (last or result in known or _reflexive(result)):
+            elif not (last or result in known or _pointless(result)):
                 yield Step(f"have h{sequent.fresh} := {term}", (sequent.add(result),))
         yield from self._backward(sequent)
         yield from self._rewrites(sequent, last)
@@ -150,7 +150,7 @@ class ArithmeticTactics:
         for source, text, old, new in rules:
             if old in goal.contents:
                 changed = language.replace(goal, old, new)
-                after = () if _reflexive_equation(changed) else (sequent.aim(changed),)
+                after = () if reflexive(changed) else (sequent.aim(changed),)
                 yield Step(f"rw [{text}]", after, reversible=True)
             if last:
                 continue
@@ -196,17 +196,5 @@ class ArithmeticTactics:
                 yield Step(f"exists {witness.text}", after)
 
 
-def trivial(goal: Expression, hypotheses: Sequence[Expression]) -> bool:
-    """Whether Lean's `trivial` proves it: by assumption, `=`, or both halves so."""
-    if goal.head == "∧" and goal not in hypotheses:
-        return all(trivial(part, hypotheses) for part in goal.parts)
-    return goal in hypotheses or _reflexive_equation(goal)
-
-
-def _reflexive(item: Expression) -> bool:
+def _pointless(item: Expression) -> bool:
     return item.head in ("≤", "=") and item.parts[0] is item.parts[1]
-
-
-def _reflexive_equation(item: Expression) -> bool:
-    """Whether `rw` ends the goal; it does not try reflexivity of ≤."""
-    return item.head == "=" and item.parts[0] is item.parts[1]

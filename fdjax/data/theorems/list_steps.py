@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from fdjax.data.theorems.expression import Expression, Language
 from fdjax.data.theorems.list_language import LISTS, OBTAINED, list_lemmas
-from fdjax.data.theorems.logic import logical_steps
+from fdjax.data.theorems.logic import logical_steps, reflexive
 from fdjax.data.theorems.search import Sequent, Step
 
 __all__ = ["ListTactics"]
@@ -25,14 +25,14 @@ class ListTactics:
     def steps(self, sequent: Sequent, last: bool) -> Iterator[Step]:
         """Logic, equality, rewriting by lemmas and hypotheses, induction."""
         goal, context = sequent.goal, sequent.context
-        if _reflexive(goal):
+        if reflexive(goal):
             # Nothing else: every `rw`, even one `at` a hypothesis, would end this goal.
             yield Step("rfl")
             return
         yield from logical_steps(self.language, sequent, last)
         yield from self._equality(sequent)
         for text, changed in self._rewrites(goal, context):
-            after = () if _reflexive(changed) else (sequent.aim(changed),)
+            after = () if reflexive(changed) else (sequent.aim(changed),)
             yield Step(f"rw [{text}]", after, reversible=True)
         if last:
             return
@@ -160,10 +160,6 @@ class ListTactics:
                 "::", image, self.compute(make("map", first.parts[1], parts[1]))
             )
         return make(term.head, *parts)
-
-
-def _reflexive(item: Expression) -> bool:
-    return item.head == "=" and item.parts[0] is item.parts[1]
 
 
 def _about_members(item: Expression) -> bool:

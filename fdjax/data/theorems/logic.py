@@ -1,11 +1,23 @@
 """Tactics for the connectives, shared by all families."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fdjax.data.theorems.expression import Expression, Language
 from fdjax.data.theorems.search import Sequent, Step
 
-__all__ = ["logical_steps"]
+__all__ = ["logical_steps", "reflexive", "trivial"]
+
+
+def reflexive(item: Expression) -> bool:
+    """Whether it is an equation of equal sides, which ends a goal after any `rw`."""
+    return item.head == "=" and item.parts[0] is item.parts[1]
+
+
+def trivial(goal: Expression, hypotheses: Sequence[Expression]) -> bool:
+    """Whether Lean's `trivial` proves it: by assumption, `=`, or both halves so."""
+    if goal.head == "∧" and goal not in hypotheses:
+        return all(trivial(part, hypotheses) for part in goal.parts)
+    return goal in hypotheses or reflexive(goal)
 
 
 def logical_steps(language: Language, sequent: Sequent, last: bool) -> Iterator[Step]:

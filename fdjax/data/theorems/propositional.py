@@ -4,7 +4,7 @@ import itertools
 import random
 
 from fdjax.data.theorems.expression import Expression, Language
-from fdjax.data.theorems.logic import logical_steps
+from fdjax.data.theorems.logic import logical_steps, trivial
 from fdjax.data.theorems.search import Candidate, Sequent, needs_hypotheses
 
 __all__ = ["PropositionalFamily"]
@@ -30,7 +30,7 @@ class PropositionalFamily:
         count = rng.choice((0, 1, 2, 2, 3, 3))
         hypotheses = [self._formula(rng, 2) for _ in range(count)]
         goal = self._formula(rng, 2 if count else 3)
-        if len({goal, *hypotheses}) <= count or (not count and goal in self._atoms):
+        if len(set(hypotheses)) < count or trivial(goal, hypotheses):
             return None
         # Half of the hypotheses, rounded up, must be needed: the others distract.
         if not needs_hypotheses(language, hypotheses, goal, least=(count + 1) // 2):

@@ -20,7 +20,7 @@ from experiments.folder import open_run
 from fdjax.errors import FdjaxError
 from fdjax.lean import Limits, Verifier, WasmBackend
 from fdjax.metrics import MetricsWriter, SampleWriter
-from fdjax.plots import write_report
+from fdjax.plots import write_figures, write_report
 from fdjax.sharding import make_mesh
 from fdjax.train import StoppedError, stop_on_signal
 
@@ -62,6 +62,7 @@ def run(config: ComparisonConfig, display: Display) -> Path:
         evaluation = comparison.run()
     display.summary("Held-out theorems", evaluation)
     display.times(comparison.seconds)
+    write_figures(folder)
     report = write_report(folder)
     display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
     return report

@@ -1,0 +1,129 @@
+"""Order, retries and failures of the pool, without Lean."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from fdjax.errors import BackendError
+from fdjax.lean import CheckRequest, FakeBackend, WorkerDiedError
+from fdjax.lean.fake import accepted, rejected
+from fdjax.lean.pool import WorkerPool
+
+REQUEST = CheckRequest(name="t", header="", statement="theorem t : True", proof="")
+
+
+def requests(count):
+    return [replace(REQUEST, proof=str(number)) for number in range(count)]
+
+
+@pytest.fixture
+def make_pool():
+    pools = []
+
+    def make(factory, workers=2):
+        pools.append(WorkerPool(factory, workers))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def test_answers_keep_the_order_of_the_requests(make_pool):
+    def answer(request):
+        # Later requests are answered first.
+        time.sleep(0.02 if request.proof == "0" else 0.0)
+        return replace(accepted(), seconds=float(request.proof))
+
+    received = []
+    answers = make_pool(lambda: FakeBackend(answer)).run(
+        requests(20), lambda index, _: received.append(index)
+    )
+    assert [answer.seconds for answer in answers] == list(range(20))
+    assert sorted(received) == list(range(20))
+
+
+@pytest.mark.parametrize(("deaths", "dies_for_good"), [(1, False), (2, True)])
+def test_one_death_is_retried_and_two_are_a_crash(make_pool, deaths, dies_for_good):
+    left = [deaths]
+
+    def answer(request):
+        if request.proof == "3" and left[0]:
+            left[0] -= 1
+            raise WorkerDiedError("killed")
+        return rejected()
+
+    pool = make_pool(lambda: FakeBackend(answer), workers=1)
+    answers = pool.run(requests(6))
+    crashed = [isinstance(answer, WorkerDiedError) for answer in answers]
+    assert crashed == [False, False, False, dies_for_good, False, False]
+    assert pool.deaths == deaths
+
+
+def test_a_worker_that_cannot_start_fails_the_batch_only(make_pool):
+    class Unwilling(FakeBackend):
+        willing = False
+
+        def check(self, request):
+            if not self.willing:
+                raise BackendError("no memory")
+            return super().check(request)
+
+    pool = make_pool(Unwilling)
+    with pytest.raises(BackendError, match="no memory"):
+        pool.run(requests(5))
+    Unwilling.willing = True
+    assert len(pool.run(requests(5))) == 5
+
+
+def test_an_interrupted_batch_leaves_the_pool_usable(make_pool):
+    asked = []
+
+    def answer(request):
+        asked.append(request.proof)
+        time.sleep(0.005)
+        return accepted()
+
+    def interrupt(index, _):
+        raise KeyboardInterrupt
+
+    pool = make_pool(lambda: FakeBackend(answer))
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(requests(200), interrupt)
+    assert len(pool.run(requests(3))) == 3
+    assert len(asked) < 30
+
+
+def test_two_threads_share_a_pool(make_pool):
+    pool = make_pool(
+        lambda: FakeBackend(lambda r: replace(accepted(), seconds=float(r.proof)))
+    )
+    results = {}
+
+    def run(name, count):
+        results[name] = [answer.seconds for answer in pool.run(requests(count))]
+
+    threads = [threading.Thread(target=run, args=(n, 50 + n)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: list(range(50 + n)) for n in range(3)}
+
+
+def test_a_closed_pool_says_so_and_its_backends_are_closed():
+    backends = []
+
+    def factory():
+        backends.append(FakeBackend())
+        return backends[-1]
+
+    pool = WorkerPool(factory, 2)
+    pool.start()
+    assert [backend.running for backend in backends] == [True, True]
+    pool.close()
+    assert [backend.running for backend in backends] == [False, False]
+    with pytest.raises(BackendError, match="closed"):
+        pool.run(requests(1))

@@ -1,0 +1,114 @@
+"""What every backend must do, and what the verifier adds around it."""
+
+import pytest
+from lean.corpus import problem
+
+from fdjax.errors import ConfigError, DataError
+from fdjax.lean import FakeBackend, Status, Verifier, WorkerDiedError
+
+TRIVIAL = problem("theorem easy : True")
+BROKEN = problem("theorem bad : broken")
+
+
+@pytest.fixture(params=["fake", "wasm"])
+def any_verifier(request):
+    """The contract holds for the real Lean and for the fake."""
+    if request.param == "wasm":
+        yield request.getfixturevalue("verifier")
+    else:
+        with Verifier(FakeBackend, workers=2) as verifier:
+            yield verifier
+
+
+def test_statuses_and_order(any_verifier):
+    proofs = ["  trivial", "  exact 1", "  sorry", "  native_decide", "  trivial"]
+    verdicts = any_verifier.verify([(TRIVIAL, proof) for proof in proofs])
+    assert [verdict.status for verdict in verdicts] == [
+        Status.VERIFIED,
+        Status.REJECTED,
+        Status.REJECTED,
+        Status.UNSAFE,
+        Status.VERIFIED,
+    ]
+    assert verdicts[0].verified
+    assert verdicts[1].errors
+    assert verdicts[1].errors[0].in_proof
+    assert verdicts[2].axioms == ("sorryAx",)
+    assert verdicts[3].seconds == 0.0
+    assert all(verdict.reason for verdict in verdicts[1:4])
+
+
+def test_empty_batch(any_verifier):
+    assert any_verifier.verify([]) == []
+
+
+def test_broken_statements_are_told_from_failed_proofs(any_verifier):
+    good, bad = any_verifier.check_statements([TRIVIAL, BROKEN])
+    assert good.ok
+    assert good.reason == ""
+    assert not bad.ok
+    assert "does not elaborate" in bad.reason
+    with pytest.raises(DataError, match="bad: the statement does not elaborate"):
+        any_verifier.verify([(BROKEN, "  trivial"), (TRIVIAL, "  trivial")])
+
+
+def test_equal_items_are_elaborated_once():
+    backends = []
+
+    def factory():
+        backends.append(FakeBackend())
+        return backends[-1]
+
+    finished = []
+    with Verifier(factory, workers=2) as verifier:
+        items = [(TRIVIAL, "  trivial"), (TRIVIAL, "  simp")] * 10
+        verdicts = verifier.verify(items, finished.append)
+        assert sum(len(backend.requests) for backend in backends) == 2
+        assert [verdict.verified for verdict in verdicts] == [True, False] * 10
+        assert finished == [10, 20]
+        assert verifier.statistics.checked == 2
+        again = verifier.verify(items, finished.append)
+        assert all(verdict.cached for verdict in again)
+        assert finished[-1] == 20
+        assert verifier.statistics.cached == 20
+        assert verifier.statistics.seconds > 0
+
+
+def test_the_cache_file_outlives_the_verifier(tmp_path):
+    path = tmp_path / "verdicts.sqlite"
+    items = [(TRIVIAL, "  trivial"), (TRIVIAL, "  simp"), (TRIVIAL, "  native_decide")]
+    with Verifier(FakeBackend, cache_path=path) as verifier:
+        first = verifier.verify(items)
+
+    def fail(request):
+        raise AssertionError("asked although the answer is known")
+
+    with Verifier(lambda: FakeBackend(fail), cache_path=path) as verifier:
+        second = verifier.verify(items)
+    assert [verdict.cached for verdict in first] == [False] * 3
+    assert [verdict.cached for verdict in second] == [True] * 3
+    assert [v.status for v in second] == [v.status for v in first]
+    assert [v.diagnostics for v in second] == [v.diagnostics for v in first]
+
+
+def test_crashes_are_counted_not_cached():
+    dying = [True]
+
+    def answer(request):
+        if dying[0]:
+            raise WorkerDiedError("gone")
+        return FakeBackend().check(request)
+
+    with Verifier(lambda: FakeBackend(answer), workers=1) as verifier:
+        [verdict] = verifier.verify([(TRIVIAL, "  trivial")])
+        assert verdict.status is Status.CRASHED
+        assert verifier.statistics.crashed == 1
+        assert verifier.statistics.restarts == 2
+        dying[0] = False
+        [verdict] = verifier.verify([(TRIVIAL, "  trivial")])
+        assert verdict.verified
+
+
+def test_no_workers_are_refused():
+    with pytest.raises(ConfigError, match="workers >= 1, got 0"):
+        Verifier(FakeBackend, workers=0)

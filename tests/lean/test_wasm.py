@@ -1,0 +1,193 @@
+"""The real worker under attack from outside: kills, limits, the sandbox."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from lean.corpus import SWAP, TRUE, problem
+
+from fdjax.errors import BackendError, InstallError
+from fdjax.lean import CheckRequest, Limits, Status, Verifier, WasmBackend
+from fdjax.lean.location import HOST_DIR
+
+# Deciding this takes the kernel far longer than any limit here.
+SLOW = problem("theorem slow : (List.range 3000).foldl (· + ·) 0 = 1")
+SLOW_PROOF = (
+    "  set_option maxRecDepth 1000000 in\n  set_option maxHeartbeats 0 in\n  decide"
+)
+
+
+def request(target, proof, **limits):
+    return CheckRequest(
+        name=target.name,
+        header="",
+        statement=target.statement,
+        proof=proof,
+        limits=Limits(**limits),
+    )
+
+
+def wait_until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def killable(lean_folder):
+    """A verifier with one worker, and the backend in it."""
+    backend = WasmBackend(lean_folder)
+    with Verifier(lambda: backend, workers=1, limits=Limits(wall_s=20.0)) as verifier:
+        verifier.start()
+        yield verifier, backend
+
+
+def kill_each(backend, pids, times):
+    """Kill the next `times` new workers as soon as they exist and are busy."""
+    for _ in range(times):
+        wait_until(lambda: backend.pid not in (None, *pids))
+        pids.append(backend.pid)
+        os.kill(pids[-1], signal.SIGKILL)
+
+
+def test_a_killed_worker_is_replaced_and_the_proof_retried(killable):
+    verifier, backend = killable
+    killer = threading.Timer(0.2, lambda: os.kill(backend.pid, signal.SIGKILL))
+    killer.start()
+    items = [(SWAP, "  exact ⟨h.2, h.1⟩" + "\n" * n) for n in range(300)]
+    verdicts = verifier.verify(items)
+    killer.join()
+    assert {verdict.status for verdict in verdicts} == {Status.VERIFIED}
+    assert verifier.statistics.restarts == 1
+    assert verifier.statistics.crashed == 0
+
+
+def test_a_worker_killed_twice_is_a_crash_and_the_pool_goes_on(killable):
+    verifier, backend = killable
+    # The replacement is killed while it starts or works, whichever comes first: both
+    # must end in a masked result or an error of the infrastructure, never a verdict.
+    killer = threading.Thread(target=kill_each, args=(backend, [], 2), daemon=True)
+    thread_error = None
+    killer.start()
+    try:
+        [verdict] = verifier.verify([(SLOW, SLOW_PROOF)])
+    except BackendError as error:
+        thread_error = error
+    else:
+        assert verdict.status is Status.CRASHED
+    killer.join()
+    assert thread_error is None or "ready" in str(thread_error)
+    [verdict] = verifier.verify([(TRUE, "  rfl")])
+    assert verdict.verified
+
+
+def test_timeout_is_the_proofs_own_time(backend):
+    backend.check(request(TRUE, "  rfl"))
+    begin = time.monotonic()
+    report = backend.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
+    elapsed = time.monotonic() - begin
+    assert report.timed_out
+    assert report.seconds >= 1.0
+    assert elapsed < 1.0 + 3.0 + 2.0 + 1.0  # limit, grace, printing, slack
+    after = backend.check(request(TRUE, "  rfl"))
+    assert not after.timed_out
+    assert after.target is not None
+
+
+def test_a_stopped_worker_is_killed_after_limit_and_grace(lean_folder):
+    backend = WasmBackend(lean_folder, grace_s=0.5)
+    try:
+        backend.start()
+        first = backend.pid
+        threading.Timer(0.3, lambda: os.kill(first, signal.SIGSTOP)).start()
+        report = backend.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
+        assert report.timed_out
+        assert backend.pid is None
+        assert not alive(first)
+        assert backend.check(request(TRUE, "  rfl")).target is not None
+    finally:
+        backend.close()
+    assert backend.pid is None
+
+
+def test_heartbeats_reject_deterministically(backend):
+    proof = "  omega"
+    target = problem("theorem t (a b c : Nat) (h : a < b) (k : b < c) : a + 1 < c")
+    report = backend.check(request(target, proof, heartbeats=1))
+    assert report.has_errors
+    assert not report.timed_out
+    assert not backend.check(request(target, proof)).has_errors
+
+
+def test_output_is_cut_with_errors_first(backend):
+    proof = "\n".join("  trace_state" for _ in range(200)) + "\n  exact 1"
+    report = backend.check(request(TRUE, proof, output_bytes=300))
+    assert report.has_errors
+    assert report.messages[-1].severity == "error"
+    assert sum(len(message.text.encode()) for message in report.messages) <= 300
+
+
+def test_closing_in_the_middle_of_a_proof_leaves_no_process(lean_folder):
+    backend = WasmBackend(lean_folder)
+    verifier = Verifier(lambda: backend, workers=1)
+    verifier.start()
+    pid = backend.pid
+    errors = []
+
+    def run():
+        errors.extend(verifier.verify([(SLOW, SLOW_PROOF)]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.5)
+    begin = time.monotonic()
+    verifier.close()
+    thread.join(10)
+    assert time.monotonic() - begin < 5
+    assert not alive(pid)
+    assert [verdict.status for verdict in errors] == [Status.CRASHED]
+
+
+def test_the_sandbox(backend):
+    backend.check(request(TRUE, "  rfl"))
+    process = Path(f"/proc/{backend.pid}")
+    assert process.joinpath("environ").read_bytes() == b""
+    command = process.joinpath("cmdline").read_bytes().split(b"\0")
+    assert b"--permission" in command
+    readable = [part for part in command if part.startswith(b"--allow-fs-read=")]
+    assert len(readable) == 2
+    assert not any(part.startswith(b"--allow-fs-write") for part in command)
+    assert b"--allow-child-process" not in command
+    # A session of its own: Ctrl-C in the terminal does not reach the worker.
+    assert os.getsid(backend.pid) == backend.pid
+
+
+def test_a_missing_installation_names_the_remedy(tmp_path):
+    with pytest.raises(InstallError, match=r"call fdjax\.lean\.install\(\)"):
+        WasmBackend(tmp_path / "nowhere").start()
+
+
+def test_a_damaged_installation_is_a_backend_error(tmp_path, lean_folder):
+    for path in lean_folder.iterdir():
+        if path.name != "lib":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "lib" / "lean").mkdir(parents=True)
+    with pytest.raises(BackendError, match="expected to become ready"):
+        WasmBackend(tmp_path).start()
+
+
+def test_identity_changes_with_the_host(backend):
+    assert backend.identity.startswith("lean-4.28.0-pre-wasm32/0.0.0/")
+    assert len(list(HOST_DIR.glob("*.js"))) >= 6

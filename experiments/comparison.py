@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fdjax.data.problems import write_problems
 from jax.sharding import Mesh
 
 from experiments.config import ComparisonConfig
@@ -21,7 +20,13 @@ from experiments.minif2f import core_problems
 from fdjax.advantages import zscore
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
-from fdjax.data.tokenizer import token_texts, train_tokenizer
+from fdjax.data.problems import write_problems
+from fdjax.data.tokenizer import (
+    end_token,
+    pad_token,
+    token_texts,
+    train_tokenizer,
+)
 from fdjax.eval import (
     ArmResult,
     Evaluation,
@@ -190,7 +195,8 @@ class Comparison:
         sampling = SamplingConfig(
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
-            stop_tokens=(self.tokenizer.eos_token_id,),
+            stop_tokens=(end_token(self.tokenizer),),
+            pad_token=pad_token(self.tokenizer),
         )
         return RolloutEngine(
             generate=make_generate(self.model, sampling, mesh=self.mesh),

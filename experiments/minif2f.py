@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from fdjax.data.problems import read_problems
-
 from fdjax.errors import DataError
 from fdjax.lean import Verifier
 from fdjax.records import Problem

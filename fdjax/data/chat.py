@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
+from fdjax.data.tokenizer import end_token
 from fdjax.records import Problem
 
 __all__ = ["prompt_tokens", "proof_tokens", "user_message"]
@@ -48,4 +49,4 @@ def proof_tokens(
     if not proofs:
         return []
     encoded = tokenizer(list(proofs), add_special_tokens=False)["input_ids"]
-    return [[*tokens, tokenizer.eos_token_id] for tokens in encoded]
+    return [[*tokens, end_token(tokenizer)] for tokens in encoded]

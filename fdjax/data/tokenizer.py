@@ -10,7 +10,13 @@ from transformers import PreTrainedTokenizerFast
 
 from fdjax.errors import ConfigError
 
-__all__ = ["CHAT_TEMPLATE", "token_texts", "train_tokenizer"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "end_token",
+    "pad_token",
+    "token_texts",
+    "train_tokenizer",
+]
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 
@@ -81,12 +87,38 @@ def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[int]) -> li
     texts, pending = [], []
     for token in tokens:
         pending.append(int(token))
-        text = tokenizer.decode(pending, skip_special_tokens=True)
+        text = str(tokenizer.decode(pending, skip_special_tokens=True))
         if text.endswith("\N{REPLACEMENT CHARACTER}"):
             texts.append("")
             continue
         texts.append(text)
         pending = []
     if pending:
-        texts[-1] = tokenizer.decode(pending, skip_special_tokens=True)
+        texts[-1] = str(tokenizer.decode(pending, skip_special_tokens=True))
     return texts
+
+
+def end_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Id of the token that ends an answer.
+
+    Raises:
+      ConfigError: the tokenizer has none.
+    """
+    return _required(tokenizer.eos_token_id, "eos_token")
+
+
+def pad_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Id of the token that fills rows up.
+
+    Raises:
+      ConfigError: the tokenizer has none.
+    """
+    return _required(tokenizer.pad_token_id, "pad_token")
+
+
+def _required(token: object, name: str) -> int:
+    if not isinstance(token, int):
+        raise ConfigError(
+            f"expected a tokenizer with a {name}, got {token!r}: set tokenizer.{name}"
+        )
+    return token

@@ -26,8 +26,9 @@ class Limits:
     """Wall time of the proof's elaboration, in seconds; the statement's own
     elaboration does not count."""
     heartbeats: int = 200_000
-    """Lean's `maxHeartbeats` (thousands of small allocations); Lean's default.
-    A proof that runs out is REJECTED: the count is the same on every machine."""
+    """Lean's `maxHeartbeats` (thousands of small allocations). Lean's default, 200,000,
+    leaves a header's own setting in force; another value overrides it. A proof that
+    runs out is REJECTED: the count is the same on every machine."""
     memory_mb: int = 2048
     """Memory of one worker, in MiB; the embedded Lean cannot use more than 2048."""
     output_bytes: int = 65_536

@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -86,7 +87,7 @@ def install(
                 _self_test(target, report)
             else:
                 _install_package(target, archive, report)
-    except OSError as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise InstallError(
             f"Installing the embedded Lean in {target} failed: {error}; expected a "
             f"writable folder with {NEEDED_BYTES // 10**6} MB free. Free space or pass "

@@ -161,9 +161,7 @@ def step_attention(
         "pgmrh,pmsh->pgmrs", grouped, prompt_key, preferred_element_type=jnp.float32
     )
     before = jnp.where(prompt_mask[:, None, None, None], before * size**-0.5, _MASKED)
-    since = jnp.einsum(
-        "bmrh,bmth->bmrt", own, key, preferred_element_type=jnp.float32
-    )
+    since = jnp.einsum("bmrh,bmth->bmrt", own, key, preferred_element_type=jnp.float32)
     since = jnp.where(mask[:, None, None], since * size**-0.5, _MASKED)
     scores = jnp.concatenate(
         [before.reshape(rows, kv_heads, shared, width), since], axis=-1

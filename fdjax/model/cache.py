@@ -1,9 +1,7 @@
 """Keys and values of the tokens seen so far, shared by samples of one prompt."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 __all__ = ["Cache"]

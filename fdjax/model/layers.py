@@ -24,7 +24,7 @@ def dense(
     weight: Float[Array, "*inputs_outputs"],
     inputs: int = 1,
 ) -> Float[Array, "*batch_outputs"]:
-    """x times weight over the last `inputs` axes of x and the first of weight.
+    """Product of x and weight over the last `inputs` axes of x and the first of weight.
 
     Computed as one product of matrices: with the batch axes left apart, XLA's CPU
     compiler transposes the activations for each weight gradient, twice as slow.
@@ -85,7 +85,7 @@ class SwiGLU(nnx.Module):
 def rope_angles(
     positions: Int[Array, "B T"], *, head_dim: int, theta: float
 ) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
-    """cos and sin of position · theta^(−2i/head_dim), float32 (arXiv:2104.09864)."""
+    """Cosine and sine of position · theta^(−2i/head_dim), float32 (arXiv:2104.09864)."""
     exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
     frequencies = theta**-exponents
     angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
@@ -97,7 +97,7 @@ def rotate(
     cos: Float[Array, "B T half"],
     sin: Float[Array, "B T half"],
 ) -> Float[Array, "B T N H"]:
-    """Turns the pairs (x_i, x_{i + H/2}) by their angles, as Hugging Face pairs them."""
+    """Turns the pairs (x_i, x_{i + H/2}) by their angles (Hugging Face pairing)."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos[:, :, None], sin[:, :, None]
     turned = jnp.concatenate(

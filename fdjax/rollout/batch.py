@@ -1,14 +1,14 @@
 """Rollouts and reference proofs to the arrays that a train step takes."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import pad_left, pad_right
-from fdjax.data.tokenizer import token_texts
+from fdjax.data.tokenizer import pad_token, token_texts
 from fdjax.feedback import Feedback
 from fdjax.records import Mean, Metrics, Problem
 from fdjax.rollout.engine import Rollout
@@ -23,46 +23,50 @@ __all__ = [
 ]
 
 
+Leaf = Any
+"""A NumPy array on the host, the JAX array made of it inside a train step."""
+
+
 class SupervisedBatch(NamedTuple):
     """Reference proofs to imitate."""
 
-    prompts: np.ndarray
+    prompts: Leaf
     """[B, S] int32, left-padded."""
-    prompt_valid: np.ndarray
+    prompt_valid: Leaf
     """[B, S] bool."""
-    responses: np.ndarray
+    responses: Leaf
     """[B, T] int32, right-padded."""
-    mask: np.ndarray
+    mask: Leaf
     """[B, T] bool, scored tokens."""
 
 
 class PolicyBatch(NamedTuple):
     """Sampled proofs with advantages, for GRPO."""
 
-    prompts: np.ndarray
-    prompt_valid: np.ndarray
-    responses: np.ndarray
-    response_valid: np.ndarray
+    prompts: Leaf
+    prompt_valid: Leaf
+    responses: Leaf
+    response_valid: Leaf
     """[B, T] bool, sampled tokens."""
-    mask: np.ndarray
+    mask: Leaf
     """[B, T] bool, scored tokens: sampled, and the reward is known."""
-    old_logprobs: np.ndarray
+    old_logprobs: Leaf
     """[B, T] float32, nats, from the sampler."""
-    advantages: np.ndarray
+    advantages: Leaf
     """[B] float32."""
 
 
 class DistillationBatch(NamedTuple):
     """Sampled proofs with the prompt that the teacher reads, for FD."""
 
-    prompts: np.ndarray
-    prompt_valid: np.ndarray
-    responses: np.ndarray
-    response_valid: np.ndarray
-    teacher_prompts: np.ndarray
+    prompts: Leaf
+    prompt_valid: Leaf
+    responses: Leaf
+    response_valid: Leaf
+    teacher_prompts: Leaf
     """[B, S'] int32, left-padded: the same question after the feedback."""
-    teacher_prompt_valid: np.ndarray
-    mask: np.ndarray
+    teacher_prompt_valid: Leaf
+    mask: Leaf
     """[B, T] bool, scored tokens: sampled, with feedback, within the scored part."""
 
 
@@ -75,7 +79,7 @@ def supervised_batch(
 ) -> SupervisedBatch:
     """Arrays for (problem, feedback shown in the prompt, proof to write) rows."""
     problems, feedback, proofs = zip(*rows, strict=True)
-    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    pad = pad_token(tokenizer)
     prompts, valid = pad_left(
         prompt_tokens(tokenizer, problems, feedback), width=prompt_width, pad=pad
     )
@@ -123,7 +127,7 @@ def distillation_batch(
     """
     notes, shortened = _fit(rollout, tokenizer, teacher_width)
     available = np.array([f.available for f in rollout.feedback])
-    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    pad = pad_token(tokenizer)
     teacher_prompts, teacher_valid = pad_left(
         prompt_tokens(tokenizer, rollout.problems, notes), width=teacher_width, pad=pad
     )
@@ -132,7 +136,7 @@ def distillation_batch(
     if score == "to_divergence":
         for row, feedback in enumerate(rollout.feedback):
             if feedback.line is not None:
-                tokens = sampled.tokens[row]
+                tokens = np.asarray(sampled.tokens[row])
                 mask[row] &= _before_line_end(tokenizer, tokens, feedback.line)
     batch = DistillationBatch(
         prompts=rollout.prompts,

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.packing import pad_left
+from fdjax.data.tokenizer import pad_token
 from fdjax.feedback import Attempt, Feedback, Provider
 from fdjax.lean import Verdict, Verifier
 from fdjax.metrics import StageTimer
@@ -83,7 +84,7 @@ class RolloutEngine:
         """
         timer = timer or StageTimer()
         ids = prompt_tokens(self.tokenizer, problems, feedback)
-        pad = int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        pad = pad_token(self.tokenizer)
         prompts, valid = pad_left(ids, width=self.prompt_width, pad=pad)
         with timer.stage("sample"):
             sampled = self.generate(

@@ -1,6 +1,5 @@
 """Completions of a batch of prompts: one prefill, then a step for each token."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -169,7 +168,8 @@ def _generate(
         params,
         prompts,
         valid=prompt_valid,
-        slots=config.max_new_tokens - 1,
+        # The last token is sampled but never read. XLA rejects a write to no slots.
+        slots=max(config.max_new_tokens - 1, 1),
         samples_per_prompt=samples_per_prompt,
     )
     batch = logits.shape[0]
@@ -219,7 +219,7 @@ def _generate(
     return jax.lax.while_loop(unfinished, proceed, draw(start, logits)).rows
 
 
-def _put(column: Array, step: Array, active: Array, new: Array) -> Array:
+def _put(column: Array | np.ndarray, step: Array, active: Array, new: Array) -> Array:
     """`column` [B, T] with `new` [B] at `step` of the active rows."""
     old = jax.lax.dynamic_index_in_dim(column, step, axis=1, keepdims=False)
     return jax.lax.dynamic_update_index_in_dim(

@@ -10,7 +10,7 @@ __all__ = ["keep_top_k", "keep_top_p", "scale_temperature"]
 def scale_temperature(
     logits: Float[Array, "*batch V"], temperature: float
 ) -> Float[Array, "*batch V"]:
-    """logits / temperature; a positive temperature near 0 is greedy."""
+    """Logits / temperature; a positive temperature near 0 is greedy."""
     return logits / temperature
 
 
@@ -38,7 +38,5 @@ def keep_top_p(logits: Float[Array, "*batch V"], p: float) -> Float[Array, "*bat
     ordered = jnp.sort(logits, axis=-1, descending=True)
     probabilities = jax.nn.softmax(ordered, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    last = jnp.min(
-        jnp.where(before < p, ordered, jnp.inf), axis=-1, keepdims=True
-    )
+    last = jnp.min(jnp.where(before < p, ordered, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits >= last, logits, -jnp.inf)

@@ -98,8 +98,8 @@ def init_sharded(
             raise ConfigError(
                 f"expected each axis of {jax.tree_util.keystr(path)}, "
                 f"{dict(zip(axes, leaf.shape, strict=True))}, to be divisible by its "
-                f"part of the mesh {dict(mesh.shape)}, cut as {layout.spec}: change the "
-                "model's sizes, the mesh, or the rule to None"
+                f"part of the mesh {dict(mesh.shape)}, cut as {layout.spec}: change "
+                "the model's sizes, the mesh, or the rule to None"
             ) from error
 
     jax.tree_util.tree_map_with_path(

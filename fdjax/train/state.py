@@ -15,7 +15,10 @@ __all__ = ["TrainState", "init_state", "restart", "state_shardings"]
 
 
 class TrainState(NamedTuple):
-    """Policy, optimizer, teacher, step and randomness."""
+    """Policy, optimizer, teacher, step and randomness.
+
+    The leaves are arrays; a tree of their shardings has the same shape.
+    """
 
     params: Any
     """Policy parameters θ, float32."""
@@ -23,9 +26,9 @@ class TrainState(NamedTuple):
     """Optimizer state."""
     teacher: Any
     """EMA teacher parameters φ, float32."""
-    step: jax.Array
+    step: Any
     """Optimizer steps taken, int32 scalar."""
-    key: jax.Array
+    key: Any
     """Root PRNG key (typed); the key of step n is `fold_in(key, n)`."""
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
-from reference import advantages as reference
 
 from fdjax.advantages import centred, leave_one_out, zscore
 from fdjax.errors import ConfigError
+from reference import advantages as reference
 
 _JITTED = {
     centred: jax.jit(centred),

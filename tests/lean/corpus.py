@@ -4,7 +4,8 @@ from fdjax.records import Problem
 
 
 def problem(statement: str, header: str = "") -> Problem:
-    return Problem(name=statement.split()[1], statement=statement, header=header)
+    name = statement.split()[1].removesuffix(".{u}")
+    return Problem(name=name, statement=statement, header=header)
 
 
 SWAP = problem("theorem swap (p q : Prop) (h : p ∧ q) : q ∧ p")

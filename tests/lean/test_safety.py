@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lean.corpus import FAILURES, GIVING_UP, THEOREMS, UNSAFE
 
 from fdjax.lean.safety import scan
+from lean.corpus import FAILURES, GIVING_UP, THEOREMS, UNSAFE
 
 
 @pytest.mark.parametrize("proof", UNSAFE)

@@ -1,10 +1,10 @@
 """What every backend must do, and what the verifier adds around it."""
 
 import pytest
-from lean.corpus import problem
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.lean import FakeBackend, Status, Verifier, WorkerDiedError
+from lean.corpus import problem
 
 TRIVIAL = problem("theorem easy : True")
 BROKEN = problem("theorem bad : broken")

@@ -2,14 +2,14 @@ import math
 
 import jax
 import jax.numpy as jnp
-import loss_contract
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from reference import policy
 
+import loss_contract
 from fdjax.errors import ConfigError
 from fdjax.losses import cispo_loss
+from reference import policy
 
 CAP = 1.4
 

@@ -3,11 +3,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-import loss_contract
 import numpy as np
 import pytest
-from reference import divergence as reference
 
+import loss_contract
 from fdjax.errors import ConfigError
 from fdjax.losses import feedback_distillation_loss
 from fdjax.ops import (
@@ -17,6 +16,7 @@ from fdjax.ops import (
     token_logprobs,
     truncated_importance_weights,
 )
+from reference import divergence as reference
 
 VOCABULARY = 7
 DIVERGENCES = {

@@ -4,15 +4,15 @@ import math
 import jax
 import jax.numpy as jnp
 import jaxtyping
-import loss_contract
 import numpy as np
 import pytest
-from reference import policy
 
+import loss_contract
 from fdjax.advantages import centred
 from fdjax.errors import ConfigError
 from fdjax.losses import dual_clip_grpo_loss, grpo_loss
 from fdjax.ops import sequence_mean_weights
+from reference import policy
 
 _VARIANTS = {
     "clipped": grpo_loss,

@@ -4,13 +4,13 @@ import math
 import jax
 import jax.numpy as jnp
 import jaxtyping
-import loss_contract
 import numpy as np
 import pytest
-from reference import policy
 
+import loss_contract
 from fdjax.errors import ConfigError
 from fdjax.losses import gspo_loss
+from reference import policy
 
 
 def _loss(logprobs, batch, normalizer):

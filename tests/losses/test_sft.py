@@ -2,12 +2,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import loss_contract
 import numpy as np
 import pytest
-from reference import policy
 
+import loss_contract
 from fdjax.losses import sft_loss
+from reference import policy
 
 
 def _loss(logprobs, batch, normalizer):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
-from reference import divergence as reference
 
 from fdjax.errors import ConfigError
 from fdjax.ops import (
@@ -20,6 +19,7 @@ from fdjax.ops import (
     reverse_kl,
     token_logprobs,
 )
+from reference import divergence as reference
 
 # p = (1/2, 1/2) is the student, q = (3/4, 1/4) the teacher in the hand computations.
 STUDENT = jnp.zeros(2)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import divergence as reference
 
 from fdjax.errors import ConfigError
 from fdjax.ops import (
@@ -13,6 +12,7 @@ from fdjax.ops import (
     token_logprobs,
     truncated_importance_weights,
 )
+from reference import divergence as reference
 
 
 def test_token_logprobs_by_hand():

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import PROBLEMS, TOKENIZER
 
 from fdjax.advantages import zscore
 from fdjax.data.chat import proof_tokens
@@ -18,6 +17,7 @@ from fdjax.rollout import (
     verdict_rewards,
 )
 from fdjax.sampling import Completions
+from tiny import PROBLEMS, TOKENIZER
 
 PAD = TOKENIZER.pad_token_id
 WIDTH = 24

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from tiny import MODEL, PROBLEMS, TOKENIZER
 
 from fdjax.feedback import CompilerFeedback
 from fdjax.lean import CheckRequest, FakeBackend, Status, Verifier, WorkerDiedError
 from fdjax.lean.fake import accepted, rejected
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
+from tiny import MODEL, PROBLEMS, TOKENIZER
 
 
 def judge(request: CheckRequest):

@@ -73,11 +73,14 @@ def _log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-@pytest.mark.parametrize("group", [1, 3])
-def test_logprobs_and_entropy_equal_those_of_the_full_forward(group):
-    sampled = _sample(group=group, temperature=0.7, stop_tokens=(3, 4))
+_STOPPING = {"temperature": 0.7, "stop_tokens": (3, 4)}
+
+
+def test_logprobs_and_entropy_equal_those_of_the_full_forward():
+    sampled = _sample(group=3, **_STOPPING)
+    assert sampled.finished.any()
     assert not sampled.mask.all()
-    want = _log_softmax(_logits(sampled, group) / 0.7)
+    want = _log_softmax(_logits(sampled, 3) / 0.7)
     chosen = np.take_along_axis(want, sampled.tokens[..., None], axis=-1)[..., 0]
     entropy = -(np.exp(want) * want).sum(axis=-1)
     np.testing.assert_allclose(
@@ -103,9 +106,9 @@ def test_top_k_logprobs_are_those_of_the_truncated_distribution():
     third = np.sort(logits, axis=-1)[..., -3:-2]
     kept = np.where(logits >= third - 1e-5, logits, -np.inf)
     assert (np.isfinite(kept).sum(axis=-1) == 3).all()
-    want = np.take_along_axis(
-        _log_softmax(kept), sampled.tokens[..., None], axis=-1
-    )[..., 0]
+    want = np.take_along_axis(_log_softmax(kept), sampled.tokens[..., None], axis=-1)[
+        ..., 0
+    ]
     np.testing.assert_allclose(sampled.logprobs, want, rtol=0, atol=1e-5)
     # The entropy is the whole distribution's.
     whole = _log_softmax(logits)
@@ -117,9 +120,7 @@ def test_top_k_logprobs_are_those_of_the_truncated_distribution():
 def test_top_p_samples_stay_in_the_nucleus():
     sampled = _sample(group=16, top_p=0.5)
     probabilities = np.exp(_log_softmax(_logits(sampled, 16)))
-    chosen = np.take_along_axis(
-        probabilities, sampled.tokens[..., None], axis=-1
-    )
+    chosen = np.take_along_axis(probabilities, sampled.tokens[..., None], axis=-1)
     # More probable tokens hold less than half, or the nucleus had ended before.
     above = np.where(probabilities > chosen + 1e-6, probabilities, 0.0).sum(axis=-1)
     assert (above < 0.5 + 1e-5).all()
@@ -211,8 +212,8 @@ def test_samples_of_one_prompt_differ():
 
 def test_a_shared_prefill_equals_repeated_prompts():
     _, params, prompts, valid = _case()
-    shared = _sample(group=3, stop_tokens=(3,))
-    repeated = _generate(stop_tokens=(3,))(
+    shared = _sample(group=3, **_STOPPING)
+    repeated = _generate(**_STOPPING)(
         params,
         jnp.repeat(prompts, 3, axis=0),
         jnp.repeat(valid, 3, axis=0),
@@ -238,7 +239,7 @@ def test_eight_devices_draw_the_same_tokens():
     sharded = init_sharded(
         mesh, lambda _: params, model.logical_axes(), jax.random.key(0)
     )
-    config = SamplingConfig(max_new_tokens=_T, stop_tokens=(3,))
+    config = SamplingConfig(max_new_tokens=_T, **_STOPPING)
     generate = make_generate(model, config, mesh)
     # Host arrays, as the rollout passes them.
     got = generate(
@@ -246,9 +247,9 @@ def test_eight_devices_draw_the_same_tokens():
         np.asarray(prompts),
         np.asarray(valid),
         jax.random.key(3),
-        samples_per_prompt=2,
+        samples_per_prompt=3,
     )
-    want = _sample(group=2, stop_tokens=(3,))
+    want = _sample(group=3, **_STOPPING)
     assert len(got.tokens.sharding.device_set) == 8
     np.testing.assert_array_equal(got.tokens, want.tokens)
     np.testing.assert_allclose(got.logprobs, want.logprobs, rtol=0, atol=1e-5)

@@ -18,7 +18,9 @@ from fdjax.sharding import initialize_distributed, make_mesh
 )
 def test_axes_cover_all_devices(sizes, expected):
     mesh = make_mesh(**sizes)
-    assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), expected, strict=True))
+    assert dict(mesh.shape) == dict(
+        zip(("data", "fsdp", "tensor"), expected, strict=True)
+    )
     assert set(mesh.devices.flat) == set(jax.devices())
     assert set(mesh.axis_types) == {AxisType.Auto}
 

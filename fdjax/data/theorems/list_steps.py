@@ -55,7 +55,7 @@ class ListTactics:
         goal = sequent.goal
         if goal.head != "=":
             return
-        if self.compute(goal.parts[0]) is self.compute(goal.parts[1]):
+        if self.computes(goal):
             yield Step("rfl")
         equations = [(name, item) for name, item in sequent.context if item.head == "="]
         for name, item in equations:
@@ -140,24 +140,30 @@ class ListTactics:
                 ),
             )
 
-    def compute(self, term: Expression) -> Expression:
+    def computes(self, item: Expression) -> bool:
+        """Whether it is an equation whose sides unfold to the same, as for `rfl`."""
+        return item.head == "=" and (
+            self._unfold(item.parts[0]) is self._unfold(item.parts[1])
+        )
+
+    def _unfold(self, term: Expression) -> Expression:
         """What the term unfolds to, as far as `rfl` sees it."""
         if not term.parts:
             return term
         make = self.language
-        parts = tuple([self.compute(part) for part in term.parts])
+        parts = tuple([self._unfold(part) for part in term.parts])
         first = parts[0]
         if term.head == "++" and first.head == "[]":
             return parts[1]
         if term.head == "++" and first.head == "::":
-            rest = self.compute(make("++", first.parts[1], parts[1]))
+            rest = self._unfold(make("++", first.parts[1], parts[1]))
             return make("::", first.parts[0], rest)
         if term.head in ("map", "reverse") and first.head == "[]":
             return first
         if term.head == "map" and first.head == "::":
             image = make("call", parts[1], first.parts[0])
             return make(
-                "::", image, self.compute(make("map", first.parts[1], parts[1]))
+                "::", image, self._unfold(make("map", first.parts[1], parts[1]))
             )
         return make(term.head, *parts)
 

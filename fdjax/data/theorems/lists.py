@@ -10,6 +10,7 @@ from fdjax.data.theorems.list_language import (
     list_language,
 )
 from fdjax.data.theorems.list_steps import ListTactics
+from fdjax.data.theorems.logic import trivial
 from fdjax.data.theorems.search import Candidate, Sequent, needs_hypotheses
 
 __all__ = ["ListFamily"]
@@ -36,7 +37,9 @@ class ListFamily:
             hypotheses, goal = self._membership(rng)
         else:
             hypotheses, goal = self._pointwise(rng)
-        if len(set(hypotheses)) < len(hypotheses) or self._trivial(goal, hypotheses):
+        if len(set(hypotheses)) < len(hypotheses) or trivial(
+            goal, hypotheses, self._tactics.computes
+        ):
             return None
         least = len(hypotheses) - 1 if len(hypotheses) > 1 else len(hypotheses)
         if not needs_hypotheses(self.language, hypotheses, goal, least=least):
@@ -174,15 +177,6 @@ class ListFamily:
         return self.language(
             "∈", element, self._term(rng, rng.choice((0, 1, 1, 2)), mapped=False)
         )
-
-    def _trivial(self, goal: Expression, hypotheses: list[Expression]) -> bool:
-        """Whether Lean's `trivial` proves it."""
-        if goal in hypotheses:
-            return True
-        if goal.head == "∧":
-            return all(self._trivial(part, hypotheses) for part in goal.parts)
-        left, *_, right = map(self._tactics.compute, goal.parts)
-        return goal.head == "=" and left is right
 
 
 def _binders(items: list[Expression]) -> str:

@@ -1,6 +1,6 @@
 """Tactics for the connectives, shared by all families."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fdjax.data.theorems.expression import Expression, Language
 from fdjax.data.theorems.search import Sequent, Step
@@ -13,11 +13,28 @@ def reflexive(item: Expression) -> bool:
     return item.head == "=" and item.parts[0] is item.parts[1]
 
 
-def trivial(goal: Expression, hypotheses: Sequence[Expression]) -> bool:
-    """Whether Lean's `trivial` proves it: by assumption, `=`, or both halves so."""
-    if goal.head == "∧" and goal not in hypotheses:
-        return all(trivial(part, hypotheses) for part in goal.parts)
-    return goal in hypotheses or reflexive(goal)
+def trivial(
+    goal: Expression,
+    hypotheses: Sequence[Expression],
+    equal: Callable[[Expression], bool] = reflexive,
+) -> bool:
+    """Whether Lean's `trivial` proves it: assumption, `equal`, or `And.intro`.
+
+    `apply And.intro <;> trivial`, which `trivial` tries, also closes A → A ∧ … where
+    the implication's premises are the last halves of the conjunction.
+    """
+    if goal in hypotheses or equal(goal):
+        return True
+    premises: list[Expression] = []
+    while goal.head == "→":
+        premises.append(goal.parts[0])
+        goal = goal.parts[1]
+    if goal.head != "∧" or len(premises) > 2:
+        return False
+    given = len(goal.parts) - len(premises)
+    return premises == list(goal.parts[given:]) and all(
+        trivial(half, hypotheses, equal) for half in goal.parts[:given]
+    )
 
 
 def logical_steps(language: Language, sequent: Sequent, last: bool) -> Iterator[Step]:

@@ -8,6 +8,7 @@ const { refusal } = require('./syntax.js');
 const OPTIONS = {
   autoImplicit: false, relaxedAutoImplicit: false, 'linter.all': false,
 };
+const HEARTBEATS = 200000; // Lean's default
 const HEADERS_KEPT = 16;
 const STATEMENTS_KEPT = 512;
 const TRUSTED_MS = 60000; // for a header or a statement
@@ -78,12 +79,16 @@ class Checker {
   // attempts at the same theorem. Failures are kept too.
   prepare(request) {
     const { header, statement, name, heartbeats } = request;
-    const headerKey = heartbeats + '\n' + header;
-    const state = this.headers.get(headerKey, () => this.header(header, heartbeats));
-    const key = JSON.stringify([headerKey, statement, name]);
+    const trusted = this.headers.get(header, () => this.header(header));
+    // The proof's limit must not decide whether the statement elaborates, so it comes
+    // after the header; the default leaves a header's own setting in force.
+    const limited = `${header}\nset_option maxHeartbeats ${heartbeats}\n`;
+    const state = heartbeats === HEARTBEATS
+      ? trusted : this.headers.get(limited, () => this.header(limited));
+    const key = JSON.stringify([header, statement, name]);
     const kept = this.statements.get(key, () => {
       try {
-        return this.statement(state, statement, name);
+        return this.statement(trusted, statement, name);
       } catch (error) {
         if (error instanceof TrustedSourceError) return { error };
         throw error;
@@ -93,7 +98,7 @@ class Checker {
     return { state, ...kept };
   }
 
-  header(source, heartbeats) {
+  header(source) {
     const { lean, elaborator } = this;
     const cursor = elaborator.open(source);
     const names = elaborator.importNames(cursor.imports);
@@ -103,7 +108,7 @@ class Checker {
       throw new TrustedSourceError(
         'the embedded Lean has no module ' + unavailable.join(', '));
     }
-    const options = elaborator.options({ ...OPTIONS, maxHeartbeats: heartbeats });
+    const options = elaborator.options({ ...OPTIONS, maxHeartbeats: HEARTBEATS });
     let state = elaborator.newState(elaborator.environment(names), options);
     this.requireNoErrors(cursor.messages, 'the header');
     lean.release(cursor.messages);

@@ -244,7 +244,13 @@ class Elaborator {
       shown.push([entry.order, rendered]);
     }
     lean.release(list);
-    return shown.sort((a, b) => a[0] - b[0]).map(([, rendered]) => rendered);
+    const place = ([order, { line, column }]) => [line, column, order];
+    shown.sort((a, b) => {
+      const left = place(a), right = place(b);
+      const at = left.findIndex((value, i) => value !== right[i]);
+      return at < 0 ? 0 : left[at] - right[at];
+    });
+    return shown.map(([, rendered]) => rendered);
   }
 
   renderOne({ message, severity }, bytes) {

@@ -22,6 +22,8 @@ class DatasetConfig:
 
     problems: int = 3_000
     """Theorems to generate; all different up to renaming and reordering."""
+    references: int = 2
+    """Proofs of each theorem, all different."""
     seed: int = 0
     """Seed of the theorems and of their split."""
     pool: int = 1_000
@@ -44,7 +46,9 @@ class DatasetConfig:
 
 def make_splits(config: DatasetConfig) -> dict[str, list[Problem]]:
     """Theorems by use: sft, pool, validation, test; disjoint by canonical statement."""
-    problems = generate_problems(config.problems, seed=config.seed)
+    problems = generate_problems(
+        config.problems, seed=config.seed, references=config.references
+    )
     return split_problems(
         problems,
         sizes={

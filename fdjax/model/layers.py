@@ -85,7 +85,7 @@ class SwiGLU(nnx.Module):
 def rope_angles(
     positions: Int[Array, "B T"], *, head_dim: int, theta: float
 ) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
-    """Cosine and sine of position · theta^(−2i/head_dim), float32 (arXiv:2104.09864)."""
+    """Cosine and sine of position · theta^(−2i/H), float32 (arXiv:2104.09864)."""
     exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
     frequencies = theta**-exponents
     angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]

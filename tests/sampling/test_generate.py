@@ -1,7 +1,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,8 +30,8 @@ def _case():
     params = jax.jit(model.init)(jax.random.key(0))
     # Sharper than at initialisation, so that a wrong distribution shows.
     params["embedding"] *= 1.5
-    prompts = jax.random.randint(jax.random.key(1), (_P, _S), 0, _V, jnp.int32)
-    valid = jnp.arange(_S)[None] >= jnp.arange(_P)[:, None]
+    prompts = np.random.default_rng(1).integers(0, _V, (_P, _S), np.int32)
+    valid = np.arange(_S)[None] >= np.arange(_P)[:, None]
     return model, params, prompts, valid
 
 
@@ -63,8 +62,8 @@ def _apply():
 def _logits(sampled, group=1):
     """float64 logits [B, T, V] of the full forward that predict each sampled token."""
     _, params, prompts, valid = _case()
-    tokens = jnp.concatenate([jnp.repeat(prompts, group, axis=0), sampled.tokens], 1)
-    everywhere = jnp.concatenate([jnp.repeat(valid, group, axis=0), sampled.mask], 1)
+    tokens = np.concatenate([np.repeat(prompts, group, axis=0), sampled.tokens], 1)
+    everywhere = np.concatenate([np.repeat(valid, group, axis=0), sampled.mask], 1)
     logits = _apply()(params, tokens, valid=everywhere)
     return np.asarray(logits, np.float64)[:, _S - 1 : -1]
 
@@ -215,8 +214,8 @@ def test_a_shared_prefill_equals_repeated_prompts():
     shared = _sample(group=3, **_STOPPING)
     repeated = _generate(**_STOPPING)(
         params,
-        jnp.repeat(prompts, 3, axis=0),
-        jnp.repeat(valid, 3, axis=0),
+        np.repeat(prompts, 3, axis=0),
+        np.repeat(valid, 3, axis=0),
         jax.random.key(3),
     )
     np.testing.assert_array_equal(shared.tokens, repeated.tokens)
@@ -227,7 +226,7 @@ def test_a_shared_prefill_equals_repeated_prompts():
 def test_padding_of_prompts_changes_no_bit():
     _, params, prompts, valid = _case()
     results = [
-        _generate()(params, jnp.where(valid, prompts, pad), valid, jax.random.key(3))
+        _generate()(params, np.where(valid, prompts, pad), valid, jax.random.key(3))
         for pad in (0, -1)
     ]
     jax.tree.map(np.testing.assert_array_equal, *results)

@@ -41,6 +41,7 @@ from fdjax.lean import Verifier
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import Model, ModelConfig
 from fdjax.ops import forward_kl, generalized_jsd, reverse_kl
+from fdjax.records import Problem
 from fdjax.rollout import DistillationBatch, RolloutEngine, distillation_batch
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.train import (
@@ -92,6 +93,7 @@ class Comparison:
 
     def run(self) -> Evaluation:
         """All stages in order; returns what `eval.json` holds."""
+        minif2f = self._read_minif2f()
         self._prepare_data()
         self._prepare_model()
         warm = self._warm_start()
@@ -107,8 +109,8 @@ class Comparison:
             about=self._about(),
         )
         save_evaluation(self.folder / "eval.json", evaluation)
-        if self.config.minif2f is not None:
-            self._evaluate_minif2f(self.config.minif2f, policies)
+        if minif2f:
+            self._evaluate_minif2f(minif2f, policies)
         return evaluation
 
     def _arms(self, warm: Any) -> dict[str, Any]:
@@ -433,13 +435,22 @@ class Comparison:
         save_evaluation(path, Evaluation(ks=config.ks, arms=(result,)))
         return result
 
-    def _evaluate_minif2f(self, path: Path, policies: dict[str, Any]) -> None:
+    def _read_minif2f(self) -> list[Problem]:
+        """Statements of the user's miniF2F file, read before anything is trained."""
+        if self.config.minif2f is None:
+            return []
+        with self._timed("miniF2F"):
+            problems, total = core_problems(self.config.minif2f, self.verifier)
+        self.display.say(
+            f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
+        )
+        return problems
+
+    def _evaluate_minif2f(
+        self, problems: list[Problem], policies: dict[str, Any]
+    ) -> None:
         """The arms on real miniF2F statements, as a table and `minif2f.json`."""
         with self._timed("miniF2F"):
-            problems, total = core_problems(path, self.verifier)
-            self.display.say(
-                f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
-            )
             lengths = [len(ids) for ids in prompt_tokens(self.tokenizer, problems)]
             engine = self._engine(padded_width(lengths))
             arms = []
@@ -458,7 +469,7 @@ class Comparison:
                         )
                     )
                     bar(len(problems), "")
-        evaluation = Evaluation(ks=(1, 8), arms=tuple(arms), about={"total": total})
+        evaluation = Evaluation(ks=(1, 8), arms=tuple(arms), about=self._about())
         save_evaluation(self.folder / "minif2f.json", evaluation)
         self.display.summary("miniF2F statements without Mathlib", evaluation)
 

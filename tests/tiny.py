@@ -38,7 +38,7 @@ MODEL = Model(
         intermediate_size=32,
         num_layers=2,
         num_heads=2,
-        num_kv_heads=1,
+        num_kv_heads=2,
         head_dim=8,
         max_position_embeddings=128,
     )

@@ -241,6 +241,6 @@ def test_eight_devices_equal_one():
 
 
 def test_too_long_a_sequence_is_an_error():
-    model, params, _ = _model()
+    _, params, apply = _model()
     with pytest.raises(ConfigError, match="at most max_position_embeddings = 64"):
-        model.apply(params, _tokens(1, 65), valid=np.ones((1, 65), bool))
+        apply(params, _tokens(1, 65), valid=np.ones((1, 65), bool))

@@ -206,7 +206,8 @@ def test_a_row_does_not_depend_on_other_rows():
 def test_samples_of_one_prompt_differ():
     tokens = _sample(group=8).tokens.reshape(_P, 8, _T)
     for group in tokens:
-        assert len(np.unique(group, axis=0)) == 8
+        # Few likely tokens may repeat a row by chance; one shared key would repeat all.
+        assert len(np.unique(group, axis=0)) > 4
 
 
 def test_a_shared_prefill_equals_repeated_prompts():

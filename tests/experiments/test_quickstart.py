@@ -1,0 +1,160 @@
+"""The whole quickstart, real Lean included, at the smallest useful size."""
+
+import json
+
+import pytest
+
+from experiments.quickstart import main
+from fdjax.metrics import read_metrics
+
+ARMS = ["sft", "grpo", "fd", "fd_then_grpo", "sft_references"]
+SMALL = """
+    --data.problems 160 --data.pool 24 --data.validation 8 --data.test 8
+    --data.mistakes 48 --warm-start.steps 12 --warm-start.batch-size 16
+    --warm-start.optimizer.decay-steps 60 --model.num-layers 1
+    --rollout.steps 2 --rollout.problems 8 --rollout.group-size 2
+    --evaluation.samples 4 --evaluation.ks 1 4
+""".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    path = runs / "minif2f.jsonl"
+    rows = [
+        {"name": "sum", "formal_statement": "theorem sum : (2 : ℕ) + 2 = 4 := by\n"},
+        {"name": "real", "formal_statement": "theorem real (x : ℝ) : x = x := by\n"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--runs", str(runs), "--name", "small", "--minif2f", str(path), *SMALL]
+    assert main(arguments) == 0
+    return runs / "small", arguments
+
+
+def test_leaves_everything_that_a_run_is(folder):
+    run, _ = folder
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["rollout"]["steps"] == 2
+    assert config["provenance"]["packages"]["jax"]
+    assert (run / "report.html").stat().st_size > 10_000
+    assert {path.suffix for path in (run / "figures").iterdir()} == {".png", ".svg"}
+    assert (run / "tokenizer" / "tokenizer.json").exists()
+    for arm in ARMS:
+        assert any((run / "checkpoints" / arm).iterdir())
+
+
+def test_every_attempt_is_kept_with_verdict_feedback_and_reward(folder):
+    run, _ = folder
+    rows = [json.loads(line) for line in (run / "samples.jsonl").open()]
+    counts = {arm: sum(row["arm"] == arm for row in rows) for arm in ARMS}
+    # Two iterations of 8 x 2 attempts; FD then GRPO adds one iteration of GRPO.
+    assert counts == {
+        "sft": 0,
+        "grpo": 32,
+        "fd": 32,
+        "fd_then_grpo": 16,
+        "sft_references": 0,
+    }
+    for row in rows:
+        assert row["status"] in {"verified", "rejected", "unsafe", "timeout"}
+        assert row["reward"] == float(row["status"] == "verified")
+        assert row["feedback"]
+        if row["arm"] == "fd":
+            assert len(row["tokens"]) == len(row["kl"])
+            assert all(value is None or value >= -1e-4 for value in row["kl"])
+
+
+def test_arms_start_from_the_same_attempts(folder):
+    run, _ = folder
+    rows = [json.loads(line) for line in (run / "samples.jsonl").open()]
+    first = {
+        arm: [row["proof"] for row in rows if row["arm"] == arm and row["step"] == 1]
+        for arm in ("grpo", "fd")
+    }
+    assert first["grpo"] == first["fd"]
+
+
+def test_evaluation_and_claims_come_from_the_counts(folder):
+    run, _ = folder
+    evaluation = json.loads((run / "eval.json").read_text())
+    assert [arm["arm"] for arm in evaluation["arms"]] == ARMS
+    for arm in evaluation["arms"]:
+        assert sum(arm["statuses"].values()) == 8 * 4
+        assert sum(arm["successes"]) == arm["statuses"].get("verified", 0)
+    assert {claim["name"] for claim in evaluation["claims"]} >= {
+        "fd_entropy",
+        "fd_large_k",
+        "fd_then_grpo_pass_at_1",
+    }
+    minif2f = json.loads((run / "minif2f.json").read_text())
+    assert minif2f["arms"][0]["theorems"] == ["sum"]
+
+
+def test_training_is_logged_step_by_step(folder):
+    run, _ = folder
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["arm"] == "fd"] == [1, 2]
+    for row in rows:
+        if row["arm"] in ("grpo", "fd"):
+            assert 0 <= row["reward/mean"] <= 1
+            assert row["policy/entropy"] > 0
+            assert row["time/verify_s"] > 0
+
+
+def test_a_finished_run_is_not_overwritten(folder, capsys):
+    run, arguments = folder
+    before = (run / "eval.json").read_bytes()
+    assert main(arguments) == 2
+    assert "--resume" in capsys.readouterr().out
+    assert (run / "eval.json").read_bytes() == before
+
+
+def test_resuming_a_finished_run_repeats_nothing(folder):
+    run, arguments = folder
+    samples = (run / "samples.jsonl").read_bytes()
+    metrics = (run / "metrics.jsonl").read_bytes()
+    assert main([*arguments, "--resume"]) == 0
+    assert (run / "samples.jsonl").read_bytes() == samples
+    assert (run / "metrics.jsonl").read_bytes() == metrics
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--minif2f", "absent.jsonl"], "absent.jsonl"),
+        (["--rollout.steps", "3"], "even number"),
+        (["--evaluation.ks", "1", "128"], "128"),
+        (["--data.pool", "100000"], "pool"),
+        (["--name", "a/b"], "plain folder name"),
+        (["--resume"], "Expected a run to resume"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, extra, message):
+    arguments = ["--runs", str(tmp_path), *extra]
+    if extra[0] != "--minif2f":
+        code = _exit_code(arguments)
+    else:
+        code = _exit_code([*arguments, *SMALL])
+    captured = capsys.readouterr()
+    assert code == 2
+    assert message in " ".join((captured.out + captured.err).split())
+
+
+def test_unknown_flag(tmp_path, capsys):
+    assert _exit_code(["--runs", str(tmp_path), "--no-such-flag", "1"]) == 2
+    assert "no-such-flag" in capsys.readouterr().err
+
+
+def test_malformed_row_names_its_line(tmp_path, capsys):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"name": "a", "formal_statement": "theorem a : True := by"}\n{\n')
+    arguments = ["--runs", str(tmp_path), "--minif2f", str(path), *SMALL]
+    assert _exit_code(arguments) == 2
+    assert "line 2" in " ".join(capsys.readouterr().out.split())
+
+
+def _exit_code(arguments):
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code

@@ -15,7 +15,12 @@ from jax.sharding import Mesh
 
 from experiments.config import ComparisonConfig
 from experiments.console import Display
-from experiments.dataset import check_problems, corrupted_rows, make_splits
+from experiments.dataset import (
+    check_problems,
+    corrupted_rows,
+    make_splits,
+    renamed_rows,
+)
 from experiments.minif2f import core_problems
 from fdjax.advantages import zscore
 from fdjax.data.chat import prompt_tokens, proof_tokens
@@ -148,7 +153,7 @@ class Comparison:
         self.provider = ReferenceHint(base=CompilerFeedback(), plan=self.config.fd.plan)
         count = config.mistakes
         with self._timed("lean"), self.display.task("Lean: mistakes", count) as bar:
-            self.informed = corrupted_rows(
+            informed = corrupted_rows(
                 self.splits["sft"],
                 self.verifier,
                 self.provider,
@@ -156,11 +161,15 @@ class Comparison:
                 seed=config.seed,
                 progress=self._stoppable(bar),
             )
-        self.plain = [
+        plain = [
             (problem, None, reference)
             for problem in self.splits["sft"]
             for reference in problem.references
         ]
+        self.plain, self.informed = (
+            renamed_rows(rows, copies=config.renamings, seed=config.seed)
+            for rows in (plain, informed)
+        )
 
     def _prepare_model(self) -> None:
         config, size = self.config.rollout, self.config.model

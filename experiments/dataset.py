@@ -4,13 +4,27 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fdjax.data.theorems import generate_problems, split_problems
+from fdjax.data.theorems import (
+    exchange_variables,
+    generate_problems,
+    split_problems,
+)
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Provider
 from fdjax.lean import Status, Verdict, Verifier
 from fdjax.records import Problem
 
-__all__ = ["DatasetConfig", "check_problems", "corrupted_rows", "make_splits"]
+__all__ = [
+    "DatasetConfig",
+    "Row",
+    "check_problems",
+    "corrupted_rows",
+    "make_splits",
+    "renamed_rows",
+]
+
+Row = tuple[Problem, str | None, str]
+"""A problem, feedback shown in its prompt or None, and the proof to write."""
 
 _CHUNK = 256
 """Proofs handed to Lean between two looks at the clock."""
@@ -20,20 +34,24 @@ _CHUNK = 256
 class DatasetConfig:
     """How many theorems, and for what."""
 
-    problems: int = 3_000
+    problems: int = 4_000
     """Theorems to generate; all different up to renaming and reordering."""
     references: int = 2
     """Proofs of each theorem, all different."""
     seed: int = 0
     """Seed of the theorems and of their split."""
-    pool: int = 1_000
+    pool: int = 800
     """Theorems for GRPO, FD and the control."""
-    validation: int = 96
+    validation: int = 64
     """Theorems to look at while choosing settings."""
     test: int = 96
     """Theorems for the final figures only."""
-    mistakes: int = 4_000
+    longest: int = 6
+    """Tactics in the shortest proof of the hardest theorems."""
+    mistakes: int = 3_000
     """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""
+    renamings: int = 6
+    """Copies of each SFT row, the variables' names exchanged at random."""
 
     def __post_init__(self) -> None:
         held = self.pool + self.validation + self.test
@@ -47,7 +65,10 @@ class DatasetConfig:
 def make_splits(config: DatasetConfig) -> dict[str, list[Problem]]:
     """Theorems by use: sft, pool, validation, test; disjoint by canonical statement."""
     problems = generate_problems(
-        config.problems, seed=config.seed, references=config.references
+        config.problems,
+        seed=config.seed,
+        references=config.references,
+        longest=config.longest,
     )
     return split_problems(
         problems,
@@ -95,7 +116,7 @@ def corrupted_rows(
     count: int,
     seed: int,
     progress: Callable[[int, str], None],
-) -> list[tuple[Problem, str | None, str]]:
+) -> list[Row]:
     """Rows (problem, feedback on a mistaken proof, reference), for SFT with feedback.
 
     A mistake keeps the first steps of a reference and goes on with steps of other
@@ -140,3 +161,20 @@ def corrupted_rows(
         for (problem, _), note in zip(drawn, feedback, strict=True)
         if note.available
     ]
+
+
+def renamed_rows(rows: Sequence[Row], *, copies: int, seed: int) -> list[Row]:
+    """Each row `copies` times, with its variables' names exchanged at random.
+
+    The theorems stay the same up to renaming, so nothing reaches SFT that the splits
+    keep apart.
+    """
+    rng = random.Random(seed)
+    renamed: list[Row] = []
+    for problem, feedback, proof in rows:
+        for _ in range(copies):
+            statement, (note, text) = exchange_variables(
+                problem, [feedback or "", proof], rng
+            )
+            renamed.append((replace(problem, statement=statement), note or None, text))
+    return renamed

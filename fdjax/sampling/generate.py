@@ -231,7 +231,9 @@ def _sample(
     keys: Array, logits: Float32[Array, "B V"], config: SamplingConfig
 ) -> tuple[Int32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"]]:
     """A token of each row with its own key, its log-probability and the entropy."""
-    whole = jax.nn.log_softmax(scale_temperature(logits, config.temperature), axis=-1)
+    # Subtracting the largest first keeps rounding small at low temperatures.
+    below = logits - logits.max(axis=-1, keepdims=True)
+    whole = jax.nn.log_softmax(scale_temperature(below, config.temperature), axis=-1)
     entropy = -jnp.sum(jnp.exp(whole) * whole, axis=-1)
     kept = whole
     if config.top_k:

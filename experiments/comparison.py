@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
+from experiments.attempts import AttemptLog
 from experiments.config import ComparisonConfig
 from experiments.console import Display
 from experiments.dataset import (
@@ -29,7 +29,6 @@ from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import (
     end_token,
     pad_token,
-    token_texts,
     train_tokenizer,
 )
 from fdjax.eval import (
@@ -47,7 +46,7 @@ from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import Model, ModelConfig
 from fdjax.ops import forward_kl, generalized_jsd, reverse_kl
 from fdjax.records import Problem
-from fdjax.rollout import DistillationBatch, RolloutEngine, distillation_batch
+from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.train import (
     AlternatingSource,
@@ -56,11 +55,9 @@ from fdjax.train import (
     Phase,
     PolicySource,
     Source,
-    StepData,
     StopRequest,
     SupervisedSource,
     TrainState,
-    distillation_logits,
     fd_objective,
     grpo_objective,
     init_state,
@@ -78,8 +75,6 @@ _DIVERGENCES = {
     "reverse_kl": reverse_kl,
     "jsd": functools.partial(generalized_jsd, alpha=0.5),
 }
-_HEAT_ROWS = 32
-"""Attempts of an FD iteration whose per-token KL is kept for the report."""
 
 
 @dataclass(kw_only=True)
@@ -200,6 +195,9 @@ class Comparison:
             )
         )
         self.engine = self._engine(self.prompt_width)
+        self.attempts = AttemptLog(
+            model=self.model, tokenizer=self.tokenizer, samples=self.samples
+        )
 
     def _engine(self, prompt_width: int) -> RolloutEngine:
         config = self.config.rollout
@@ -406,7 +404,7 @@ class Comparison:
                 writer=self.writer,
                 samples=self.samples,
                 stop=self.stop,
-                on_data=functools.partial(self._log_attempts, phase.name),
+                on_data=functools.partial(self.attempts.write, phase.name),
                 on_step=on_step,
             )
 
@@ -501,72 +499,6 @@ class Comparison:
         )
         return result
 
-    def _log_attempts(
-        self, arm: str, done: int, state: TrainState, data: StepData
-    ) -> None:
-        """Every attempt of an iteration as a row of samples.jsonl."""
-        rollout = data.rollout
-        if rollout is None:
-            return
-        heat = {}
-        if arm == "fd":
-            batch, _ = distillation_batch(
-                rollout,
-                self.tokenizer,
-                teacher_width=self.teacher_width,
-                score=self.config.fd.score,
-            )
-            first = DistillationBatch(*(column[:_HEAT_ROWS] for column in batch))
-            divergence = np.asarray(
-                self._token_divergence(state.params, state.teacher, first)
-            )
-            heat = {
-                row: [
-                    round(float(value), 4) if scored else None
-                    for value, scored, sampled in zip(
-                        divergence[row],
-                        first.mask[row],
-                        first.response_valid[row],
-                        strict=True,
-                    )
-                    if sampled
-                ]
-                for row in range(len(divergence))
-            }
-        for row, verdict in enumerate(rollout.verdicts):
-            tokens = rollout.completions.tokens[row][rollout.completions.mask[row]]
-            self.samples.write(
-                {
-                    "arm": arm,
-                    "step": done + 1,
-                    "problem": rollout.problems[row].name,
-                    "statement": rollout.problems[row].statement,
-                    "proof": rollout.proofs[row],
-                    "status": verdict.status.value,
-                    "messages": [_message(d) for d in verdict.diagnostics],
-                    "feedback": rollout.feedback[row].text or None,
-                    "reward": float(rollout.rewards[row])
-                    if rollout.known[row]
-                    else None,
-                    "tokens": token_texts(self.tokenizer, tokens)
-                    if row in heat
-                    else None,
-                    "kl": heat.get(row),
-                }
-            )
-
-    @functools.cached_property
-    def _token_divergence(self) -> Callable[..., jax.Array]:
-        """Jitted KL(teacher‖student) of each response token, nats [B, T]."""
-
-        def divergence(
-            params: Any, teacher: Any, batch: DistillationBatch
-        ) -> jax.Array:
-            student, informed = distillation_logits(self.model, params, teacher, batch)
-            return forward_kl(student, informed)
-
-        return jax.jit(divergence)
-
     # Small things
 
     def _key(self, purpose: int) -> jax.Array:
@@ -600,14 +532,3 @@ class Comparison:
         finally:
             spent = time.monotonic() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
-
-
-def _message(diagnostic: Any) -> dict[str, Any]:
-    return {
-        "severity": diagnostic.severity,
-        "line": diagnostic.line if diagnostic.in_proof else 0,
-        "column": diagnostic.column,
-        "end_line": diagnostic.end_line,
-        "end_column": diagnostic.end_column,
-        "text": diagnostic.text,
-    }

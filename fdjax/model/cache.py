@@ -21,11 +21,10 @@ class Cache(NamedTuple):
     """Values of the prompts."""
     prompt_valid: Bool[Array, "P S"]
     """False where a prompt is padding."""
-    keys: tuple[Float[Array, "C B M T H"], ...]
-    """Keys of the slots, after RoPE, in pieces of C layers that are looped over: one
-    piece of all layers, or one for each layer where the model unrolls them."""
-    values: tuple[Float[Array, "C B M T H"], ...]
-    """Values of the slots, in the same pieces."""
+    keys: Float[Array, "L B M T H"]
+    """Keys of the slots, after RoPE."""
+    values: Float[Array, "L B M T H"]
+    """Values of the slots."""
     valid: Bool[Array, "B T"]
     """True where a slot holds a token."""
     positions: Int32[Array, " B"]

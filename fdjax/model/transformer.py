@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -150,21 +149,13 @@ class Model:
         """A cache of `batch` rows with no prompt and room for `slots` tokens."""
         config, dtype = self.config, self._dtype
         empty = (config.num_layers, batch, config.num_kv_heads, 0, config.head_dim)
-        # A step writes to every layer; in pieces XLA updates them without a copy.
-        pieces = config.num_layers if config.unroll else 1
-        free = (
-            config.num_layers // pieces,
-            batch,
-            config.num_kv_heads,
-            slots,
-            config.head_dim,
-        )
+        free = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
         return Cache(
             prompt_keys=jnp.zeros(empty, dtype),
             prompt_values=jnp.zeros(empty, dtype),
             prompt_valid=jnp.zeros((batch, 0), bool),
-            keys=tuple(jnp.zeros(free, dtype) for _ in range(pieces)),
-            values=tuple(jnp.zeros(free, dtype) for _ in range(pieces)),
+            keys=jnp.zeros(free, dtype),
+            values=jnp.zeros(free, dtype),
             valid=jnp.zeros((batch, slots), bool),
             positions=jnp.zeros((batch,), jnp.int32),
             used=jnp.zeros((), jnp.int32),
@@ -260,17 +251,17 @@ class Model:
             x += block.attention.mix(heads[:, None])
             return (x + block.mlp(block.mlp_norm(x)), keys, values), None
 
-        stacked = (params["layers"], cache.prompt_keys, cache.prompt_values)
-        pieces, first = [], 0
-        for keys, values in zip(cache.keys, cache.values, strict=True):
-            last = first + len(keys)
-            inputs = jax.tree.map(itemgetter(slice(first, last)), stacked)
-            (x, keys, values), _ = jax.lax.scan(
-                layer, (x, keys, values), (jnp.arange(len(keys)), *inputs)
-            )
-            pieces.append((keys, values))
-            first = last
-        keys, values = zip(*pieces, strict=True)
+        (x, keys, values), _ = jax.lax.scan(
+            layer,
+            (x, cache.keys, cache.values),
+            (
+                jnp.arange(config.num_layers),
+                params["layers"],
+                cache.prompt_keys,
+                cache.prompt_values,
+            ),
+            unroll=config.unroll,
+        )
         logits = self.head(params, self._last_norm(params, x[:, 0]))
         return logits, cache._replace(
             keys=keys,

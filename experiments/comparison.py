@@ -19,7 +19,7 @@ from experiments.dataset import (
     check_problems,
     corrupted_rows,
     make_splits,
-    renamed_rows,
+    reworded_rows,
 )
 from experiments.minif2f import core_problems
 from fdjax.advantages import zscore
@@ -148,7 +148,7 @@ class Comparison:
         self.provider = ReferenceHint(base=CompilerFeedback(), plan=self.config.fd.plan)
         count = config.mistakes
         with self._timed("lean"), self.display.task("Lean: mistakes", count) as bar:
-            informed = corrupted_rows(
+            self.informed = corrupted_rows(
                 self.splits["sft"],
                 self.verifier,
                 self.provider,
@@ -156,15 +156,11 @@ class Comparison:
                 seed=config.seed,
                 progress=self._stoppable(bar),
             )
-        plain = [
+        self.plain = [
             (problem, None, reference)
             for problem in self.splits["sft"]
             for reference in problem.references
         ]
-        self.plain, self.informed = (
-            renamed_rows(rows, copies=config.renamings, seed=config.seed)
-            for rows in (plain, informed)
-        )
 
     def _prepare_model(self) -> None:
         config, size = self.config.rollout, self.config.model
@@ -179,8 +175,12 @@ class Comparison:
         self.prompt_width = padded_width([len(ids) for ids in prompts], 8)
         self.teacher_width = self.prompt_width + config.feedback_tokens
         self.plain, self.informed = (
-            self._fitting(self.plain),
-            self._fitting(self.informed),
+            reworded_rows(
+                self._fitting(rows),
+                copies=self.config.data.rewordings,
+                seed=self.config.seed,
+            )
+            for rows in (self.plain, self.informed)
         )
         self.model = Model(
             ModelConfig(
@@ -191,7 +191,8 @@ class Comparison:
                 num_heads=size.num_heads,
                 num_kv_heads=size.num_kv_heads,
                 head_dim=size.head_dim,
-                max_position_embeddings=self.teacher_width + config.max_new_tokens,
+                max_position_embeddings=512,
+                unroll=True,
             )
         )
         self.engine = self._engine(self.prompt_width)

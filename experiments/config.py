@@ -64,7 +64,7 @@ class RolloutConfig:
     """Optimizer steps on each iteration's attempts."""
     max_new_tokens: int = 48
     """Longest attempt, tokens."""
-    feedback_tokens: int = 48
+    feedback_tokens: int = 40
     """Room for feedback in the teacher's prompt, tokens."""
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""

@@ -4,11 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fdjax.data.theorems import (
-    exchange_variables,
-    generate_problems,
-    split_problems,
-)
+from fdjax.data.theorems import generate_problems, reword, split_problems
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Provider
 from fdjax.lean import Status, Verdict, Verifier
@@ -20,7 +16,7 @@ __all__ = [
     "check_problems",
     "corrupted_rows",
     "make_splits",
-    "renamed_rows",
+    "reworded_rows",
 ]
 
 Row = tuple[Problem, str | None, str]
@@ -46,12 +42,14 @@ class DatasetConfig:
     """Theorems to look at while choosing settings."""
     test: int = 96
     """Theorems for the final figures only."""
-    longest: int = 6
+    longest: int = 5
     """Tactics in the shortest proof of the hardest theorems."""
+    propositional: float = 0.6
+    """Share of propositional theorems; arithmetic and lists halve the rest."""
     mistakes: int = 3_000
     """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""
-    renamings: int = 6
-    """Copies of each SFT row, the variables' names exchanged at random."""
+    rewordings: int = 12
+    """Copies of each SFT row, variables exchanged and hypotheses reordered."""
 
     def __post_init__(self) -> None:
         held = self.pool + self.validation + self.test
@@ -69,6 +67,11 @@ def make_splits(config: DatasetConfig) -> dict[str, list[Problem]]:
         seed=config.seed,
         references=config.references,
         longest=config.longest,
+        families={
+            "propositional": config.propositional,
+            "arithmetic": (1 - config.propositional) / 2,
+            "lists": (1 - config.propositional) / 2,
+        },
     )
     return split_problems(
         problems,
@@ -163,18 +166,16 @@ def corrupted_rows(
     ]
 
 
-def renamed_rows(rows: Sequence[Row], *, copies: int, seed: int) -> list[Row]:
-    """Each row `copies` times, with its variables' names exchanged at random.
+def reworded_rows(rows: Sequence[Row], *, copies: int, seed: int) -> list[Row]:
+    """Each row `copies` times, variables exchanged and hypotheses reordered at random.
 
     The theorems stay the same up to renaming, so nothing reaches SFT that the splits
     keep apart.
     """
     rng = random.Random(seed)
-    renamed: list[Row] = []
+    reworded: list[Row] = []
     for problem, feedback, proof in rows:
         for _ in range(copies):
-            statement, (note, text) = exchange_variables(
-                problem, [feedback or "", proof], rng
-            )
-            renamed.append((replace(problem, statement=statement), note or None, text))
-    return renamed
+            statement, (note, text) = reword(problem, [feedback or "", proof], rng)
+            reworded.append((replace(problem, statement=statement), note or None, text))
+    return reworded

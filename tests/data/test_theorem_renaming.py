@@ -1,21 +1,27 @@
 import random
 
-from fdjax.data.theorems import canonical_key, exchange_variables, generate_problems
+from fdjax.data.theorems import canonical_key, generate_problems, reword
 from fdjax.lean import Verifier, install
 from fdjax.records import Problem
 
 
-def test_names_change_places_after_their_binder_only():
+def test_names_change_places_and_hypotheses_their_order():
     problem = Problem(
-        name="t", statement="theorem t (p q : Prop) (h1 : p ∧ p.q) : q", references=()
+        name="t", statement="theorem t (p q : Prop) (h1 : (p)) (h2 : p ∧ p.q) : q"
     )
     seen = {
-        exchange_variables(problem, ["  exact h1 p"], random.Random(seed))[0]
-        for seed in range(20)
+        (statement, *texts)
+        for statement, texts in (
+            reword(problem, ["  exact h1 h2 h3"], random.Random(seed))
+            for seed in range(40)
+        )
     }
+    head = "theorem t (p q : Prop)"
     assert seen == {
-        "theorem t (p q : Prop) (h1 : p ∧ p.q) : q",
-        "theorem t (p q : Prop) (h1 : q ∧ p.q) : p",
+        (f"{head} (h1 : (p)) (h2 : p ∧ p.q) : q", "  exact h1 h2 h3"),
+        (f"{head} (h1 : (q)) (h2 : q ∧ q.q) : p", "  exact h1 h2 h3"),
+        (f"{head} (h1 : p ∧ p.q) (h2 : (p)) : q", "  exact h2 h1 h3"),
+        (f"{head} (h1 : q ∧ q.q) (h2 : (q)) : p", "  exact h2 h1 h3"),
     }
 
 
@@ -23,7 +29,7 @@ def test_the_theorem_stays_the_same_and_its_proof_proves_it():
     rng = random.Random(1)
     renamed = []
     for problem in generate_problems(60, seed=5):
-        statement, proofs = exchange_variables(problem, problem.references, rng)
+        statement, proofs = reword(problem, problem.references, rng)
         copy = Problem(name=problem.name, statement=statement)
         assert canonical_key(copy) == canonical_key(problem)
         renamed += [(copy, proof) for proof in proofs]

@@ -5,14 +5,14 @@ Propositional logic, order arithmetic and lists; see `generate_problems`.
 
 from fdjax.data.theorems.canonical import canonical_key
 from fdjax.data.theorems.generate import FamilyName, generate_problems, word_count
-from fdjax.data.theorems.renaming import exchange_variables
+from fdjax.data.theorems.renaming import reword
 from fdjax.data.theorems.split import split_problems
 
 __all__ = [
     "FamilyName",
     "canonical_key",
-    "exchange_variables",
     "generate_problems",
+    "reword",
     "split_problems",
     "word_count",
 ]

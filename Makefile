@@ -14,7 +14,7 @@ quickstart: $(READY)
 
 test: $(READY)
 	$(BIN)/fdjax lean install
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

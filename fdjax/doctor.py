@@ -24,7 +24,6 @@ _PACKAGES = (
     "grain",
     "transformers",
     "tokenizers",
-    "safetensors",
 )
 
 

@@ -9,6 +9,9 @@ from fdjax.lean import Diagnostic, Status
 
 __all__ = ["CompilerFeedback"]
 
+_UNSOLVED = "Tactic.unsolvedGoals"
+"""Lean's own tag of the message that lists goals left open."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompilerFeedback:
@@ -66,7 +69,10 @@ class CompilerFeedback:
 def error_line(error: Diagnostic, lines: int) -> int:
     """The attempt's line that an error is about.
 
-    Goals left open at the end are reported before the proof, at its `by`; the line to
-    change is then the last.
+    Goals left open at the end are reported where the proof begins, at its `by`; the
+    line to change is then the last.
     """
-    return min(error.line, lines) if error.in_proof else lines
+    at_start = (error.line, error.column) == (1, 0)
+    if not error.in_proof or (error.kind == _UNSOLVED and at_start):
+        return lines
+    return min(error.line, lines)

@@ -1,7 +1,7 @@
 import pytest
 
 from fdjax.feedback import Attempt, CompilerFeedback, Feedback, ReferenceHint
-from fdjax.lean import Diagnostic, Status, Verdict
+from fdjax.lean import Diagnostic, Status, Verdict, Verifier, install
 from fdjax.records import Problem
 
 PROBLEM = Problem(
@@ -47,14 +47,38 @@ def test_first_error_with_its_line():
     assert two.parts[1] == "error at line 2: later"
 
 
-def test_open_goals_point_at_the_last_line():
-    given = attempt(
-        "  skip\n  skip",
-        diagnostics=(error("unsolved goals\np : Prop\n⊢ q", in_proof=False),),
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ({"line": 1, "column": 0}, 2),  # the `by` that opens the proof
+        ({"line": 1, "column": 2}, 1),  # a nested block on the first line
+        ({"line": 3, "column": 2, "in_proof": False}, 2),  # inside the statement
+    ],
+)
+def test_open_goals_at_the_end_are_about_the_last_line(place, line):
+    message = Diagnostic(
+        severity="error",
+        kind="Tactic.unsolvedGoals",
+        text="unsolved goals\np : Prop\n⊢ q",
+        **place,
     )
+    feedback = write(
+        CompilerFeedback(), attempt("  skip\n  skip", diagnostics=(message,))
+    )
+    assert feedback.parts == (f"error at line {line}: unsolved goals",)
+    assert feedback.line == line
+
+
+def test_an_unfinished_proof_is_told_about_its_last_line():
+    """The same on a real verdict."""
+    install()
+    problem = Problem(name="t", statement="theorem t (p q : Prop) (h1 : p) : p ∧ p")
+    proof = "  constructor\n  exact h1"
+    with Verifier(workers=1) as verifier:
+        (verdict,) = verifier.verify([(problem, proof)])
+    given = Attempt(problem=problem, proof=proof, verdict=verdict)
     feedback = write(CompilerFeedback(), given)
     assert feedback.parts == ("error at line 2: unsolved goals",)
-    assert feedback.line == 2
 
 
 def test_long_messages_end_after_a_whole_word():

@@ -37,15 +37,15 @@ class ModelSize:
 class WarmStartConfig:
     """SFT on reference proofs, with and without feedback in the prompt."""
 
-    steps: int = 1_200
+    steps: int = 1_800
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Rows in a step."""
     feedback_share: float = 0.5
     """Share of the rows whose prompt begins with feedback on a mistaken proof."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
-            learning_rate=3e-3, warmup_steps=50, decay_steps=1_200, weight_decay=0.01
+            learning_rate=2e-3, warmup_steps=50, decay_steps=1_800, weight_decay=0.01
         )
     )
 
@@ -62,7 +62,7 @@ class RolloutConfig:
     """Attempts at each theorem."""
     updates: int = 2
     """Optimizer steps on each iteration's attempts."""
-    max_new_tokens: int = 48
+    max_new_tokens: int = 40
     """Longest attempt, tokens."""
     feedback_tokens: int = 40
     """Room for feedback in the teacher's prompt, tokens."""
@@ -80,7 +80,7 @@ class DistillationConfig:
     """η of the EMA teacher (arXiv:2601.20802)."""
     score: Literal["all", "to_divergence"] = "to_divergence"
     """Tokens of a failed attempt that carry a loss."""
-    plan: int = 0
+    plan: int = 3
     """Tactics that the hint names after the one it spells out."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3)

@@ -22,6 +22,8 @@ __all__ = [
 Row = tuple[Problem, str | None, str]
 """A problem, feedback shown in its prompt or None, and the proof to write."""
 
+_RIGHT = 0.2
+"""Share of the attempts shown to SFT that are right, so that it knows such feedback."""
 _CHUNK = 256
 """Proofs handed to Lean between two looks at the clock."""
 
@@ -42,9 +44,9 @@ class DatasetConfig:
     """Theorems to look at while choosing settings."""
     test: int = 96
     """Theorems for the final figures only."""
-    longest: int = 5
+    longest: int = 4
     """Tactics in the shortest proof of the hardest theorems."""
-    propositional: float = 0.6
+    propositional: float = 0.7
     """Share of propositional theorems; arithmetic and lists halve the rest."""
     mistakes: int = 3_000
     """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""
@@ -120,11 +122,11 @@ def corrupted_rows(
     seed: int,
     progress: Callable[[int, str], None],
 ) -> list[Row]:
-    """Rows (problem, feedback on a mistaken proof, reference), for SFT with feedback.
+    """Rows (problem, feedback on an attempt, reference), for SFT with feedback.
 
-    A mistake keeps the first steps of a reference and goes on with steps of other
-    proofs of the same family. Lean judges it, and the feedback is about that
-    reference, so that whoever reads the feedback can write the proof.
+    Most attempts are mistakes: they keep the first steps of a reference and go on
+    with steps of other proofs of the same family. Lean judges each, and the feedback
+    is about that reference, so that whoever reads it can write the proof.
     """
     rng = random.Random(seed)
     steps = {
@@ -143,12 +145,13 @@ def corrupted_rows(
     for _ in range(count):
         problem = rng.choice(problems)
         reference = rng.choice(problem.references)
-        lines = reference.splitlines()
-        kept = lines[: rng.randrange(len(lines))]
-        wrong = rng.choices(steps[problem.family], k=1 + rng.randrange(4))
-        drawn.append(
-            (replace(problem, references=(reference,)), "\n".join(kept + wrong))
-        )
+        proof = reference
+        if rng.random() >= _RIGHT:
+            lines = reference.splitlines()
+            kept = lines[: rng.randrange(len(lines))]
+            wrong = rng.choices(steps[problem.family], k=1 + rng.randrange(4))
+            proof = "\n".join(kept + wrong)
+        drawn.append((replace(problem, references=(reference,)), proof))
     verdicts: list[Verdict] = []
     for start in range(0, count, _CHUNK):
         verdicts += verifier.verify(drawn[start : start + _CHUNK])

@@ -175,10 +175,10 @@ class Comparison:
         self.prompt_width = padded_width([len(ids) for ids in prompts], 8)
         self.teacher_width = self.prompt_width + config.feedback_tokens
         self.plain, self.informed = (
-            reworded_rows(
-                self._fitting(rows),
-                copies=self.config.data.rewordings,
-                seed=self.config.seed,
+            self._fitting(
+                reworded_rows(
+                    rows, copies=self.config.data.rewordings, seed=self.config.seed
+                )
             )
             for rows in (self.plain, self.informed)
         )
@@ -473,7 +473,6 @@ class Comparison:
                             engine,
                             self._key(4),
                             samples=8,
-                            problems_per_batch=len(problems),
                         )
                     )
                     bar(len(problems), "")

@@ -50,7 +50,7 @@ class DatasetConfig:
     """Share of propositional theorems; arithmetic and lists halve the rest."""
     mistakes: int = 3_000
     """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""
-    rewordings: int = 12
+    rewordings: int = 8
     """Copies of each SFT row, variables exchanged and hypotheses reordered."""
 
     def __post_init__(self) -> None:

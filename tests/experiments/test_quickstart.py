@@ -45,7 +45,7 @@ def test_leaves_everything_that_a_run_is(folder):
 
 def test_every_attempt_is_kept_with_verdict_feedback_and_reward(folder):
     run, _ = folder
-    rows = [json.loads(line) for line in (run / "samples.jsonl").open()]
+    rows = read_metrics(run / "samples.jsonl")
     counts = {arm: sum(row["arm"] == arm for row in rows) for arm in ARMS}
     # Two iterations of 8 x 2 attempts; FD then GRPO adds one iteration of GRPO.
     assert counts == {
@@ -59,14 +59,18 @@ def test_every_attempt_is_kept_with_verdict_feedback_and_reward(folder):
         assert row["status"] in {"verified", "rejected", "unsafe", "timeout"}
         assert row["reward"] == float(row["status"] == "verified")
         assert row["feedback"]
-        if row["arm"] == "fd":
-            assert len(row["tokens"]) == len(row["kl"])
-            assert all(value is None or value >= -1e-4 for value in row["kl"])
+    heat = [row for row in rows if row["kl"] is not None]
+    # The first of the two optimizer steps of each FD iteration: 8 attempts.
+    assert [row["arm"] for row in heat] == ["fd"] * 16
+    for row in heat:
+        assert "".join(row["tokens"]) == row["proof"]
+        assert len(row["tokens"]) == len(row["kl"])
+        assert all(value is None or value >= -1e-4 for value in row["kl"])
 
 
 def test_arms_start_from_the_same_attempts(folder):
     run, _ = folder
-    rows = [json.loads(line) for line in (run / "samples.jsonl").open()]
+    rows = read_metrics(run / "samples.jsonl")
     first = {
         arm: [row["proof"] for row in rows if row["arm"] == arm and row["step"] == 1]
         for arm in ("grpo", "fd")

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from sample_rows import HOSTILE, sample
 
 from fdjax.eval import (
     ArmResult,
@@ -12,6 +11,7 @@ from fdjax.eval import (
     save_evaluation,
 )
 from fdjax.metrics import MetricsWriter, SampleWriter
+from sample_rows import HOSTILE, sample
 
 THEOREMS = tuple(f"t{index}" for index in range(12))
 

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from sample_rows import HOSTILE, sample
 
 from fdjax.plots.browser import browser_data, script_json
+from sample_rows import HOSTILE, sample
 
 
 def test_script_json_cannot_leave_its_element():

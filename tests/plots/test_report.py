@@ -5,10 +5,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from sample_rows import HOSTILE
 
 from fdjax.errors import DataError
 from fdjax.plots import write_report
+from sample_rows import HOSTILE
 
 
 class Page(HTMLParser):

@@ -11,7 +11,7 @@ from fdjax.eval.diversity import distinct_proofs, distinct_sequences, tactic_ent
 from fdjax.eval.passk import bootstrap_interval, pass_at_k
 from fdjax.eval.results import TeacherResult
 from fdjax.records import Problem
-from fdjax.rollout import Rollout, RolloutEngine
+from fdjax.rollout import Rollout, RolloutEngine, fit_feedback
 
 __all__ = ["evaluate_arm", "evaluate_teacher"]
 
@@ -116,7 +116,9 @@ def evaluate_teacher(
     first, second = jax.random.split(key)
     plain = student.collect(params, problems, first, group_size=samples)
     on_rollout(plain)
-    notes = [feedback.text or None for feedback in plain.feedback]
+    notes, _ = fit_feedback(
+        teacher.tokenizer, plain.problems, plain.feedback, width=teacher.prompt_width
+    )
     informed = teacher.collect(
         params, plain.problems, second, group_size=1, feedback=notes
     )

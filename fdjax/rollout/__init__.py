@@ -5,6 +5,7 @@ from fdjax.rollout.batch import (
     PolicyBatch,
     SupervisedBatch,
     distillation_batch,
+    fit_feedback,
     policy_batch,
     supervised_batch,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "RolloutEngine",
     "SupervisedBatch",
     "distillation_batch",
+    "fit_feedback",
     "policy_batch",
     "supervised_batch",
     "verdict_rewards",

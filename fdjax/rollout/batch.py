@@ -18,6 +18,7 @@ __all__ = [
     "PolicyBatch",
     "SupervisedBatch",
     "distillation_batch",
+    "fit_feedback",
     "policy_batch",
     "supervised_batch",
 ]
@@ -125,7 +126,9 @@ def distillation_batch(
 
     Metrics: feedback/available, feedback/shortened (shares of the samples).
     """
-    notes, shortened = _fit(rollout, tokenizer, teacher_width)
+    notes, shortened = fit_feedback(
+        tokenizer, rollout.problems, rollout.feedback, width=teacher_width
+    )
     available = np.array([f.available for f in rollout.feedback])
     pad = pad_token(tokenizer)
     teacher_prompts, teacher_valid = pad_left(
@@ -154,23 +157,27 @@ def distillation_batch(
     }
 
 
-def _fit(
-    rollout: Rollout, tokenizer: PreTrainedTokenizerFast, width: int
+def fit_feedback(
+    tokenizer: PreTrainedTokenizerFast,
+    problems: Sequence[Problem],
+    feedback: Sequence[Feedback],
+    *,
+    width: int,
 ) -> tuple[list[str | None], int]:
-    """Feedback texts that fit into the teacher's prompt, and how many were cut."""
-    parts: list[Feedback] = list(rollout.feedback)
-    keep = [len(feedback.parts) for feedback in parts]
+    """Feedback texts that fit into prompts of `width` tokens, and how many were cut.
+
+    Feedback that is too long loses its last parts, the least important ones.
+    """
+    keep = [len(note.parts) for note in feedback]
     while True:
         notes = [
-            "\n".join(feedback.parts[:count]) if count else None
-            for feedback, count in zip(parts, keep, strict=True)
+            "\n".join(note.parts[:count]) if count else None
+            for note, count in zip(feedback, keep, strict=True)
         ]
-        lengths = [
-            len(ids) for ids in prompt_tokens(tokenizer, rollout.problems, notes)
-        ]
+        lengths = [len(ids) for ids in prompt_tokens(tokenizer, problems, notes)]
         long = [i for i, length in enumerate(lengths) if length > width and keep[i]]
         if not long:
-            cut = sum(k < len(f.parts) for k, f in zip(keep, parts, strict=True))
+            cut = sum(k < len(f.parts) for k, f in zip(keep, feedback, strict=True))
             return notes, cut
         for index in long:
             keep[index] -= 1

@@ -83,7 +83,7 @@ class DistillationConfig:
     plan: int = 3
     """Tactics that the hint names after the one it spells out."""
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
+        default_factory=lambda: OptimizerConfig(learning_rate=3e-4)
     )
 
 

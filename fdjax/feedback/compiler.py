@@ -34,20 +34,20 @@ class CompilerFeedback:
             case Status.VERIFIED:
                 return Feedback(parts=("verified: this proof is complete",))
             case Status.TIMEOUT:
-                return Feedback(parts=("error: time limit exceeded",), line=1)
+                return Feedback(parts=("error: time limit exceeded",))
             case Status.UNSAFE:
                 return Feedback(
                     parts=(f"error: not allowed: {verdict.reason}",), line=1
                 )
         errors = verdict.errors
         if not errors:
-            return Feedback(parts=(f"error: {verdict.reason}",), line=1)
-        lines = attempt.proof.count("\n") + 1
+            return Feedback(parts=(f"error: {verdict.reason}",))
+        lines = attempt.proof.split("\n")
         return Feedback(
-            parts=tuple(self._describe(error, lines) for error in errors)[
+            parts=tuple(self._describe(error, len(lines)) for error in errors)[
                 : self.max_errors
             ],
-            line=error_line(errors[0], lines),
+            offset=len("\n".join(lines[: error_line(errors[0], len(lines))])),
         )
 
     def _describe(self, error: Diagnostic, lines: int) -> str:

@@ -25,8 +25,9 @@ class Feedback:
 
     parts: tuple[str, ...] = ()
     """Lines of feedback, the most important first; empty when unavailable."""
-    line: int | None = None
-    """First line of the attempt (1-based) that the feedback would change."""
+    offset: int | None = None
+    """Character of the attempt from which the feedback speaks against it; None where it
+    does not. Beyond it a teacher reads a proof that its feedback would have changed."""
     error: str | None = None
     """Why the provider has nothing to say; such a sample is masked out."""
 

@@ -51,19 +51,32 @@ class ReferenceHint:
         following = [step.split()[0] for step in best[at + 1 :]][: self.plan]
         if following:
             parts.append("then: " + " ".join(following))
-        line = at + 1 if feedback.line is None else min(feedback.line, at + 1)
-        return replace(feedback, parts=tuple(parts), line=line)
+        offset = _divergence(attempt.proof, best[: at + 1])
+        if feedback.offset is not None:
+            offset = min(offset, feedback.offset)
+        return replace(feedback, parts=tuple(parts), offset=offset)
 
 
 def _steps(proof: str) -> list[str]:
     return [line.strip() for line in proof.splitlines() if line.strip()]
 
 
-def _shared(steps: list[str], reference: list[str]) -> int:
+def _divergence(proof: str, steps: list[str]) -> int:
+    """Characters of `proof` that agree with `steps`, indentation and blanks aside."""
+    end = 0
+    for step in steps:
+        start = end + len(proof[end:]) - len(proof[end:].lstrip())
+        end = start + _shared(proof[start:], step)
+        if end < start + len(step):
+            break
+    return end
+
+
+def _shared(ours: Sequence[str], theirs: Sequence[str]) -> int:
     """Length of the common prefix."""
     count = 0
-    for ours, theirs in zip(steps, reference, strict=False):
-        if ours != theirs:
+    for one, other in zip(ours, theirs, strict=False):
+        if one != other:
             break
         count += 1
     return count

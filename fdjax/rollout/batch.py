@@ -120,9 +120,9 @@ def distillation_batch(
       rollout: attempts with feedback.
       tokenizer: of the policy.
       teacher_width: S', tokens of the teacher's prompt.
-      score: which tokens of a failed attempt carry a loss: all, or those up to the end
-        of the line that the feedback would change (beyond it the teacher reads a
-        proof that its feedback speaks against).
+      score: which tokens of a failed attempt carry a loss: all, or those up to the
+        first that the feedback would change (beyond it the teacher reads a proof that
+        its feedback speaks against).
 
     Metrics: feedback/available, feedback/shortened (shares of the samples).
     """
@@ -138,9 +138,9 @@ def distillation_batch(
     mask = sampled.mask & available[:, None]
     if score == "to_divergence":
         for row, feedback in enumerate(rollout.feedback):
-            if feedback.line is not None:
+            if feedback.offset is not None:
                 tokens = np.asarray(sampled.tokens[row])
-                mask[row] &= _before_line_end(tokenizer, tokens, feedback.line)
+                mask[row] &= _begins_by(tokenizer, tokens, feedback.offset)
     batch = DistillationBatch(
         prompts=rollout.prompts,
         prompt_valid=rollout.prompt_valid,
@@ -183,9 +183,9 @@ def fit_feedback(
             keep[index] -= 1
 
 
-def _before_line_end(
-    tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, line: int
+def _begins_by(
+    tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, offset: int
 ) -> np.ndarray:
-    """True for tokens that begin on one of the first `line` lines [T]."""
-    breaks = np.array([text.count("\n") for text in token_texts(tokenizer, tokens)])
-    return np.cumsum(breaks) - breaks < line
+    """True for tokens that begin at character `offset` or before it [T]."""
+    lengths = np.array([len(text) for text in token_texts(tokenizer, tokens)])
+    return np.cumsum(lengths) - lengths <= offset

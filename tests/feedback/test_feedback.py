@@ -42,7 +42,7 @@ def test_first_error_with_its_line():
     )
     feedback = write(CompilerFeedback(), given)
     assert feedback.parts == ("error at line 2: Type mismatch",)
-    assert feedback.line == 2
+    assert feedback.offset == len(given.proof)
     two = write(CompilerFeedback(max_errors=2), given)
     assert two.parts[1] == "error at line 2: later"
 
@@ -66,7 +66,8 @@ def test_open_goals_at_the_end_are_about_the_last_line(place, line):
         CompilerFeedback(), attempt("  skip\n  skip", diagnostics=(message,))
     )
     assert feedback.parts == (f"error at line {line}: unsolved goals",)
-    assert feedback.line == line
+    # Two lines of six characters with a line break between them.
+    assert feedback.offset == {1: 6, 2: 13}[line]
 
 
 def test_an_unfinished_proof_is_told_about_its_last_line():
@@ -105,7 +106,7 @@ def test_crash_is_unavailable_not_a_mistake(provider):
 def test_success_says_so(provider):
     feedback = write(provider, attempt("  exact h1.2", status=Status.VERIFIED))
     assert feedback.parts == ("verified: this proof is complete",)
-    assert feedback.line is None
+    assert feedback.offset is None
 
 
 def test_hint_follows_the_reference_that_the_attempt_shares_most_with():
@@ -114,10 +115,10 @@ def test_hint_follows_the_reference_that_the_attempt_shares_most_with():
     )
     feedback = write(ReferenceHint(), given)
     assert feedback.parts[0] == "hint at line 2: rename_i h2 h3"
-    assert feedback.line == 2
+    assert given.proof[: feedback.offset] == "  cases h1\n  "
 
 
-def test_hint_moves_the_line_to_the_divergence_when_it_comes_first():
+def test_feedback_speaks_against_what_follows_the_first_divergence():
     given = attempt(
         "  exfalso\n  exact h1", diagnostics=(error("Type mismatch", line=2),)
     )
@@ -126,7 +127,28 @@ def test_hint_moves_the_line_to_the_divergence_when_it_comes_first():
         "hint at line 1: obtain ⟨h2, h3⟩ := h1",
         "error at line 2: Type mismatch",
     )
-    assert feedback.line == 1
+    assert given.proof[: feedback.offset] == "  "
+
+
+def test_divergence_inside_a_line():
+    given = attempt(
+        "  obtain ⟨h2, h3⟩ := h1\n  exact h2", diagnostics=(error("e", line=2),)
+    )
+    feedback = write(ReferenceHint(), given)
+    assert given.proof[: feedback.offset] == "  obtain ⟨h2, h3⟩ := h1\n  exact h"
+
+
+def test_an_error_before_the_divergence_counts():
+    given = attempt(
+        "  obtain ⟨h2, h3⟩ := h1\n  exact h2", diagnostics=(error("e", line=1),)
+    )
+    feedback = write(ReferenceHint(), given)
+    assert given.proof[: feedback.offset] == "  obtain ⟨h2, h3⟩ := h1"
+
+
+def test_an_attempt_that_stops_too_early():
+    given = attempt("  obtain ⟨h2, h3⟩ := h1", diagnostics=(error("e", line=1),))
+    assert write(ReferenceHint(), given).offset == len(given.proof)
 
 
 def test_hint_after_a_complete_reference():

@@ -13,10 +13,10 @@ from fdjax.lean import CheckRequest, Limits, Status, Verifier, WasmBackend
 from fdjax.lean.location import HOST_DIR
 from lean.corpus import SWAP, TRUE, problem
 
-# Deciding this takes the kernel far longer than any limit here.
-SLOW = problem("theorem slow : (List.range 3000).foldl (· + ·) 0 = 1")
+# 216,000 cases: deciding them takes far longer than any limit here.
+SLOW = problem("theorem slow : ∀ a b c : Fin 60, a + b + c = c + b + a")
 SLOW_PROOF = (
-    "  set_option maxRecDepth 1000000 in\n  set_option maxHeartbeats 0 in\n  decide"
+    "  set_option maxRecDepth 100000 in\n  set_option maxHeartbeats 0 in\n  decide"
 )
 
 

@@ -49,7 +49,7 @@ def rollout(proofs, statuses, feedback, group_size=2):
     )
 
 
-NOTE = Feedback(parts=("hint", "error"), line=1)
+NOTE = Feedback(parts=("hint", "error"), offset=9)
 
 
 def test_rewards():
@@ -121,20 +121,30 @@ def test_a_question_that_does_not_fit_is_an_error_not_a_cut():
         distillation_batch(given, TOKENIZER, teacher_width=8)
 
 
-def test_scoring_ends_with_the_line_that_feedback_would_change():
+def test_scoring_ends_with_the_first_token_that_feedback_would_change():
     proof = "  exact h1\n  exact h2\n  exact h1"
-    given = rollout(
-        [proof] * 2, [Status.REJECTED] * 2, [Feedback(parts=("x",), line=2), NOTE]
-    )
+    # The attempt leaves the reference at "h2" (19 characters before it) or at "h1".
+    notes = [Feedback(parts=("x",), offset=20), NOTE]
+    given = rollout([proof] * 2, [Status.REJECTED] * 2, notes)
     batch, _ = distillation_batch(
         given, TOKENIZER, teacher_width=96, score="to_divergence"
     )
     scored = [
         TOKENIZER.decode(batch.responses[row][batch.mask[row]]) for row in range(2)
     ]
-    assert scored == ["  exact h1\n  exact h2\n", "  exact h1\n"]
+    assert scored == ["  exact h1\n  exact h2", "  exact h1"]
     everything, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
     np.testing.assert_array_equal(everything.mask, given.completions.mask)
+
+
+def test_an_attempt_that_stops_too_early_is_scored_to_its_end_token():
+    proof = "  exact h1"
+    note = Feedback(parts=("x",), offset=len(proof))
+    given = rollout([proof] * 2, [Status.REJECTED] * 2, [note] * 2)
+    batch, _ = distillation_batch(
+        given, TOKENIZER, teacher_width=96, score="to_divergence"
+    )
+    np.testing.assert_array_equal(batch.mask, given.completions.mask)
 
 
 def test_supervised_rows():

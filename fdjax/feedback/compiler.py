@@ -36,9 +36,7 @@ class CompilerFeedback:
             case Status.TIMEOUT:
                 return Feedback(parts=("error: time limit exceeded",))
             case Status.UNSAFE:
-                return Feedback(
-                    parts=(f"error: not allowed: {verdict.reason}",), line=1
-                )
+                return Feedback(parts=(f"error: not allowed: {verdict.reason}",))
         errors = verdict.errors
         if not errors:
             return Feedback(parts=(f"error: {verdict.reason}",))

@@ -102,6 +102,22 @@ def test_crash_is_unavailable_not_a_mistake(provider):
     assert feedback.parts == ()
 
 
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (Status.UNSAFE, "error: not allowed: refused"),
+        (Status.TIMEOUT, "error: time limit exceeded"),
+        (Status.REJECTED, "error: refused"),
+    ],
+)
+def test_a_verdict_without_messages_still_gets_feedback(status, text):
+    feedback = write(CompilerFeedback(), attempt("  x", status=status))
+    assert feedback.parts == (text,)
+    hinted = write(ReferenceHint(), attempt("  x", status=status))
+    assert hinted.parts[1:] == (text,)
+    assert hinted.offset == 2  # the first step is already another
+
+
 @pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
 def test_success_says_so(provider):
     feedback = write(provider, attempt("  exact h1.2", status=Status.VERIFIED))

@@ -16,6 +16,7 @@ from experiments.attempts import AttemptLog
 from experiments.config import ComparisonConfig
 from experiments.console import Display
 from experiments.dataset import (
+    Row,
     check_problems,
     corrupted_rows,
     make_splits,
@@ -156,7 +157,7 @@ class Comparison:
                 seed=config.seed,
                 progress=self._stoppable(bar),
             )
-        self.plain = [
+        self.plain: list[Row] = [
             (problem, None, reference)
             for problem in self.splits["sft"]
             for reference in problem.references
@@ -178,9 +179,13 @@ class Comparison:
             self._fitting(
                 reworded_rows(
                     rows, copies=self.config.data.rewordings, seed=self.config.seed
-                )
+                ),
+                width,
             )
-            for rows in (self.plain, self.informed)
+            for rows, width in (
+                (self.plain, self.prompt_width),
+                (self.informed, self.teacher_width),
+            )
         )
         self.model = Model(
             ModelConfig(
@@ -216,8 +221,8 @@ class Comparison:
             prompt_width=prompt_width,
         )
 
-    def _fitting(self, rows: Sequence[Any]) -> list[Any]:
-        """Rows whose prompt and proof fit; the others are few, and counted."""
+    def _fitting(self, rows: Sequence[Row], width: int) -> list[Row]:
+        """Rows whose prompt (`width` tokens) and proof fit; others are counted."""
         problems, notes, proofs = zip(*rows, strict=True)
         prompts = prompt_tokens(self.tokenizer, problems, notes)
         responses = proof_tokens(self.tokenizer, proofs)
@@ -225,7 +230,7 @@ class Comparison:
         kept = [
             row
             for row, prompt, response in zip(rows, prompts, responses, strict=True)
-            if len(prompt) <= self.teacher_width and len(response) <= limit
+            if len(prompt) <= width and len(response) <= limit
         ]
         if len(kept) < len(rows):
             self.display.say(
@@ -340,7 +345,8 @@ class Comparison:
                 (problem, None, reference)
                 for problem in self.splits["pool"]
                 for reference in problem.references
-            ]
+            ],
+            self.prompt_width,
         )
         source = SupervisedSource(
             rows,

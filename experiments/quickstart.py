@@ -8,6 +8,7 @@ Command: `python -m experiments.quickstart` (see `--help` for every setting).
 Hardware: two CPU cores; the embedded Lean (`fdjax lean install`).
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def run(config: ComparisonConfig, display: Display) -> Path:
     """
     folder = config.runs / config.name
     open_run(folder, config, resume=config.resume)
+    try:
+        return _run(config, display, folder)
+    except StoppedError:
+        raise
+    except (FdjaxError, OSError):
+        # Nothing was trained: the corrected command must find its place free.
+        if not config.resume and not (folder / "checkpoints").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _run(config: ComparisonConfig, display: Display, folder: Path) -> Path:
     with (
         stop_on_signal() as stop,
         Verifier(

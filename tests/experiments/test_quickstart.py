@@ -155,6 +155,8 @@ def test_malformed_row_names_its_line(tmp_path, capsys):
     arguments = ["--runs", str(tmp_path), "--minif2f", str(path), *SMALL]
     assert _exit_code(arguments) == 2
     assert "line 2" in " ".join(capsys.readouterr().out.split())
+    # The corrected command may use the same name.
+    assert not (tmp_path / "quickstart").exists()
 
 
 def _exit_code(arguments):

@@ -16,6 +16,7 @@ __all__ = [
     "check_problems",
     "corrupted_rows",
     "make_splits",
+    "plain_rows",
     "reworded_rows",
 ]
 
@@ -52,6 +53,9 @@ class DatasetConfig:
     """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""
     rewordings: int = 8
     """Copies of each SFT row, variables exchanged and hypotheses reordered."""
+    withheld: tuple[str, ...] = ("right", "exfalso")
+    """Tactics that SFT shows after feedback only: the policy reads of them in feedback
+    but never uses them on its own, so feedback has something to teach."""
 
     def __post_init__(self) -> None:
         held = self.pool + self.validation + self.test
@@ -111,6 +115,26 @@ def check_problems(
                     f"by\n{proof}\nRemove the row or correct the reference."
                 )
         progress(start + len(chunk), "")
+
+
+def plain_rows(problems: Sequence[Problem], withheld: Sequence[str]) -> list[Row]:
+    """Rows (problem, None, reference) of the proofs that use no withheld tactic.
+
+    Raises:
+      ConfigError: every proof uses one.
+    """
+    rows: list[Row] = [
+        (problem, None, reference)
+        for problem in problems
+        for reference in problem.references
+        if not any(line.split()[0] in withheld for line in reference.splitlines())
+    ]
+    if not rows:
+        raise ConfigError(
+            "Expected reference proofs without withheld tactics, got none with "
+            f"data.withheld = {tuple(withheld)}; withhold fewer."
+        )
+    return rows
 
 
 def corrupted_rows(

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import tyro
 
-from experiments.comparison import Comparison
+from experiments.comparison import compare
 from experiments.config import ComparisonConfig
 from experiments.console import Display
+from experiments.context import RunContext
 from experiments.folder import open_run
 from fdjax.errors import FdjaxError
 from fdjax.lean import Limits, Verifier, WasmBackend
@@ -62,7 +63,7 @@ def _run(config: ComparisonConfig, display: Display, folder: Path) -> Path:
         MetricsWriter(folder / "metrics.jsonl") as writer,
         SampleWriter(folder / "samples.jsonl") as samples,
     ):
-        comparison = Comparison(
+        context = RunContext(
             config=config,
             folder=folder,
             mesh=make_mesh(data=-1),
@@ -72,9 +73,9 @@ def _run(config: ComparisonConfig, display: Display, folder: Path) -> Path:
             samples=samples,
             stop=stop,
         )
-        evaluation = comparison.run()
+        evaluation = compare(context)
     display.summary("Held-out theorems", evaluation)
-    display.times(comparison.seconds)
+    display.times(context.seconds)
     write_figures(folder)
     report = write_report(folder)
     display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")

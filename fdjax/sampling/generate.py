@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from fdjax.errors import ConfigError, DataError
@@ -111,13 +111,20 @@ def make_generate(
     Args:
       model: the decoder.
       config: how to sample.
-      mesh: prompts and completions are cut over its batch axes; without one everything
-        happens where the parameters are.
+      mesh: the work is cut over its batch axes, filled up with copies of the last
+        prompt where they do not divide; every process gets all completions. Without a
+        mesh everything happens where the parameters are.
     """
+    layout = None if mesh is None else batch_sharding(mesh)
     run = jax.jit(
         partial(_generate, model, config),
         static_argnames="samples_per_prompt",
-        out_shardings=None if mesh is None else batch_sharding(mesh),
+        out_shardings=layout,
+    )
+    first_rows = jax.jit(
+        lambda rows, count: jax.tree.map(lambda field: field[:count], rows),
+        static_argnums=1,
+        out_shardings=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
     )
 
     def generate(
@@ -135,21 +142,18 @@ def make_generate(
                 f"{model.config.max_position_embeddings} positions, got "
                 f"{prompts.shape[1]} + {config.max_new_tokens} tokens"
             )
+        count = prompts.shape[0]
         if mesh is not None:
-            layout = batch_sharding(mesh)
-            parts = layout.num_devices // mesh.shape["tensor"]
-            if prompts.shape[0] % parts:
-                raise DataError(
-                    f"expected the number of prompts to be divisible by the {parts} "
-                    f"parts of the batch on the mesh, got {prompts.shape[0]}: repeat "
-                    "prompts to fill up"
-                )
-            prompts, prompt_valid = jax.device_put((prompts, prompt_valid), layout)
-        else:
-            prompts, prompt_valid = jax.device_put((prompts, prompt_valid))
-        return run(
+            spare = -count % (mesh.size // mesh.shape["tensor"])
+            prompts, prompt_valid = (
+                np.concatenate([array, np.repeat(array[-1:], spare, axis=0)])
+                for array in (prompts, prompt_valid)
+            )
+        prompts, prompt_valid = jax.device_put((prompts, prompt_valid), layout)
+        rows = run(
             params, prompts, prompt_valid, key, samples_per_prompt=samples_per_prompt
         )
+        return first_rows(rows, count * samples_per_prompt)
 
     return generate
 

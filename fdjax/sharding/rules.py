@@ -31,20 +31,23 @@ def _is_axes(node: Any) -> bool:
     return isinstance(node, tuple)
 
 
-def shardings(mesh: Mesh, logical_axes: Any, rules: Rules = DEFAULT_RULES) -> Any:
+def shardings(
+    mesh: Mesh, logical_axes: Any, like: Any, rules: Rules = DEFAULT_RULES
+) -> Any:
     """A NamedSharding for each leaf of a tree of logical axis names.
 
     Args:
       mesh: the device mesh.
       logical_axes: tree whose leaves are tuples of logical axis names.
+      like: arrays or `jax.ShapeDtypeStruct`s in the same tree.
       rules: the table.
 
     Raises:
-      ConfigError: a name is not in the table, its mesh axis not in the mesh, or two
-        axes of one array are cut over the same mesh axis.
+      ConfigError: a name is not in the table, its mesh axis not in the mesh, two axes
+        of one array are cut over the same mesh axis, or one cannot be cut evenly.
     """
 
-    def layout(axes: tuple[str, ...]) -> NamedSharding:
+    def layout(path: Any, axes: tuple[str, ...], leaf: Any) -> NamedSharding:
         unknown = [name for name in axes if name not in rules]
         if unknown:
             raise ConfigError(
@@ -59,9 +62,19 @@ def shardings(mesh: Mesh, logical_axes: Any, rules: Rules = DEFAULT_RULES) -> An
                 f"expected different mesh axes among {mesh.axis_names} for the logical "
                 f"axes {axes}, got {spec}: change the rules"
             )
+        sizes = dict(zip(axes, leaf.shape, strict=True))
+        parts = [1 if name is None else mesh.shape[name] for name in spec]
+        if any(size % count for size, count in zip(leaf.shape, parts, strict=True)):
+            raise ConfigError(
+                f"expected each axis of {jax.tree_util.keystr(path)}, {sizes}, to be "
+                f"divisible by its part of the mesh {dict(mesh.shape)}, cut as {spec}: "
+                "change the model's sizes, the mesh, or the rule to None"
+            )
         return NamedSharding(mesh, PartitionSpec(*spec))
 
-    return jax.tree.map(layout, logical_axes, is_leaf=_is_axes)
+    return jax.tree_util.tree_map_with_path(
+        layout, logical_axes, like, is_leaf=_is_axes
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -86,23 +99,8 @@ def init_sharded(
       rules: the table.
 
     Raises:
-      ConfigError: an axis cannot be cut evenly, or see `shardings`.
+      ConfigError: see `shardings`.
     """
-    layouts = shardings(mesh, logical_axes, rules)
     abstract = jax.eval_shape(init, key)
-
-    def check(path: Any, axes: tuple[str, ...], leaf: Any, layout: Any) -> None:
-        try:
-            layout.shard_shape(leaf.shape)
-        except ValueError as error:
-            raise ConfigError(
-                f"expected each axis of {jax.tree_util.keystr(path)}, "
-                f"{dict(zip(axes, leaf.shape, strict=True))}, to be divisible by its "
-                f"part of the mesh {dict(mesh.shape)}, cut as {layout.spec}: change "
-                "the model's sizes, the mesh, or the rule to None"
-            ) from error
-
-    jax.tree_util.tree_map_with_path(
-        check, logical_axes, abstract, layouts, is_leaf=_is_axes
-    )
+    layouts = shardings(mesh, logical_axes, abstract, rules)
     return jax.jit(init, out_shardings=layouts)(key)

@@ -35,10 +35,14 @@ class TrainState(NamedTuple):
 def state_shardings(
     model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Where each leaf of the state lives: parameters by rule, moments beside them."""
-    params = shardings(mesh, model.logical_axes())
-    replicated = NamedSharding(mesh, PartitionSpec())
+    """Where each leaf of the state lives: parameters by rule, moments beside them.
+
+    Raises:
+      ConfigError: the mesh does not fit the model (`fdjax.sharding.shardings`).
+    """
     abstract_params = jax.eval_shape(model.init, jax.random.key(0))
+    params = shardings(mesh, model.logical_axes(), abstract_params)
+    replicated = NamedSharding(mesh, PartitionSpec())
     abstract_opt_state = jax.eval_shape(optimizer.init, abstract_params)
     opt_state = optax.tree.map_params(
         optimizer,

@@ -32,7 +32,8 @@ def make_train_step(
 
     The batch is a NamedTuple of arrays whose first axis is the global batch and which
     has a `mask` [B, T]; the loss is a sum over the global batch divided by the number
-    of scored tokens in it, however it is sharded or cut into microbatches.
+    of scored tokens in it, however it is sharded or cut into microbatches. Where there
+    are several processes, place it with `jax.device_put(batch, batch_sharding(mesh))`.
 
     Args:
       model: the policy, for its parameters' layout.

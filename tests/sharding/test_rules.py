@@ -23,15 +23,19 @@ def _init(key):
     }
 
 
+def _layouts(mesh, rules=DEFAULT_RULES):
+    return shardings(mesh, _AXES, jax.eval_shape(_init, jax.random.key(0)), rules)
+
+
 def test_names_become_mesh_axes():
-    layouts = shardings(make_mesh(data=2, fsdp=2, tensor=2), _AXES)
+    layouts = _layouts(make_mesh(data=2, fsdp=2, tensor=2))
     assert layouts["up"].spec == PartitionSpec(None, "fsdp", "tensor")
     assert layouts["norm"]["scale"].spec == PartitionSpec("fsdp")
 
 
 def test_another_table_gives_another_layout():
     rules = {**DEFAULT_RULES, "embed": None, "mlp": "fsdp"}
-    layouts = shardings(make_mesh(data=4, fsdp=2), _AXES, rules)
+    layouts = _layouts(make_mesh(data=4, fsdp=2), rules)
     assert layouts["up"].spec == PartitionSpec(None, None, "fsdp")
 
 
@@ -45,7 +49,7 @@ def test_another_table_gives_another_layout():
 )
 def test_impossible_layouts_are_refused(axes, rules, message):
     with pytest.raises(ConfigError, match=message):
-        shardings(make_mesh(), {"w": axes}, rules)
+        shardings(make_mesh(), {"w": axes}, {"w": jnp.zeros((8,) * len(axes))}, rules)
 
 
 def test_sharded_init_equals_plain_init_in_pieces():

@@ -148,6 +148,11 @@ def test_restart_keeps_the_callers_parameters():
     assert jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key)
 
 
+def test_a_mesh_that_does_not_fit_the_model_is_named():
+    with pytest.raises(ConfigError, match=r"'kv_heads': 2.*'tensor': 8"):
+        init_state(MODEL, OPTIMIZER, mesh_of(tensor=8), jax.random.key(0))
+
+
 @pytest.mark.parametrize("settings", [{"teacher_rate": 1.5}, {"microbatches": 0}])
 def test_bad_settings(settings):
     with pytest.raises(ConfigError):

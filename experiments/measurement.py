@@ -1,0 +1,112 @@
+"""What a run measures: the teacher before FD, each arm afterwards, miniF2F if given."""
+
+from typing import Any
+
+from experiments.context import RunContext
+from experiments.materials import Materials
+from experiments.minif2f import core_problems
+from fdjax.data.chat import prompt_tokens
+from fdjax.data.packing import padded_width
+from fdjax.eval import (
+    ArmResult,
+    Evaluation,
+    TeacherResult,
+    evaluate_arm,
+    evaluate_teacher,
+    load_evaluation,
+    save_evaluation,
+)
+from fdjax.records import Problem
+from fdjax.rollout import Rollout
+
+__all__ = ["check_teacher", "measure_arm", "measure_minif2f", "read_minif2f"]
+
+
+def check_teacher(made: Materials, params: Any) -> TeacherResult:
+    """Pass@1 with feedback against without, before any FD."""
+    context = made.context
+    with context.timed("evaluation"):
+        result = evaluate_teacher(
+            params,
+            made.splits["validation"],
+            made.engine(made.prompt_width),
+            made.engine(made.teacher_width),
+            context.key(3),
+            samples=4,
+        )
+    with_, without = result.with_feedback.value, result.without_feedback.value
+    context.display.say(
+        f"Teacher on validation theorems: pass@1 {without:.3f} without feedback, "
+        f"{with_:.3f} with feedback on its own attempt"
+        + ("" if with_ > without else " [bold red](feedback does not help)[/]")
+    )
+    return result
+
+
+def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
+    """Counts on the held-out theorems; kept in the run's folder."""
+    context, config = made.context, made.context.config.evaluation
+    path = context.folder / "eval" / f"{arm}.json"
+    if path.exists():
+        return load_evaluation(path).arms[0]
+    problems = made.splits[config.split]
+    total = len(problems) * config.samples
+    with (
+        context.timed("evaluation"),
+        context.task(f"Evaluating {arm}", total) as progress,
+    ):
+        done = 0
+
+        def on_rollout(rollout: Rollout) -> None:
+            nonlocal done
+            done = min(done + len(rollout.proofs), total)
+            progress(done, f"verified {rollout.rewards.mean():.3f}")
+
+        result = evaluate_arm(
+            arm,
+            params,
+            problems,
+            made.engine(made.prompt_width),
+            context.key(2),
+            samples=config.samples,
+            on_rollout=on_rollout,
+        )
+    path.parent.mkdir(exist_ok=True)
+    save_evaluation(path, Evaluation(ks=config.ks, arms=(result,)))
+    return result
+
+
+def read_minif2f(context: RunContext) -> list[Problem]:
+    """Statements of the user's miniF2F file that need no Mathlib."""
+    if context.config.minif2f is None:
+        return []
+    with context.timed("miniF2F"):
+        problems, total = core_problems(context.config.minif2f, context.verifier)
+    context.display.say(
+        f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
+    )
+    return problems
+
+
+def measure_minif2f(
+    made: Materials, problems: list[Problem], policies: dict[str, Any]
+) -> None:
+    """The arms on real miniF2F statements, as a table and `minif2f.json`."""
+    context, samples = made.context, 8
+    total = len(problems) * samples
+    with context.timed("miniF2F"):
+        lengths = [len(ids) for ids in prompt_tokens(made.tokenizer, problems)]
+        engine = made.engine(padded_width(lengths))
+        arms = []
+        for arm, params in policies.items():
+            with context.task(f"miniF2F {arm}", total) as progress:
+                arms.append(
+                    evaluate_arm(
+                        arm, params, problems, engine, context.key(4), samples=samples
+                    )
+                )
+                progress(total, "")
+    about = {"seed": context.config.seed, "file": str(context.config.minif2f)}
+    evaluation = Evaluation(ks=(1, samples), arms=tuple(arms), about=about)
+    save_evaluation(context.folder / "minif2f.json", evaluation)
+    context.display.summary("miniF2F statements without Mathlib", evaluation)

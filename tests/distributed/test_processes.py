@@ -1,0 +1,67 @@
+"""Real processes with real collectives give what one process gives."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from distributed.worker import work
+from tiny import mesh_of
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    # As users have it: optax needs standard promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        return work(mesh_of(), tmp_path_factory.mktemp("alone"))
+
+
+def test_two_processes_equal_one_device(tmp_path, alone):
+    for result in run(tmp_path, 2):
+        assert result["restored"]
+        assert result["host"] == {"position": 7}
+        assert result["tokens"] == alone["tokens"]
+        assert result["teacher"] == pytest.approx(alone["teacher"], rel=1e-5)
+        for got, want in zip(result["history"], alone["history"], strict=True):
+            assert got == pytest.approx(want, rel=2e-5, abs=1e-6)
+
+
+def run(folder, count):
+    """What each process wrote; the processes share eight devices between them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+    }
+    worker = [sys.executable, str(TESTS / "distributed" / "worker.py")]
+    processes = [
+        subprocess.Popen(
+            [*worker, str(port), str(count), str(index), str(folder)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output[-4000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return [
+        json.loads((folder / f"{index}.json").read_text()) for index in range(count)
+    ]

@@ -1,0 +1,87 @@
+"""One of several processes: train, sample, save and restore on their common mesh."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from fdjax.checkpoint import CheckpointStore
+from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
+from fdjax.train import (
+    OptimizerConfig,
+    fd_objective,
+    init_state,
+    make_optimizer,
+    make_train_step,
+)
+from tiny import MODEL, distillation_data
+
+
+def work(mesh, folder):
+    """Figures that must not depend on how many processes there are."""
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
+    state = init_state(MODEL, optimizer, mesh, jax.random.key(0))
+    step = make_train_step(
+        MODEL, fd_objective(MODEL), optimizer, mesh, teacher_rate=0.25
+    )
+    history = []
+    for seed in range(3):
+        # Several processes cannot pass host arrays to a sharded step directly.
+        batch = jax.device_put(distillation_data(seed=seed), batch_sharding(mesh))
+        state, metrics = step(state, batch)
+        history.append({name: mean.value() for name, mean in metrics.items()})
+    with CheckpointStore(folder) as store:
+        store.save(3, state, {"position": 7})
+        restored, host = store.restore(state)
+        store.wait()
+    same = [
+        bool(np.array_equal(a.data, b.data))
+        for one, other in zip(
+            jax.tree.leaves((state.params, state.opt_state, state.teacher)),
+            jax.tree.leaves((restored.params, restored.opt_state, restored.teacher)),
+            strict=True,
+        )
+        for a, b in zip(one.addressable_shards, other.addressable_shards, strict=True)
+    ]
+    batch = distillation_data()
+    generate = make_generate(
+        MODEL, SamplingConfig(max_new_tokens=4, stop_tokens=(3,)), mesh
+    )
+    # Five prompts divide over no mesh of eight.
+    sampled = generate(
+        restored.params,
+        batch.prompts[:5],
+        batch.prompt_valid[:5],
+        jax.random.key(2),
+        samples_per_prompt=2,
+    )
+    return {
+        "history": history,
+        "restored": all(same),
+        "host": host,
+        "tokens": np.asarray(sampled.tokens).tolist(),
+        "teacher": float(
+            sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(_whole(state.teacher)))
+        ),
+    }
+
+
+def _whole(tree):
+    """Host arrays of a tree that is spread over processes."""
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+if __name__ == "__main__":
+    port, count, index, folder = sys.argv[1:]
+    initialize_distributed(
+        coordinator_address=f"127.0.0.1:{port}",
+        num_processes=int(count),
+        process_id=int(index),
+    )
+    path = Path(folder)
+    result = work(make_mesh(data=2, fsdp=4), path / "checkpoints")
+    (path / f"{index}.json").write_text(json.dumps(result))

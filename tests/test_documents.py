@@ -1,15 +1,20 @@
-"""The README's examples run, and its commands are the Makefile's."""
+"""The documents' examples run, and the README's commands are the Makefile's."""
 
 import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_examples_run():
-    result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
-    assert result.attempted > 10
+@pytest.mark.parametrize(
+    ("document", "examples"), [("README.md", 10), ("docs/lean.md", 4)]
+)
+def test_examples_run(document, examples):
+    result = doctest.testfile(str(ROOT / document), module_relative=False)
+    assert result.attempted > examples
     assert result.failed == 0
 
 

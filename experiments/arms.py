@@ -76,14 +76,15 @@ class Trainer:
 
     def arms(self, warm: Any) -> dict[str, Any]:
         """Parameters after each arm's budget, all from one warm start."""
-        config, steps = self._config, self._config.rollout.steps
+        config = self._config
+        steps, handover = config.rollout.steps, config.rollout.handover
         grpo = self._reinforce("grpo", self._begin(warm, config.grpo.optimizer))
-        fd = self._distill(self._begin(warm, config.fd.optimizer), steps // 2)
+        fd = self._distill(self._begin(warm, config.fd.optimizer), handover)
         # A copy: training on donates the state.
-        half = jax.tree.map(jnp.copy, fd.params)
+        early = jax.tree.map(jnp.copy, fd.params)
         fd = self._distill(fd, steps)
         both = self._reinforce(
-            "fd_then_grpo", self._begin(half, config.grpo.optimizer), skip=steps // 2
+            "fd_then_grpo", self._begin(early, config.grpo.optimizer), skip=handover
         )
         return {
             "grpo": grpo.params,

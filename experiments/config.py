@@ -54,11 +54,13 @@ class WarmStartConfig:
 class RolloutConfig:
     """The budget that every arm gets."""
 
-    steps: int = 24
-    """Iterations of an arm; FD→GRPO spends half on each."""
-    problems: int = 32
+    steps: int = 36
+    """Iterations of an arm."""
+    handover: int = 12
+    """Iterations of FD in FD→GRPO, before GRPO takes over."""
+    problems: int = 64
     """Theorems in an iteration."""
-    group_size: int = 8
+    group_size: int = 4
     """Attempts at each theorem."""
     updates: int = 2
     """Optimizer steps on each iteration's attempts."""
@@ -74,7 +76,7 @@ class RolloutConfig:
 class DistillationConfig:
     """Feedback Distillation (arXiv:2605.30861)."""
 
-    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "reverse_kl"
     """What measures teacher against student; jsd uses alpha = 0.5."""
     teacher_rate: float = 0.05
     """η of the EMA teacher (arXiv:2601.20802)."""
@@ -83,7 +85,9 @@ class DistillationConfig:
     plan: int = 3
     """Tactics that the hint names after the one it spells out."""
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=3e-4)
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=1e-3, decay_steps=48, final_fraction=0.05
+        )
     )
 
 
@@ -94,7 +98,7 @@ class PolicyGradientConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=5e-4)
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-4)
     )
 
 
@@ -152,8 +156,9 @@ class ComparisonConfig:
             raise ConfigError(
                 f"Expected a plain folder name, got name = {self.name!r}."
             )
-        if self.rollout.steps < 2 or self.rollout.steps % 2:
+        if not 0 < self.rollout.handover < self.rollout.steps:
             raise ConfigError(
-                "Expected an even number of iterations, because FD→GRPO spends half "
-                f"on each, got rollout.steps = {self.rollout.steps}."
+                "Expected FD→GRPO to have iterations of both, got rollout.handover = "
+                f"{self.rollout.handover} of rollout.steps = {self.rollout.steps}; "
+                "choose a handover between them."
             )

@@ -47,7 +47,7 @@ class DatasetConfig:
     """Theorems for the final figures only."""
     longest: int = 4
     """Tactics in the shortest proof of the hardest theorems."""
-    propositional: float = 0.7
+    propositional: float = 0.8
     """Share of propositional theorems; arithmetic and lists halve the rest."""
     mistakes: int = 3_000
     """Corrupted proofs checked by Lean, from which SFT learns to read feedback."""

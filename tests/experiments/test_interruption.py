@@ -14,7 +14,7 @@ TINY = """
     --data.problems 120 --data.pool 24 --data.validation 8 --data.test 8
     --data.mistakes 32 --warm-start.steps 12 --warm-start.batch-size 16
     --warm-start.optimizer.decay-steps 60 --model.num-layers 1
-    --rollout.steps 6 --rollout.problems 4 --rollout.group-size 2
+    --rollout.steps 6 --rollout.handover 3 --rollout.problems 4 --rollout.group-size 2
     --evaluation.samples 4 --evaluation.ks 1 4
 """.split()
 

@@ -12,7 +12,7 @@ SMALL = """
     --data.problems 160 --data.pool 24 --data.validation 8 --data.test 8
     --data.mistakes 48 --warm-start.steps 12 --warm-start.batch-size 16
     --warm-start.optimizer.decay-steps 60 --model.num-layers 1
-    --rollout.steps 2 --rollout.problems 8 --rollout.group-size 2
+    --rollout.steps 2 --rollout.handover 1 --rollout.problems 8 --rollout.group-size 2
     --evaluation.samples 4 --evaluation.ks 1 4
 """.split()
 
@@ -126,7 +126,7 @@ def test_resuming_a_finished_run_repeats_nothing(folder):
     ("extra", "message"),
     [
         (["--minif2f", "absent.jsonl"], "absent.jsonl"),
-        (["--rollout.steps", "3"], "even number"),
+        (["--rollout.steps", "12"], "rollout.handover = 12"),
         (["--evaluation.ks", "1", "128"], "128"),
         (["--data.pool", "100000"], "pool"),
         (["--name", "a/b"], "plain folder name"),

@@ -47,6 +47,8 @@ class DatasetConfig:
     """Theorems for the final figures only."""
     longest: int = 4
     """Tactics in the shortest proof of the hardest theorems."""
+    sft_ease: float = 0.5
+    """How far SFT leans to easy theorems; 0 gives every split the same mix."""
     propositional: float = 0.8
     """Share of propositional theorems; arithmetic and lists halve the rest."""
     mistakes: int = 3_000
@@ -87,6 +89,7 @@ def make_splits(config: DatasetConfig) -> dict[str, list[Problem]]:
             "test": config.test,
         },
         seed=config.seed,
+        lean=config.sft_ease,
     )
 
 

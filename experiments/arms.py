@@ -43,6 +43,9 @@ _DIVERGENCES = {
     "jsd": functools.partial(generalized_jsd, alpha=0.5),
 }
 
+_SHOWN = {"train/loss": "loss", "reward/mean": "reward", "policy/entropy": "entropy"}
+"""Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
@@ -232,17 +235,16 @@ class Trainer:
         # Not `context.task`: the loop itself saves before it stops.
         with (
             context.timed(phase.name),
-            context.display.task(f"Training {phase.name}", phase.steps) as progress,
+            context.display.task(f"Train {phase.name}", phase.steps) as progress,
         ):
 
             def on_step(done: int, metrics: dict[str, float]) -> None:
-                shown = ("train/loss", "reward/mean", "policy/entropy")
                 values = [
-                    f"{key.split('/')[1]} {metrics[key]:.3f}"
-                    for key in shown
+                    f"{label} {metrics[key]:.2f}"
+                    for key, label in _SHOWN.items()
                     if key in metrics
                 ]
-                progress(done, "  ".join(values))
+                progress(done, "  ".join(values[-2:]))
 
             return train(
                 phase,

@@ -12,7 +12,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from fdjax.eval import Estimate, Evaluation, mean_estimate
 
@@ -36,13 +36,16 @@ class Display:
         self, title: str, total: int | None
     ) -> Iterator[Callable[[int, str], None]]:
         """A progress bar; yields `set(completed, note)`."""
+        # Figures keep their width in a narrow terminal; the note alone gives way.
         columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.description}", table_column=_fixed(min_width=19)),
+            BarColumn(bar_width=8),
+            MofNCompleteColumn(table_column=_fixed(min_width=9)),
+            TimeElapsedColumn(table_column=_fixed()),
+            TimeRemainingColumn(table_column=_fixed()),
+            TextColumn(
+                "[dim]{task.fields[note]}", table_column=Column(overflow="ellipsis")
+            ),
         )
         with Progress(*columns, console=self.console) as progress:
             bar = progress.add_task(title, total=total, note="")
@@ -58,18 +61,20 @@ class Display:
 
     def summary(self, title: str, evaluation: Evaluation) -> None:
         """The table of arms and the claims with their verdicts."""
-        ks = [k for k in evaluation.ks if k in (1, 4, 8, 16, 64)]
-        table = Table(title=f"{title} (mean, 95 % interval over theorems)")
+        ks = [k for k in evaluation.ks if k in (1, 4, 16, 64)]
+        wide = self.console.width >= 112
+        about = "mean, 95 % interval over theorems" if wide else "mean over theorems"
+        table = Table(title=f"{title} ({about})")
         table.add_column("arm")
         for k in ks:
             table.add_column(f"pass@{k}", justify="right")
-        table.add_column("entropy (nats)", justify="right")
-        table.add_column("distinct proofs", justify="right")
+        table.add_column("entropy", justify="right")
+        table.add_column("distinct", justify="right")
         for arm in evaluation.arms:
             cells = []
             for k in ks:
                 estimate = mean_estimate(arm.pass_at_k(k))
-                cells.append(_interval(estimate) if estimate else "—")
+                cells.append(_cell(estimate, wide) if estimate else "—")
             entropy = mean_estimate(arm.entropy())
             cells.append(f"{entropy.value:.3f}" if entropy else "—")
             distinct = sum(arm.distinct_proofs) / len(arm.distinct_proofs)
@@ -88,5 +93,10 @@ class Display:
         self.say(f"[dim]wall time: {parts}; total {sum(seconds.values()):.0f} s[/]")
 
 
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} [dim]{estimate.low:.2f}–{estimate.high:.2f}[/]"
+def _cell(estimate: Estimate, wide: bool) -> str:
+    interval = f" [dim]{estimate.low:.2f}–{estimate.high:.2f}[/]" if wide else ""
+    return f"{estimate.value:.3f}{interval}"
+
+
+def _fixed(min_width: int | None = None) -> Column:
+    return Column(no_wrap=True, min_width=min_width)

@@ -53,7 +53,7 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
     total = len(problems) * config.samples
     with (
         context.timed("evaluation"),
-        context.task(f"Evaluating {arm}", total) as progress,
+        context.task(f"Test {arm}", total) as progress,
     ):
         done = 0
 

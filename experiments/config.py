@@ -76,7 +76,7 @@ class RolloutConfig:
 class DistillationConfig:
     """Feedback Distillation (arXiv:2605.30861)."""
 
-    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "reverse_kl"
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "jsd"
     """What measures teacher against student; jsd uses alpha = 0.5."""
     teacher_rate: float = 0.05
     """η of the EMA teacher (arXiv:2601.20802)."""
@@ -86,7 +86,7 @@ class DistillationConfig:
     """Tactics that the hint names after the one it spells out."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
-            learning_rate=1e-3, decay_steps=48, final_fraction=0.05
+            learning_rate=5e-4, decay_steps=48, final_fraction=0.05
         )
     )
 

@@ -37,8 +37,8 @@ class DatasetConfig:
     """Theorems to generate; all different up to renaming and reordering."""
     references: int = 2
     """Proofs of each theorem, all different."""
-    seed: int = 0
-    """Seed of the theorems and of their split."""
+    seed: int = 1
+    """Seed of the theorems and of their split; settings were chosen with seed 0."""
     pool: int = 800
     """Theorems for GRPO, FD and the control."""
     validation: int = 64

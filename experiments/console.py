@@ -61,7 +61,8 @@ class Display:
 
     def summary(self, title: str, evaluation: Evaluation) -> None:
         """The table of arms and the claims with their verdicts."""
-        ks = [k for k in evaluation.ks if k in (1, 4, 16, 64)]
+        few = len(evaluation.ks) <= 4
+        ks = [k for k in evaluation.ks if few or k in (1, 4, 16, 64)]
         wide = self.console.width >= 112
         about = "mean, 95 % interval over theorems" if wide else "mean over theorems"
         table = Table(title=f"{title} ({about})")

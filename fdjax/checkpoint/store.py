@@ -1,5 +1,7 @@
 """Orbax checkpoints of a device pytree beside the host's own state."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,16 +43,22 @@ class CheckpointStore:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
-        """Writes in the background; a step that exists already is left as it is."""
+        """Writes in the background; a step that exists already is left as it is.
+
+        Raises:
+          CheckpointError: this or the write before it failed, for instance because the
+            disk is full; complete checkpoints stay as they are.
+        """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(jax.tree.map(_to_data, state)),
-                host=ocp.args.JsonSave(host),
-            ),
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(jax.tree.map(_to_data, state)),
+                    host=ocp.args.JsonSave(host),
+                ),
+            )
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the shapes, dtypes and shardings of `like`.
@@ -87,8 +95,9 @@ class CheckpointStore:
         return jax.tree.map(_from_data, like, restored["state"]), restored["host"]
 
     def wait(self) -> None:
-        """Blocks until what was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until what was saved is on disk; raises as `save` does."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +108,18 @@ class CheckpointStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            raise CheckpointError(
+                f"Expected room for a checkpoint in {self.directory}, got: {error}. "
+                "Make room and resume; the checkpoints before it are complete."
+            ) from error
 
 
 def _is_key(leaf: Any) -> bool:

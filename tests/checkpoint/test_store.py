@@ -1,3 +1,5 @@
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,3 +90,22 @@ def test_an_unfinished_save_is_not_a_checkpoint(tmp_path):
     (torn / "state").mkdir()
     with CheckpointStore(tmp_path) as store:
         assert store.latest_step == 1
+
+
+def test_a_full_disk_is_one_error_and_keeps_what_was_complete(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(1, state(), {})
+    store.wait()
+    large = state() | {"w": jax.random.normal(jax.random.key(0), (512, 512))}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Files may not outgrow 64 KiB: the write is refused as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, hard))
+    try:
+        with pytest.raises(CheckpointError, match="Make room and resume"), store:
+            store.save(2, large, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with CheckpointStore(tmp_path) as again:
+        assert again.steps == [1]
+        restored, _ = again.restore(state(1.0))
+    np.testing.assert_array_equal(restored["w"], state()["w"])

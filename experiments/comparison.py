@@ -19,7 +19,7 @@ def compare(context: RunContext) -> Evaluation:
 
     Each stage leaves its result in the run's folder and is skipped when it is there.
     """
-    # Read first: a bad file must not cost an hour of training.
+    # Read first: a bad file must not cost the training before it.
     minif2f = read_minif2f(context)
     made = prepare(context)
     trainer = Trainer(materials=made)

@@ -117,7 +117,7 @@ class CheckpointStore:
             yield
         except (ValueError, OSError) as error:
             raise CheckpointError(
-                f"Expected room for a checkpoint in {self.directory}, got: {error}. "
+                f"Expected to write a checkpoint in {self.directory}, got: {error}. "
                 "Make room and resume; the checkpoints before it are complete."
             ) from error
 

@@ -13,7 +13,10 @@ __all__ = [
     "Limits",
     "RawMessage",
     "RawReport",
+    "RunRequest",
+    "Submission",
     "Target",
+    "WholeFile",
     "WorkerDiedError",
 ]
 
@@ -30,7 +33,8 @@ class Limits:
     leaves a header's own setting in force; another value overrides it. A proof that
     runs out is REJECTED: the count is the same on every machine."""
     memory_mb: int = 2048
-    """Memory of one worker, in MiB; the embedded Lean cannot use more than 2048."""
+    """Memory of one worker, in MiB; the embedded Lean uses at most 2048, a native one
+    with Mathlib needs 8192 and more."""
     output_bytes: int = 65_536
     """UTF-8 bytes of message text kept; errors are kept before warnings."""
 
@@ -40,19 +44,35 @@ class Limits:
                 "Limits: expected wall_s > 0, heartbeats >= 0 and output_bytes >= 0, "
                 f"got {self}; correct the negative value."
             )
-        if not 512 <= self.memory_mb <= 2048:
+        if self.memory_mb < 512:
             raise ConfigError(
-                f"Limits: expected memory_mb from 512 to 2048, got {self.memory_mb}; "
-                "Lean's library alone needs about 400."
+                f"Limits: expected memory_mb >= 512, got {self.memory_mb}; Lean's "
+                "library alone needs about 400."
             )
 
 
 DEFAULT_LIMITS = Limits()
 
 
+@dataclass(frozen=True)
+class WholeFile:
+    """A Lean file that must contain a theorem of the problem's name and type.
+
+    It is elaborated on top of the problem's header. Its own `import` lines are not
+    executed: each must name a module that the header loads.
+    """
+
+    text: str
+    """The file, untrusted."""
+
+
+Submission = str | WholeFile
+"""Tactic text as it follows `:= by` on a new line, or a whole file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckRequest:
-    """One proof to elaborate against its trusted statement."""
+    """One submission to elaborate against its trusted statement."""
 
     name: str
     """Name of the theorem the statement declares."""
@@ -60,15 +80,28 @@ class CheckRequest:
     """Trusted source before the statement."""
     statement: str
     """Trusted source up to, not including, `:=`."""
-    proof: str | None
-    """Untrusted tactic text; None checks the statement alone."""
+    proof: Submission | None
+    """Untrusted submission; None checks the statement alone."""
+    limits: Limits = DEFAULT_LIMITS
+    """What this elaboration may use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A file to elaborate for its messages; nothing is decided about it."""
+
+    source: str
+    """The whole file, imports included; untrusted."""
     limits: Limits = DEFAULT_LIMITS
     """What this elaboration may use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawMessage:
-    """A message as Lean gave it; positions count from the statement's first line."""
+    """A message as Lean gave it.
+
+    Positions count from the statement's first line, for a whole file from its own.
+    """
 
     severity: Severity
     line: int
@@ -93,7 +126,11 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class RawReport:
-    """What trusted code observed while one request was elaborated."""
+    """What trusted code observed while one request was elaborated.
+
+    The answer to a `RunRequest` has messages, `has_errors`, `timed_out`,
+    `out_of_memory`, `refused` and `seconds` only.
+    """
 
     statement_error: str = ""
     """Why the trusted statement itself cannot be used; empty when it can."""
@@ -138,7 +175,7 @@ class Backend(Protocol):
         """
         ...
 
-    def check(self, request: CheckRequest) -> RawReport:
+    def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; starts a process where none is running.
 
         Raises:

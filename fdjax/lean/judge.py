@@ -1,7 +1,7 @@
 """From what trusted code observed to a verdict."""
 
 from fdjax.lean.backend import RawReport
-from fdjax.lean.source import Splice, goals_of
+from fdjax.lean.source import File, Splice, goals_of
 from fdjax.lean.verdict import Status, Verdict
 
 __all__ = ["ALLOWED_AXIOMS", "judge"]
@@ -10,7 +10,7 @@ ALLOWED_AXIOMS = frozenset({"propext", "Classical.choice", "Quot.sound"})
 """Lean's three standard axioms; anything else is an assumption."""
 
 
-def judge(report: RawReport, source: Splice) -> Verdict:
+def judge(report: RawReport, source: Splice | File) -> Verdict:
     """Decide one proof from the facts of its report.
 
     VERIFIED is only reached at the very end: a missing fact cannot lead there.
@@ -28,8 +28,10 @@ def judge(report: RawReport, source: Splice) -> Verdict:
 
 
 def _decide(report: RawReport) -> tuple[Status, str]:
+    if report.statement_error:
+        return Status.REJECTED, report.statement_error
     if report.refused:
-        return Status.UNSAFE, f"`{report.refused}` is not allowed in a proof"
+        return Status.UNSAFE, f"`{report.refused}` is not allowed"
     if report.left_proof:
         return Status.UNSAFE, "another command follows the proof"
     if report.timed_out:

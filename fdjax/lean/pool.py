@@ -8,12 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fdjax.errors import BackendError
-from fdjax.lean.backend import Backend, CheckRequest, RawReport, WorkerDiedError
+from fdjax.lean.backend import (
+    Backend,
+    CheckRequest,
+    RawReport,
+    RunRequest,
+    WorkerDiedError,
+)
 
 __all__ = ["WorkerPool"]
 
 _log = logging.getLogger(__name__)
 
+Request = CheckRequest | RunRequest
 Answer = RawReport | WorkerDiedError
 
 
@@ -21,7 +28,7 @@ Answer = RawReport | WorkerDiedError
 class _Batch:
     """One call of `run`: its requests and the answers as they come."""
 
-    requests: Sequence[CheckRequest]
+    requests: Sequence[Request]
     answers: "queue.SimpleQueue[tuple[int, Answer | Exception]]" = field(
         default_factory=queue.SimpleQueue
     )
@@ -74,7 +81,7 @@ class WorkerPool:
 
     def run(
         self,
-        requests: Sequence[CheckRequest],
+        requests: Sequence[Request],
         receive: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
         """Check all requests; answers in the order of the requests.
@@ -139,7 +146,7 @@ class WorkerPool:
         finally:
             backend.close()
 
-    def _check(self, backend: Backend, request: CheckRequest) -> Answer:
+    def _check(self, backend: Backend, request: Request) -> Answer:
         try:
             return backend.check(request)
         except WorkerDiedError as error:

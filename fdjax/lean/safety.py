@@ -1,4 +1,4 @@
-"""Refuse proof text that could do more than prove.
+"""Refuse proofs and files that could do more than prove.
 
 The scan reads Lean's tokens, so comments, strings and parts of longer names never
 trigger it. It is the first of several walls: the host parses the text again and
@@ -11,21 +11,27 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["POLICY", "Policy", "scan"]
+__all__ = ["POLICY", "Policy", "scan", "scan_file"]
 
-MAX_PROOF_CHARACTERS = 200_000
+MAX_CHARACTERS = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What proof text may contain."""
+    """What proofs and files may contain."""
 
     options: tuple[str, ...]
     """Names that `set_option` may take; an entry ending in a dot is a prefix."""
+    file_options: tuple[str, ...]
+    """Further names that it may take in a file."""
+    commands: tuple[str, ...]
+    """Syntax node kinds of the commands that a file may hold."""
+    attributes: tuple[str, ...]
+    """Attributes that declarations of a file may carry."""
     kinds: tuple[str, ...]
-    """Syntax node kinds that may not occur in a parsed proof."""
+    """Syntax node kinds that may not occur in a parsed proof or file."""
     words: tuple[str, ...]
-    """Names that may not occur in a parsed proof, alone or as part of a longer one."""
+    """Names that may not occur in either, alone or as part of a longer one."""
     imports: tuple[str, ...]
     """Library roots that a trusted header may import."""
 
@@ -45,6 +51,16 @@ _COMMANDS = _words(
     omit opaque partial postfix prefix prelude private protected
     register_builtin_option register_option register_parser_alias section simproc
     simproc_decl structure syntax theorem unif_hint universe variable
+    """
+)
+# Those of them that a file may use: they declare, and what they declare shows in the
+# kernel. Notation is not among them: it changes how the rest of the text is read.
+_FILE_COMMANDS = _words(
+    """
+    abbrev add_decl_doc attribute axiom class def deriving end example export
+    grind_pattern import include inductive instance lemma mutual namespace
+    noncomputable omit opaque partial private protected section structure theorem
+    universe variable
     """
 )
 # Words that run code or reach outside while elaborating, or that make compiled code
@@ -71,7 +87,51 @@ _HASH_COMMANDS = _words(
     """
 )
 
+# Of those, the ones that only print.
+_FILE_HASH_COMMANDS = _words("check print synth version where")
+
 POLICY = Policy(
+    commands=(
+        "Lean.Parser.Command.addDocString",
+        "Lean.Parser.Command.attribute",
+        "Lean.Parser.Command.check",
+        "Lean.Parser.Command.declaration",
+        "Lean.Parser.Command.deriving",
+        "Lean.Parser.Command.end",
+        "Lean.Parser.Command.eoi",
+        "Lean.Parser.Command.export",
+        "Lean.Parser.Command.grindPattern",
+        "Lean.Parser.Command.in",
+        "Lean.Parser.Command.include",
+        "Lean.Parser.Command.moduleDoc",
+        "Lean.Parser.Command.mutual",
+        "Lean.Parser.Command.namespace",
+        "Lean.Parser.Command.omit",
+        "Lean.Parser.Command.open",
+        "Lean.Parser.Command.print",
+        "Lean.Parser.Command.printAxioms",
+        "Lean.Parser.Command.section",
+        "Lean.Parser.Command.set_option",
+        "Lean.Parser.Command.synth",
+        "Lean.Parser.Command.universe",
+        "Lean.Parser.Command.variable",
+        "Lean.Parser.Command.version",
+        "Lean.Parser.Command.where",
+        "lemma",
+    ),
+    attributes=tuple(
+        sorted(
+            _words(
+                """
+                aesop class congr continuity default_instance deprecated elab_as_elim
+                ext fun_prop gcongr grind implicit_reducible inherit_doc inline instance
+                irreducible local measurability mono norm_cast positivity push_cast
+                reducible refl scoped semireducible simp simps symm to_additive trans
+                """
+            )
+        )
+    ),
+    file_options=("autoImplicit", "relaxedAutoImplicit"),
     options=(
         "exponentiation.threshold",
         "linter.",
@@ -91,6 +151,7 @@ POLICY = Policy(
         "Lean.Parser.Term.byElab",
         "Lean.Parser.Term.dbgTrace",
         "Lean.Parser.Term.includeStr",
+        "Lean.Parser.Command.unsafe",
         "Lean.Parser.Term.unsafe",
         "Lean.byElab",
         "Lean.includeStr",
@@ -118,13 +179,50 @@ def scan(proof: str) -> str:
     Args:
       proof: tactic text, to be placed after `:= by`.
     """
-    if len(proof) > MAX_PROOF_CHARACTERS:
-        return f"the proof is longer than {MAX_PROOF_CHARACTERS} characters"
-    if "\0" in proof or any("\ud800" <= character <= "\udfff" for character in proof):
-        return "the proof is not valid text"
+    return _refusal(proof, _PROOF)
+
+
+def scan_file(source: str) -> str:
+    """Why a whole Lean file may not be elaborated; empty when it may."""
+    return _refusal(source, _FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """How a scan of a proof and of a file differ."""
+
+    commands: frozenset[str]
+    """Words that are refused."""
+    hash_commands: frozenset[str]
+    """Words that are refused behind `#`."""
+    options: tuple[str, ...]
+    attributes: frozenset[str]
+    """Those allowed in `@[…]`; none in a proof."""
+
+
+_PROOF = _Rules(
+    commands=_COMMANDS,
+    hash_commands=_HASH_COMMANDS,
+    options=POLICY.options,
+    attributes=frozenset(),
+)
+_FILE = _Rules(
+    commands=_COMMANDS - _FILE_COMMANDS,
+    hash_commands=_HASH_COMMANDS - _FILE_HASH_COMMANDS,
+    options=POLICY.options + POLICY.file_options,
+    attributes=frozenset(POLICY.attributes),
+)
+
+
+def _refusal(text: str, rules: _Rules) -> str:
+    if len(text) > MAX_CHARACTERS:
+        return f"the text is longer than {MAX_CHARACTERS} characters"
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        return "the text is not valid Unicode"
     option: str | None = None  # what follows `set_option` so far
+    in_attributes = False
     previous = ""
-    for kind, token in _tokens(proof):
+    for kind, token in _tokens(text):
         if option is not None:
             # A dotted name arrives in pieces and ends at the first other token.
             if not option and token.isspace():
@@ -132,49 +230,61 @@ def scan(proof: str) -> str:
             if kind in ("word", "field", "name") or token == ".":
                 option += token
                 continue
-            if not _option_allowed(option):
-                return f"set_option {option} is not allowed in a proof"
+            if not _option_allowed(option, rules):
+                return f"set_option {option} is not allowed"
             option = None
-        refused = _refuse(kind, token, previous)
-        if refused:
+        if "[" in token and previous in ("@", "attribute"):
+            in_attributes = True
+        if in_attributes and kind in ("word", "name") and _opens_item(previous):
+            if token not in rules.attributes:
+                return f"the attribute `{token}` is not allowed"
+        elif refused := _refuse(kind, token, previous, rules):
             return refused
+        if in_attributes and "]" in token:
+            in_attributes = False
         if token == "set_option":
             option = ""
-        previous = token
-    if option is not None and not _option_allowed(option):
-        return f"set_option {option} is not allowed in a proof"
+        if not token.isspace():
+            previous = token
+    if option is not None and not _option_allowed(option, rules):
+        return f"set_option {option} is not allowed"
     return ""
 
 
-def _refuse(kind: str, token: str, previous: str) -> str:
+def _opens_item(previous: str) -> bool:
+    """Whether the next word in `@[…]` is the name of an attribute."""
+    return previous in ("local", "scoped", "-") or previous.rstrip()[-1:] in ("[", ",")
+
+
+def _refuse(kind: str, token: str, previous: str, rules: _Rules) -> str:
     """Why a token may not follow `previous`; empty when it may."""
-    forbidden = f"`{token}` is not allowed in a proof"
+    forbidden = f"`{token}` is not allowed"
     if kind == "ambiguous":
         return f"{token} can be read in two ways; put spaces around it"
     if kind == "string":
         # In s!"{…}" the braces hold a term, strings and all.
-        return "braces in a string are not allowed in a proof" if "{" in token else ""
+        return "braces in a string are not allowed" if "{" in token else ""
     if kind == "name":
         return forbidden if token[1:-1] in _POISON else ""
     if kind == "field":
         return forbidden if token in _POISON else ""
     if kind == "word":
-        if previous == "#" and token.rstrip("!?") in _HASH_COMMANDS:
-            return f"`#{token}` is a command, not part of a proof"
-        if token in _COMMANDS:
-            return f"`{token}` begins something outside the proof"
+        if previous == "#" and token.rstrip("!?") in rules.hash_commands:
+            return f"the command `#{token}` is not allowed"
+        if token in rules.commands:
+            return f"`{token}` begins something that is not allowed"
         return forbidden if token in _CODE else ""
-    if previous == "@" and token.startswith("["):
+    if previous == "@" and token.startswith("[") and not rules.attributes:
         return "attributes are not allowed in a proof"
     if previous == "eval" and token == "%":
-        return "`eval%` is not allowed in a proof"
+        return "`eval%` is not allowed"
     return ""
 
 
-def _option_allowed(option: str) -> bool:
+def _option_allowed(option: str, rules: _Rules) -> bool:
     return any(
         option == allowed or (allowed.endswith(".") and option.startswith(allowed))
-        for allowed in POLICY.options
+        for allowed in rules.options
     )
 
 

@@ -1,11 +1,12 @@
-"""Splice a proof onto its statement, and map Lean's positions back."""
+"""What Lean is given for a submission, and where its messages point."""
 
+import re
 from dataclasses import dataclass
 
-from fdjax.lean.backend import RawMessage
+from fdjax.lean.backend import RawMessage, Submission, WholeFile
 from fdjax.lean.verdict import Diagnostic, Goal
 
-__all__ = ["Splice", "goals_of", "splice"]
+__all__ = ["File", "Splice", "body_of", "goals_of", "source_of", "splice"]
 
 OPENING = " := by\n"
 
@@ -57,6 +58,33 @@ class Splice:
         return line - self.opening_line, column
 
 
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A whole file; its messages point where Lean says."""
+
+    text: str
+    """Lean source, imports included."""
+
+    def diagnostic(self, message: RawMessage) -> Diagnostic:
+        """The message, unchanged."""
+        return Diagnostic(
+            severity=message.severity,
+            line=message.line,
+            column=message.column,
+            end_line=message.end_line,
+            end_column=message.end_column,
+            kind=message.kind,
+            text=message.text,
+        )
+
+
+def source_of(statement: str, header: str, submission: Submission) -> Splice | File:
+    """What is elaborated after `header` for a submission."""
+    if isinstance(submission, WholeFile):
+        return File(text=body_of(submission, header))
+    return splice(statement, submission)
+
+
 def splice(statement: str, proof: str) -> Splice:
     """Put `proof` after `statement := by`."""
     statement = statement.rstrip()
@@ -65,6 +93,21 @@ def splice(statement: str, proof: str) -> Splice:
         opening_line=statement.count("\n") + 1,
         opening_column=len(statement) - (statement.rfind("\n") + 1),
     )
+
+
+def body_of(file: WholeFile, header: str) -> str:
+    """The file with a leading copy of the problem's header replaced by blanks.
+
+    The header has been elaborated by then; a definition in it would be there twice.
+    Lines and columns stay what they were.
+    """
+    header = header.strip()
+    start = len(file.text) - len(file.text.lstrip())
+    end = start + len(header)
+    repeats = header and file.text.startswith(header, start)
+    if not repeats or file.text[end:].partition("\n")[0].strip():
+        return file.text
+    return file.text[:start] + re.sub(r"[^\n]", " ", header) + file.text[end:]
 
 
 def goals_of(diagnostics: tuple[Diagnostic, ...]) -> tuple[Goal, ...]:

@@ -1,5 +1,6 @@
 """Check proofs: cache, safety scan, worker pool, judgement."""
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from fdjax.errors import BackendError, ConfigError, DataError
 from fdjax.lean.backend import (
@@ -15,18 +17,21 @@ from fdjax.lean.backend import (
     CheckRequest,
     Limits,
     RawReport,
+    RunRequest,
+    Submission,
+    WholeFile,
     WorkerDiedError,
 )
 from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
 from fdjax.lean.pool import WorkerPool
-from fdjax.lean.safety import scan
-from fdjax.lean.source import splice
+from fdjax.lean.safety import scan, scan_file
+from fdjax.lean.source import File, source_of, splice
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
 from fdjax.records import Problem
 
-__all__ = ["StatementReport", "Statistics", "Verifier"]
+__all__ = ["Elaboration", "StatementReport", "Statistics", "Verifier"]
 
 FLUSH_S = 1.0
 """Verdicts are written to the cache file at least this often."""
@@ -58,6 +63,20 @@ class StatementReport:
     """What is wrong, in Lean's words; empty when `ok`."""
     diagnostics: tuple[Diagnostic, ...] = ()
     """Lean's messages about the statement or its header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elaboration:
+    """What Lean says about a file; not a verdict about any theorem."""
+
+    diagnostics: tuple[Diagnostic, ...] = ()
+    """Messages in source order, capped by `Limits.output_bytes`."""
+    ended: Literal["done", "unsafe", "timeout", "crashed"] = "done"
+    """Whether all of it was elaborated, and what was in the way."""
+    reason: str = ""
+    """One sentence for people; empty when `done`."""
+    seconds: float = 0.0
+    """Wall time of the elaboration."""
 
 
 class Verifier:
@@ -112,30 +131,75 @@ class Verifier:
 
     def verify(
         self,
-        items: Sequence[tuple[Problem, str]],
+        items: Sequence[tuple[Problem, Submission]],
         progress: Callable[[int], None] | None = None,
+        *,
+        broken_statements: Literal["raise", "reject"] = "raise",
     ) -> list[Verdict]:
-        """One verdict for each (problem, proof), in the same order.
+        """One verdict for each (problem, submission), in the same order.
 
         Equal items are elaborated once.
 
         Args:
-          items: problems with proofs; a proof is tactic text as it follows `:= by` on
-            a new line.
+          items: problems with tactic text (it follows `:= by` on a new line), or with
+            a `WholeFile`.
           progress: called in this thread with the number of finished items.
+          broken_statements: what to do about problems whose own statement does not
+            elaborate, after everything else has been checked and cached: raise, or
+            reject their proofs with the reason.
 
         Raises:
           BackendError, InstallError: Lean cannot be started.
-          DataError: a problem's own statement does not elaborate; raised after the
-            other items have been checked and cached (see `check_statements`).
+          DataError: a problem's own statement does not elaborate (see
+            `check_statements`).
         """
         begin = time.monotonic()
         try:
-            return self._verify(items, progress or _no_progress)
+            verdicts, broken = self._verify(items, progress or _no_progress)
         finally:
             self._cache.flush()
             with self._lock:
                 self._seconds += time.monotonic() - begin
+        if broken and broken_statements == "raise":
+            name, reason = next(iter(broken.items()))
+            raise DataError(
+                f"Verifier.verify: expected statements that elaborate, got "
+                f"{len(broken)} that do not, among them {name}: {reason}; find them "
+                "with check_statements before verifying proofs."
+            )
+        return verdicts
+
+    async def averify(
+        self,
+        items: Sequence[tuple[Problem, Submission]],
+        progress: Callable[[int], None] | None = None,
+        *,
+        broken_statements: Literal["raise", "reject"] = "raise",
+    ) -> list[Verdict]:
+        """`verify` in a thread of its own; `progress` is called in that thread."""
+        return await asyncio.to_thread(
+            self.verify, items, progress, broken_statements=broken_statements
+        )
+
+    def elaborate(self, sources: Sequence[str]) -> list[Elaboration]:
+        """What Lean says about whole files that need prove nothing, in order.
+
+        Raises:
+          BackendError, InstallError: Lean cannot be started.
+        """
+        refused = [scan_file(source) for source in sources]
+        requests = [
+            RunRequest(source=source, limits=self._limits)
+            for source, reason in zip(sources, refused, strict=True)
+            if not reason
+        ]
+        answers = zip(requests, self._pool.run(requests), strict=True)
+        return [
+            Elaboration(ended="unsafe", reason=reason)
+            if reason
+            else _elaboration(*next(answers))
+            for reason in refused
+        ]
 
     def check_statements(self, problems: Sequence[Problem]) -> list[StatementReport]:
         """Whether each problem's statement elaborates, in the same order.
@@ -197,8 +261,11 @@ class Verifier:
         self.close()
 
     def _verify(
-        self, items: Sequence[tuple[Problem, str]], progress: Callable[[int], None]
-    ) -> list[Verdict]:
+        self,
+        items: Sequence[tuple[Problem, Submission]],
+        progress: Callable[[int], None],
+    ) -> tuple[list[Verdict], dict[str, str]]:
+        """All verdicts, and why statements are broken by the problem's name."""
         requests = [self._request(problem, proof) for problem, proof in items]
         keys = [verdict_key(request, self._setting) for request in requests]
         copies = Counter(keys)
@@ -210,10 +277,11 @@ class Verifier:
         if finished:
             progress(finished)
 
-        def decide(key: bytes, verdict: Verdict) -> None:
+        def decide(key: bytes, verdict: Verdict, *, keep: bool = True) -> None:
             nonlocal finished
             verdicts[key] = verdict
-            self._cache.put(key, verdict)
+            if keep:
+                self._cache.put(key, verdict)
             finished += copies[key]
             progress(finished)
 
@@ -221,42 +289,28 @@ class Verifier:
         for key, request in first.items():
             if key in verdicts:
                 continue
-            if refused := scan(request.proof or ""):
+            if refused := _scan(request.proof):
                 decide(key, Verdict(status=Status.UNSAFE, reason=refused))
             else:
                 to_check.append(key)
-        self._check([first[key] for key in to_check], to_check, decide)
-        return [verdicts[key] for key in keys]
 
-    def _check(
-        self,
-        requests: list[CheckRequest],
-        keys: list[bytes],
-        decide: Callable[[bytes, Verdict], None],
-    ) -> None:
-        """Elaborate what the cache and the scan left over."""
         broken: dict[str, str] = {}
         last_flush = time.monotonic()
 
         def receive(index: int, answer: RawReport | WorkerDiedError) -> None:
             nonlocal last_flush
-            request = requests[index]
-            if isinstance(answer, RawReport) and answer.statement_error:
-                broken[request.name] = answer.statement_error
-                return
-            decide(keys[index], self._verdict(request, answer))
+            key = to_check[index]
+            verdict = self._verdict(first[key], answer)
+            is_broken = isinstance(answer, RawReport) and bool(answer.statement_error)
+            if is_broken:
+                broken[first[key].name] = verdict.reason
+            decide(key, verdict, keep=not is_broken)
             if time.monotonic() - last_flush > FLUSH_S:
                 self._cache.flush()
                 last_flush = time.monotonic()
 
-        self._pool.run(requests, receive)
-        if broken:
-            name, reason = next(iter(broken.items()))
-            raise DataError(
-                f"Verifier.verify: expected statements that elaborate, got "
-                f"{len(broken)} that do not, among them {name}: {reason}; find them "
-                "with check_statements before verifying proofs."
-            )
+        self._pool.run([first[key] for key in to_check], receive)
+        return [verdicts[key] for key in keys], broken
 
     def _verdict(
         self, request: CheckRequest, answer: RawReport | WorkerDiedError
@@ -269,9 +323,11 @@ class Verifier:
             return Verdict(
                 status=Status.CRASHED, reason=f"the checker failed twice: {answer}"
             )
-        return judge(answer, splice(request.statement, request.proof or ""))
+        # What is wrong with a statement is shown in the statement.
+        proof = "" if answer.statement_error else request.proof or ""
+        return judge(answer, source_of(request.statement, request.header, proof))
 
-    def _request(self, problem: Problem, proof: str | None) -> CheckRequest:
+    def _request(self, problem: Problem, proof: Submission | None) -> CheckRequest:
         return CheckRequest(
             name=problem.name,
             header=problem.header,
@@ -279,6 +335,32 @@ class Verifier:
             proof=proof,
             limits=self._limits,
         )
+
+
+def _scan(submission: Submission | None) -> str:
+    if isinstance(submission, WholeFile):
+        return scan_file(submission.text)
+    return scan(submission or "")
+
+
+def _elaboration(
+    request: RunRequest, answer: RawReport | WorkerDiedError
+) -> Elaboration:
+    if isinstance(answer, WorkerDiedError):
+        return Elaboration(ended="crashed", reason=f"Lean failed twice: {answer}")
+    source = File(text=request.source)
+    ended, reason = "done", ""
+    if answer.refused:
+        ended, reason = "unsafe", f"`{answer.refused}` is not allowed"
+    elif answer.timed_out or answer.out_of_memory:
+        what = "time" if answer.timed_out else "memory"
+        ended, reason = "timeout", f"the file used up its {what}"
+    return Elaboration(
+        diagnostics=tuple(map(source.diagnostic, answer.messages)),
+        ended=ended,
+        reason=reason,
+        seconds=answer.seconds,
+    )
 
 
 def _no_progress(finished: int) -> None:

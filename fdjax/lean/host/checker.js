@@ -1,7 +1,7 @@
 // Checks proofs against trusted statements; reports facts, the parent decides.
 'use strict';
 const { isBoxed } = require('./objects.js');
-const { refusal } = require('./syntax.js');
+const { refusalOfProof, refusalOfCommand } = require('./syntax.js');
 
 // Pinned for every elaboration. Auto-bound names would turn a misspelt type into a
 // variable and change what is proved; linters only cost time.
@@ -13,7 +13,7 @@ const HEADERS_KEPT = 16;
 const STATEMENTS_KEPT = 512;
 const TRUSTED_MS = 60000; // for a header or a statement
 const TRUSTED_BYTES = 4096;
-const RENDER_MS = 2000; // for printing messages, on top of the proof's own time
+const RENDER_MS = 150; // for printing messages, on top of the proof's own time
 const THEOREM = 2; // constructor of ConstantInfo
 const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
 
@@ -49,6 +49,12 @@ class Checker {
       words: new Set(policy.words),
       imports: policy.imports,
     };
+    this.filePolicy = {
+      ...this.policy,
+      options: [...policy.options, ...policy.file_options],
+      commands: new Set(policy.commands),
+      attributes: new Set(policy.attributes),
+    };
     const { lean } = this;
     this.headers = new Kept(HEADERS_KEPT, (state) => lean.release(state));
     this.statements = new Kept(STATEMENTS_KEPT, ({ constant, name }) => {
@@ -59,17 +65,21 @@ class Checker {
 
   // `started` is called when the time that counts against the proof begins.
   check(request, started) {
+    const { kind } = request; // statement, proof, file or run
     let prepared;
     try {
-      prepared = this.prepare(request);
+      prepared = kind === 'run' ? null : this.prepare(request);
     } catch (error) {
       if (!(error instanceof TrustedSourceError)) throw error;
       return { statement_error: error.message, messages: error.messages ?? [] };
     }
-    if (request.proof === null) return {};
+    if (kind === 'statement') return {};
     started();
     const begin = performance.now();
-    const report = this.checkProof(request, prepared);
+    const deadline = begin + request.wall_ms;
+    const report = kind === 'proof'
+      ? this.checkProof(request, prepared, deadline)
+      : this.checkFile(request, prepared, deadline);
     report.seconds = (performance.now() - begin) / 1000;
     return report;
   }
@@ -193,7 +203,7 @@ class Checker {
   }
 
   // ---- untrusted proofs
-  checkProof(request, prepared) {
+  checkProof(request, prepared, deadline) {
     const { lean, elaborator } = this;
     const cursor = elaborator.open(request.source);
     lean.release(cursor.imports);
@@ -201,11 +211,11 @@ class Checker {
     const state = elaborator.continueState(prepared.state);
     const command = elaborator.parse(cursor, state);
     const broken = elaborator.hasErrors(command.messages);
-    const refused = broken ? '' : refusal(lean, command.syntax, this.policy);
+    const refused = broken ? '' : refusalOfProof(lean, command.syntax, this.policy);
     let report;
     if (broken) report = this.failure(request, command.messages);
     else if (refused) report = { refused };
-    else report = this.checkRest(request, prepared, cursor, command, state);
+    else report = this.checkRest(request, prepared, cursor, command, state, deadline);
     this.releaseCommand(command);
     for (const object of [state, cursor.parser, cursor.input]) lean.release(object);
     return report;
@@ -213,7 +223,7 @@ class Checker {
 
   // A proof is one command, and nothing may follow it. A stray token is an error like
   // any other and does not hide what Lean says about the proof before it.
-  checkRest(request, prepared, cursor, command, state) {
+  checkRest(request, prepared, cursor, command, state, deadline) {
     const { lean, elaborator } = this;
     const rest = elaborator.parse(cursor, state);
     const broken = elaborator.hasErrors(rest.messages);
@@ -222,7 +232,7 @@ class Checker {
     this.releaseCommand(rest);
     if (!end && !broken) return { left_proof: true };
     const report = this.elaborateProof(
-      request, prepared, cursor, command, lean.retain(state));
+      request, prepared, cursor, command, lean.retain(state), deadline);
     if (stray) {
       report.has_errors = true;
       report.messages.push(...stray.messages);
@@ -236,9 +246,10 @@ class Checker {
     return { has_errors: true, messages };
   }
 
-  elaborateProof(request, prepared, cursor, command, state) {
+  elaborateProof(request, prepared, cursor, command, state, deadline) {
     const { lean, elaborator } = this;
-    const result = elaborator.elaborate(cursor, command, state, request.wall_ms);
+    const left = deadline - performance.now();
+    const result = elaborator.elaborate(cursor, command, state, left);
     const log = elaborator.messagesOf(result.state);
     const report = {
       has_errors: elaborator.hasErrors(log) || result.interrupted,
@@ -249,6 +260,30 @@ class Checker {
     };
     lean.release(result.state);
     return report;
+  }
+
+  // ---- untrusted files
+  // All commands of a file, on the problem's header or, where there is no problem, on
+  // the file's own imports.
+  checkFile(request, prepared, deadline) {
+    const { lean, elaborator } = this;
+    const cursor = elaborator.open(request.source);
+    const names = elaborator.importNames(cursor.imports);
+    lean.release(cursor.imports);
+    const start = prepared
+      ? elaborator.continueState(prepared.state) : this.stateOf(names, request);
+    const report = start && this.fileMessage(names, start);
+    let state = start;
+    const run = report ?? this.runCommands(request, cursor, start, deadline);
+    state = run.state ?? state;
+    delete run.state;
+    if (prepared && !run.refused && !run.timed_out) {
+      run.target = this.target(elaborator.environmentOf(state), prepared);
+    }
+    for (const object of [state, cursor.parser, cursor.input, cursor.messages]) {
+      if (object) lean.release(object);
+    }
+    return run;
   }
 
   // ---- the kernel's environment

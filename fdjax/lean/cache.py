@@ -43,8 +43,8 @@ def verdict_key(request: CheckRequest, setting: bytes) -> bytes:
     """
     digest = hashlib.sha256(setting)
     proof = request.proof or ""
-    kind, text = ("file", proof.text) if isinstance(proof, WholeFile) else ("", proof)
-    for text in (request.name, request.header, request.statement, kind, text):
+    kind, body = ("file", proof.text) if isinstance(proof, WholeFile) else ("", proof)
+    for text in (request.name, request.header, request.statement, kind, body):
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(encoded) + encoded)
     return digest.digest()

@@ -14,15 +14,18 @@ from fdjax.lean.backend import (
     Limits,
     RawMessage,
     RawReport,
+    RunRequest,
+    Submission,
     Target,
+    WholeFile,
     WorkerDiedError,
 )
 from fdjax.lean.fake import FakeBackend
 from fdjax.lean.install import install
 from fdjax.lean.location import default_target, installed
-from fdjax.lean.safety import scan
+from fdjax.lean.safety import scan, scan_file
 from fdjax.lean.verdict import Diagnostic, Goal, Status, Verdict
-from fdjax.lean.verifier import StatementReport, Statistics, Verifier
+from fdjax.lean.verifier import Elaboration, StatementReport, Statistics, Verifier
 from fdjax.lean.wasm import WasmBackend
 from fdjax.records import Problem
 
@@ -30,22 +33,27 @@ __all__ = [
     "Backend",
     "CheckRequest",
     "Diagnostic",
+    "Elaboration",
     "FakeBackend",
     "Goal",
     "Limits",
     "Problem",
     "RawMessage",
     "RawReport",
+    "RunRequest",
     "StatementReport",
     "Statistics",
     "Status",
+    "Submission",
     "Target",
     "Verdict",
     "Verifier",
     "WasmBackend",
+    "WholeFile",
     "WorkerDiedError",
     "default_target",
     "install",
     "installed",
     "scan",
+    "scan_file",
 ]

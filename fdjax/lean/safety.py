@@ -30,6 +30,8 @@ class Policy:
     """Attributes that declarations of a file may carry."""
     kinds: tuple[str, ...]
     """Syntax node kinds that may not occur in a parsed proof or file."""
+    proof_kinds: tuple[str, ...]
+    """Further kinds that may not occur in a parsed proof."""
     words: tuple[str, ...]
     """Names that may not occur in either, alone or as part of a longer one."""
     imports: tuple[str, ...]
@@ -123,9 +125,9 @@ POLICY = Policy(
         sorted(
             _words(
                 """
-                aesop class congr continuity default_instance deprecated elab_as_elim
+                class congr continuity default_instance deprecated elab_as_elim
                 ext fun_prop gcongr grind implicit_reducible inherit_doc inline instance
-                irreducible local measurability mono norm_cast positivity push_cast
+                irreducible local measurability mono norm_cast push_cast
                 reducible refl scoped semireducible simp simps symm to_additive trans
                 """
             )
@@ -147,7 +149,6 @@ POLICY = Policy(
         "Lean.Parser.Tactic.dbgTrace",
         "Lean.Parser.Tactic.nativeDecide",
         "Lean.Parser.Tactic.runTac",
-        "Lean.Parser.Term.attributes",
         "Lean.Parser.Term.byElab",
         "Lean.Parser.Term.dbgTrace",
         "Lean.Parser.Term.includeStr",
@@ -159,6 +160,7 @@ POLICY = Policy(
         "Lean.runTac",
         "Lean.runTermElab",
     ),
+    proof_kinds=("Lean.Parser.Term.attributes",),
     words=tuple(sorted(_POISON)),
     imports=("Init", "Std"),
 )
@@ -271,6 +273,8 @@ def _refuse(kind: str, token: str, previous: str, rules: _Rules) -> str:
     if kind == "word":
         if previous == "#" and token.rstrip("!?") in rules.hash_commands:
             return f"the command `#{token}` is not allowed"
+        if token == "Lean" and rules.attributes and previous != "import":
+            return "`Lean` is not allowed: its namespace is for metaprograms"
         if token in rules.commands:
             return f"`{token}` begins something that is not allowed"
         return forbidden if token in _CODE else ""

@@ -21,7 +21,9 @@ from fdjax.lean.backend import (
     CheckRequest,
     RawMessage,
     RawReport,
+    RunRequest,
     Target,
+    WholeFile,
     WorkerDiedError,
 )
 from fdjax.lean.location import (
@@ -35,7 +37,7 @@ from fdjax.lean.location import (
     runtime_file,
 )
 from fdjax.lean.safety import POLICY
-from fdjax.lean.source import splice
+from fdjax.lean.source import source_of
 
 __all__ = ["WasmBackend"]
 
@@ -43,8 +45,10 @@ _log = logging.getLogger(__name__)
 
 TRUSTED_S = 130.0
 """Longest wait for a header and a statement; the host gives each a minute."""
-RENDER_S = 2.0
+RENDER_S = 0.15
 """What the host may take to print messages after the proof's own time."""
+MOST_MEMORY_MB = 2048
+"""What a 32-bit WebAssembly memory is given at most."""
 RECYCLE_FRACTION = 0.75
 """A worker whose heap has grown past this part of its memory is replaced."""
 
@@ -60,7 +64,7 @@ class WasmBackend:
         self,
         install_dir: Path | None = None,
         *,
-        grace_s: float = 3.0,
+        grace_s: float = 0.3,
         start_timeout_s: float = 120.0,
     ) -> None:
         """Prepare; `start` does the work.
@@ -129,15 +133,16 @@ class WasmBackend:
             )
         _log.debug("embedded Lean ready: %s", answer)
 
-    def check(self, request: CheckRequest) -> RawReport:
+    def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; starts the process where there is none.
 
         Raises:
           WorkerDiedError: the process ended or stopped answering before the proof's
             own time was used up.
         """
-        if request.limits.memory_mb != self._memory_mb:
-            self._memory_mb = request.limits.memory_mb
+        memory_mb = min(request.limits.memory_mb, MOST_MEMORY_MB)
+        if memory_mb != self._memory_mb:
+            self._memory_mb = memory_mb
             self.close()
         if self._process is None:
             self.start()
@@ -238,7 +243,9 @@ class WasmBackend:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
 
-    def _lost_proof(self, request: CheckRequest, elapsed: float) -> RawReport:
+    def _lost_proof(
+        self, request: CheckRequest | RunRequest, elapsed: float
+    ) -> RawReport:
         """No report came: the proof's fault only when its time was really used up."""
         if elapsed < request.limits.wall_s:
             raise self._died()
@@ -262,19 +269,25 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _request_line(request: CheckRequest, nonce: str) -> bytes:
-    proof = request.proof
-    fields = {
+def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:
+    fields: dict[str, Any] = {
         "nonce": nonce,
-        "name": request.name,
-        "header": request.header,
-        "statement": request.statement.rstrip(),
-        "proof": proof,
-        "source": splice(request.statement, proof or "").text,
         "heartbeats": request.limits.heartbeats,
         "wall_ms": request.limits.wall_s * 1000,
         "output_bytes": request.limits.output_bytes,
     }
+    if isinstance(request, RunRequest):
+        fields |= {"kind": "run", "source": request.source}
+    else:
+        kinds = {type(None): "statement", str: "proof", WholeFile: "file"}
+        proof = request.proof or ""
+        fields |= {
+            "kind": kinds[type(request.proof)],
+            "name": request.name,
+            "header": request.header,
+            "statement": request.statement.rstrip(),
+            "source": source_of(request.statement, request.header, proof).text,
+        }
     return json.dumps(fields).encode() + b"\n"
 
 

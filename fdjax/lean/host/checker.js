@@ -19,6 +19,15 @@ const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
 
 class TrustedSourceError extends Error {}
 
+// What Lean would say if the file were read on its own.
+function missingModules(names, hasProblem) {
+  const where = hasProblem
+    ? "the problem's header does not load" : 'the embedded Lean does not have';
+  const text = `the file imports ${names.join(', ')}, which ${where}`;
+  const message = { severity: 'error', line: 1, column: 0, text };
+  return { has_errors: true, messages: [message] };
+}
+
 // A small least-recently-used map that releases what it drops.
 class Kept {
   constructor(size, drop) {
@@ -45,12 +54,13 @@ class Checker {
     this.lean = elaborator.lean;
     this.policy = {
       options: policy.options, // names, and prefixes that end in a dot
-      kinds: new Set(policy.kinds),
+      kinds: new Set([...policy.kinds, ...policy.proof_kinds]),
       words: new Set(policy.words),
       imports: policy.imports,
     };
     this.filePolicy = {
       ...this.policy,
+      kinds: new Set(policy.kinds),
       options: [...policy.options, ...policy.file_options],
       commands: new Set(policy.commands),
       attributes: new Set(policy.attributes),
@@ -263,27 +273,70 @@ class Checker {
   }
 
   // ---- untrusted files
-  // All commands of a file, on the problem's header or, where there is no problem, on
-  // the file's own imports.
+  // All commands of a file: on the problem's header, or on the file's own imports
+  // where there is no problem.
   checkFile(request, prepared, deadline) {
     const { lean, elaborator } = this;
     const cursor = elaborator.open(request.source);
-    const names = elaborator.importNames(cursor.imports);
+    const imports = elaborator.importNames(cursor.imports);
+    const log = cursor.messages;
     lean.release(cursor.imports);
-    const start = prepared
-      ? elaborator.continueState(prepared.state) : this.stateOf(names, request);
-    const report = start && this.fileMessage(names, start);
-    let state = start;
-    const run = report ?? this.runCommands(request, cursor, start, deadline);
-    state = run.state ?? state;
-    delete run.state;
-    if (prepared && !run.refused && !run.timed_out) {
-      run.target = this.target(elaborator.environmentOf(state), prepared);
+    const missing = imports.filter((name) => (prepared
+      ? !elaborator.hasModule(prepared.state, name) : !this.mayImport(name)));
+    let report;
+    if (elaborator.hasErrors(log)) report = this.failure(request, log);
+    else if (missing.length) report = missingModules(missing, Boolean(prepared));
+    else {
+      const state = prepared ? elaborator.continueState(prepared.state)
+        : elaborator.newState(elaborator.environment(imports), elaborator.options({}));
+      report = this.checkCommands(request, prepared, cursor, state, deadline);
     }
-    for (const object of [state, cursor.parser, cursor.input, cursor.messages]) {
-      if (object) lean.release(object);
+    for (const object of [cursor.parser, cursor.input, log]) lean.release(object);
+    return report;
+  }
+
+  // Owns `state`. Messages of the parser and of the elaborator are kept in two logs.
+  checkCommands(request, prepared, cursor, state, deadline) {
+    const { lean, elaborator } = this;
+    const report = { has_errors: false, timed_out: false };
+    const parsed = [];
+    for (let end = false; !end && !report.timed_out && !report.refused;) {
+      const command = elaborator.parse(cursor, state);
+      end = elaborator.isEnd(command.syntax);
+      if (elaborator.hasErrors(command.messages)) {
+        report.has_errors = true;
+        parsed.push(lean.retain(command.messages));
+      }
+      report.refused = refusalOfCommand(lean, command.syntax, this.filePolicy);
+      if (!report.refused && !end) {
+        const left = deadline - performance.now();
+        const result = elaborator.elaborate(cursor, command, state, left);
+        state = result.state;
+        report.has_errors ||= result.interrupted;
+        report.timed_out = result.timedOut;
+      }
+      this.releaseCommand(command);
     }
-    return run;
+    const elaborated = elaborator.messagesOf(state);
+    report.has_errors ||= elaborator.hasErrors(elaborated);
+    report.messages = this.renderAll([...parsed, elaborated], request.output_bytes);
+    if (prepared && !report.refused) {
+      report.target = this.target(elaborator.environmentOf(state), prepared);
+    }
+    for (const object of [...parsed, state]) lean.release(object);
+    return report;
+  }
+
+  renderAll(logs, outputBytes) {
+    const { elaborator } = this;
+    const deadline = performance.now() + RENDER_MS;
+    let left = outputBytes;
+    const messages = logs.flatMap((log) => {
+      const shown = elaborator.render(log, left, deadline);
+      for (const { text } of shown) left -= Buffer.byteLength(text);
+      return shown;
+    });
+    return messages.sort((a, b) => a.line - b.line || a.column - b.column);
   }
 
   // ---- the kernel's environment

@@ -2,7 +2,7 @@
 'use strict';
 const { Worker } = require('worker_threads');
 const path = require('path');
-const { box, NONE } = require('./objects.js');
+const { box, isBoxed, NONE } = require('./objects.js');
 
 // Field numbers of Lean structures.
 const STATE = { env: 0, messages: 1, scopes: 2 };
@@ -88,6 +88,16 @@ class Elaborator {
       this.environments.set(key, lean.value(result, 'import'));
     }
     return this.environments.get(key);
+  }
+
+  // Whether the environment of a state was made with that module.
+  hasModule(state, name) {
+    const { lean } = this;
+    const found = lean.call(
+      'l_Lean_Environment_getModuleIdx_x3f', lean.takeField(state, STATE.env),
+      lean.name(name));
+    lean.release(found);
+    return !isBoxed(found);
   }
 
   options(values) {

@@ -1,11 +1,13 @@
 // A persistent Lean checker: JSON lines on stdin, JSON lines on stdout.
 //
 //   node main.js '{"install": DIR, "runtime": FILE, "memory_mb": N, "grace_ms": N,
-//                  "policy": {"options": [], "kinds": [], "imports": []}}'
+//                  "policy": {"options": [], "kinds": [], …}}'
 //
-// First line out: {"ready": true, ...}. Then per request {"nonce", "name", "header",
-// "statement", "source", "proof", "heartbeats", "wall_ms", "output_bytes"} one line
+// First line out: {"ready": true, ...}. Then per request {"nonce", "kind", "name",
+// "header", "statement", "source", "heartbeats", "wall_ms", "output_bytes"} one line
 // {"started": nonce} when the proof's own time begins, and one report with the nonce.
+// Kinds: statement, proof (`source` is statement and proof), file (`source` is to be
+// elaborated on the header), run (`source` alone; no name, header, statement).
 // The nonce exists only in JavaScript: nothing that Lean elaborates can read it.
 'use strict';
 const fs = require('fs');
@@ -72,8 +74,9 @@ async function run(settings) {
   });
   const checker = new Checker(new Elaborator(lean, settings.grace_ms), settings.policy);
   const warm = checker.check({
-    name: 'warm', header: '', statement: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b',
-    proof: '', source: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b := by omega',
+    kind: 'proof', name: 'warm', header: '',
+    statement: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b',
+    source: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b := by omega',
     heartbeats: settings.heartbeats, wall_ms: 60000, output_bytes: 4096,
   }, () => {});
   const ready = Boolean(warm.target && warm.target.matches_statement);

@@ -42,21 +42,47 @@ function refuseKind(policy, name, inConfiguration) {
     ? '`by` in a configuration' : '';
 }
 
-// Why a syntax tree may not be elaborated, '' when it may.
-function refusal(lean, root, policy) {
-  const kinds = new KindNames(lean);
-  // The first child holds the modifiers of the trusted statement.
-  const parts = lean.field(root, 2);
-  const stack = [];
-  for (let i = 1; i < lean.arraySize(parts); i++) {
-    stack.push([lean.element(parts, i), false]);
+// The same from a definition of the file's own: its configurations hold keys, literals
+// and a few constants only.
+const CONSTANTS = new Set(['true', 'false', 'none', 'some']);
+const KEYS = /(?:posConfigItem|negConfigItem|structInstLVal|dotIdent)$/;
+
+function isFreeInConfiguration(kind, index, name) {
+  const isKey = KEYS.test(kind) || (kind.endsWith('valConfigItem') && index === 1);
+  return !isKey && !CONSTANTS.has(name);
+}
+
+// The text of the first token below a tree.
+function firstToken(lean, syntax) {
+  while (!isBoxed(syntax) && lean.tag(syntax) === NODE) {
+    const children = lean.field(syntax, 2);
+    if (!lean.arraySize(children)) return '';
+    syntax = lean.element(children, 0);
   }
+  if (isBoxed(syntax)) return '';
+  return lean.tag(syntax) === ATOM
+    ? lean.text(lean.field(syntax, 1)) : lean.nameText(lean.field(syntax, 2));
+}
+
+// An attribute of a declaration: `local` or `scoped`, then the attribute itself.
+function refuseAttribute(lean, policy, instance) {
+  const name = firstToken(lean, lean.element(lean.field(instance, 2), 1));
+  return policy.attributes.has(name) ? '' : `the attribute ${name}`;
+}
+
+const ATTRIBUTE = 'Lean.Parser.Term.attrInstance';
+
+// Why the syntax trees on the stack may not be elaborated, '' when they may. An entry
+// is a tree and whether it lies in a tactic's configuration.
+function walk(lean, policy, stack) {
+  const kinds = new KindNames(lean);
   while (stack.length) {
     const [syntax, outside] = stack.pop();
     if (isBoxed(syntax) || lean.tag(syntax) !== NODE) continue;
     const kind = kinds.get(lean.field(syntax, 1));
     const inConfiguration = outside || /config/i.test(kind);
-    const refused = refuseKind(policy, kind, inConfiguration);
+    const refused = refuseKind(policy, kind, inConfiguration)
+      || (kind === ATTRIBUTE ? refuseAttribute(lean, policy, syntax) : '');
     if (refused) return refused;
     const children = lean.field(syntax, 2);
     let isOption = false;
@@ -72,6 +98,10 @@ function refusal(lean, root, policy) {
         const name = lean.nameText(lean.field(child, 2));
         const word = refuseIdentifier(policy, name, isOption, inConfiguration);
         if (word) return word;
+        const mayBeTheFiles = policy.commands && inConfiguration && !isOption;
+        if (mayBeTheFiles && isFreeInConfiguration(kind, i, name)) {
+          return `${name} in a configuration`;
+        }
       } else {
         stack.push([child, inConfiguration]);
       }
@@ -81,4 +111,41 @@ function refusal(lean, root, policy) {
   return '';
 }
 
-module.exports = { refusal };
+// A proof is one declaration; its first child holds the trusted statement's modifiers.
+function refusalOfProof(lean, root, policy) {
+  const parts = lean.field(root, 2);
+  const stack = [];
+  for (let i = 1; i < lean.arraySize(parts); i++) {
+    stack.push([lean.element(parts, i), false]);
+  }
+  return walk(lean, policy, stack);
+}
+
+// Commands come alone, before and after `in`, and inside `mutual`.
+function refuseCommand(lean, policy, root) {
+  if (isBoxed(root) || lean.tag(root) !== NODE) return ''; // the parser found none
+  const kind = lean.nameText(lean.field(root, 1));
+  if (!policy.commands.has(kind)) return `the command ${firstToken(lean, root) || kind}`;
+  const children = lean.field(root, 2);
+  let inner = [];
+  if (kind === 'Lean.Parser.Command.in') {
+    inner = [lean.element(children, 0), lean.element(children, 2)];
+  } else if (kind === 'Lean.Parser.Command.mutual') {
+    const commands = lean.field(lean.element(children, 1), 2);
+    for (let i = 0; i < lean.arraySize(commands); i++) {
+      inner.push(lean.element(commands, i));
+    }
+  }
+  for (const command of inner) {
+    const refused = refuseCommand(lean, policy, command);
+    if (refused) return refused;
+  }
+  return '';
+}
+
+// A command of a file.
+function refusalOfCommand(lean, root, policy) {
+  return refuseCommand(lean, policy, root) || walk(lean, policy, [[root, false]]);
+}
+
+module.exports = { refusalOfProof, refusalOfCommand };

@@ -295,48 +295,44 @@ class Checker {
     return report;
   }
 
-  // Owns `state`. Messages of the parser and of the elaborator are kept in two logs.
+  // Owns `state`.
   checkCommands(request, prepared, cursor, state, deadline) {
     const { lean, elaborator } = this;
     const report = { has_errors: false, timed_out: false };
-    const parsed = [];
+    const logs = []; // of the parser and of the elaborator, command by command
     for (let end = false; !end && !report.timed_out && !report.refused;) {
       const command = elaborator.parse(cursor, state);
       end = elaborator.isEnd(command.syntax);
-      if (elaborator.hasErrors(command.messages)) {
-        report.has_errors = true;
-        parsed.push(lean.retain(command.messages));
-      }
+      logs.push(lean.retain(command.messages));
       report.refused = refusalOfCommand(lean, command.syntax, this.filePolicy);
       if (!report.refused && !end) {
         const left = deadline - performance.now();
         const result = elaborator.elaborate(cursor, command, state, left);
         state = result.state;
+        logs.push(elaborator.takeMessages(state));
         report.has_errors ||= result.interrupted;
         report.timed_out = result.timedOut;
       }
       this.releaseCommand(command);
     }
-    const elaborated = elaborator.messagesOf(state);
-    report.has_errors ||= elaborator.hasErrors(elaborated);
-    report.messages = this.renderAll([...parsed, elaborated], request.output_bytes);
+    report.has_errors ||= logs.some((log) => elaborator.hasErrors(log));
+    report.messages = this.renderAll(logs, request.output_bytes);
     if (prepared && !report.refused) {
       report.target = this.target(elaborator.environmentOf(state), prepared);
     }
-    for (const object of [...parsed, state]) lean.release(object);
+    for (const object of [...logs, state]) lean.release(object);
     return report;
   }
 
   renderAll(logs, outputBytes) {
-    const { elaborator } = this;
+    const { lean, elaborator } = this;
+    const all = logs.reduce(
+      (left, right) => lean.call('l_Lean_MessageLog_append', left, lean.retain(right)),
+      elaborator.emptyLog());
     const deadline = performance.now() + RENDER_MS;
-    let left = outputBytes;
-    const messages = logs.flatMap((log) => {
-      const shown = elaborator.render(log, left, deadline);
-      for (const { text } of shown) left -= Buffer.byteLength(text);
-      return shown;
-    });
-    return messages.sort((a, b) => a.line - b.line || a.column - b.column);
+    const messages = elaborator.render(all, outputBytes, deadline);
+    lean.release(all);
+    return messages;
   }
 
   // ---- the kernel's environment

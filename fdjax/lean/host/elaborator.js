@@ -230,6 +230,16 @@ class Elaborator {
     return this.lean.field(state, STATE.messages);
   }
 
+  // Moves the messages out of a state that nobody else holds: Lean marks those of
+  // earlier commands as reported and does not list them again.
+  takeMessages(state) {
+    const { lean } = this;
+    if (!lean.isExclusive(state)) throw Error('the command state is shared');
+    const log = lean.field(state, STATE.messages);
+    lean.setField(state, STATE.messages, this.emptyLog());
+    return log;
+  }
+
   // Renders a log (borrowed), errors first, until the byte limit or the time is used
   // up; the result is in source order again.
   render(log, outputBytes, deadline) {

@@ -84,6 +84,10 @@ class LeanObjects {
     else if (count !== 0) this.exported('lean_dec_ref_cold')(object);
   }
 
+  isExclusive(object) {
+    return (this.word(object) | 0) === 1;
+  }
+
   signedWords() {
     return new Int32Array(this.internals.memory.buffer);
   }

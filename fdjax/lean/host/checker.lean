@@ -1,0 +1,719 @@
+/-
+Checks proofs against trusted statements inside a Lake project; reports facts, the
+parent decides. The embedded Lean's checker.js does the same, step by step.
+
+  lean --run checker.lean '{"search_path": [DIR], "policy": {…}, "watchdog": true}'
+
+First line out: {"ready": true, …}. Then per request {"nonce", "kind", "name", "header",
+"statement", "source", "heartbeats", "wall_ms", "output_bytes"} one line {"started":
+nonce} when the proof's own time begins, and one report with the nonce. Kinds:
+statement, proof (`source` is statement and proof), file (`source` is to be elaborated on
+the header), run (`source` alone; no name, header, statement).
+-/
+import Lean
+
+open Lean Elab
+
+namespace Fdjax
+
+/-- What proofs and files may contain; see fdjax/lean/safety.py. -/
+structure Policy where
+  options : List String
+  kinds : NameSet
+  words : NameSet
+  /-- Commands that a file may hold; none for a proof, which is no file. -/
+  commands : Option NameSet
+  attributes : NameSet
+
+structure Settings where
+  searchPath : List System.FilePath
+  proofs : Policy
+  files : Policy
+  /-- Whether a thread cancels elaboration at its deadline. -/
+  watchdog : Bool
+
+structure Request where
+  nonce : String
+  kind : String
+  name : String
+  header : String
+  statement : String
+  source : String
+  heartbeats : Nat
+  wallMs : Nat
+  outputBytes : Nat
+
+/-! ## JSON -/
+
+def text (json : Json) (key : String) : String :=
+  match json.getObjVal? key with
+  | .ok (.str value) => value
+  | _ => ""
+
+def number (json : Json) (key : String) : Nat :=
+  match json.getObjVal? key with
+  | .ok (.num value) => value.toFloat.toUInt64.toNat
+  | _ => 0
+
+def strings (json : Json) (key : String) : List String :=
+  match json.getObjVal? key with
+  | .ok (.arr values) => values.toList.filterMap fun
+    | .str value => some value
+    | _ => none
+  | _ => []
+
+def setOf (names : List String) : NameSet :=
+  names.foldl (fun set name => set.insert name.toName) {}
+
+def Request.parse (json : Json) : Request where
+  nonce := text json "nonce"
+  kind := text json "kind"
+  name := text json "name"
+  header := text json "header"
+  statement := text json "statement"
+  source := text json "source"
+  heartbeats := number json "heartbeats"
+  wallMs := number json "wall_ms"
+  outputBytes := number json "output_bytes"
+
+def Settings.parse (json : Json) : Settings :=
+  let policy := (json.getObjVal? "policy").toOption.getD .null
+  let kinds := strings policy "kinds"
+  let words := setOf (strings policy "words")
+  { searchPath := (strings json "search_path").map fun path => ⟨path⟩
+    watchdog := (json.getObjVal? "watchdog").toOption == some (.bool true)
+    proofs := {
+      options := strings policy "options"
+      kinds := setOf (kinds ++ strings policy "proof_kinds")
+      words
+      commands := none
+      attributes := {} }
+    files := {
+      options := strings policy "options" ++ strings policy "file_options"
+      kinds := setOf kinds
+      words
+      commands := some (setOf (strings policy "commands"))
+      attributes := setOf (strings policy "attributes") } }
+
+def quoted (component : String) : String :=
+  let isPlain := component.toList.all fun char => !" .,«»[]\n\t".toList.contains char
+  if isPlain then component else "«" ++ component ++ "»"
+
+/-- A name as text, such that no invented name reads like one of the library's: a
+component with a dot or a comma keeps its guillemets. -/
+def nameText : Name → String
+  | .anonymous => ""
+  | .str .anonymous last => quoted last
+  | .str parent last => nameText parent ++ "." ++ quoted last
+  | .num parent last => nameText parent ++ "." ++ toString last
+
+def send (json : Json) : IO Unit := do
+  let out ← IO.getStdout
+  out.putStrLn json.compress
+  out.flush
+
+/-! ## What a parsed proof or file may contain -/
+
+partial def firstToken : Syntax → String
+  | .node _ _ children => if h : 0 < children.size then firstToken children[0] else ""
+  | .atom _ value => value
+  | .ident _ _ name _ => nameText name
+  | .missing => ""
+
+def Policy.allowsOption (policy : Policy) (name : String) : Bool :=
+  policy.options.any fun allowed =>
+    name == allowed || (allowed.endsWith "." && name.startsWith allowed)
+
+def isConfiguration (kind : Name) : Bool :=
+  ((nameText kind).splitOn "onfig").length > 1
+
+/-- An identifier in a file's configuration that could be one of its own definitions. -/
+def isFree (kind : Name) (index : Nat) (name : Name) : Bool :=
+  let last := kind.getString!
+  let isKey := ["posConfigItem", "negConfigItem", "structInstLVal", "dotIdent"].contains last
+    || (last == "valConfigItem" && index == 1)
+  !isKey && ![`true, `false, `none, `some].contains name
+
+def Policy.refuseIdentifier (policy : Policy) (name kind : Name) (index : Nat)
+    (isOption inConfiguration : Bool) : String :=
+  let parts := name.components
+  if isOption then
+    if policy.allowsOption (nameText name) then "" else s!"set_option {nameText name}"
+  else if parts.any (fun part => policy.words.contains part) then nameText name
+  else if inConfiguration && parts.contains `sorryAx then nameText name
+  else if policy.commands.isSome && inConfiguration && isFree kind index name then
+    s!"{nameText name} in a configuration"
+  else ""
+
+def Policy.refuseKind (policy : Policy) (stx : Syntax) (inConfiguration : Bool) : String :=
+  let kind := stx.getKind
+  if policy.kinds.contains kind then nameText kind
+  else if inConfiguration && kind == `Lean.Parser.Term.byTactic then
+    "`by` in a configuration"
+  else if kind == `Lean.Parser.Term.attrInstance then
+    let name := firstToken stx[1]
+    if policy.attributes.contains name.toName then "" else s!"the attribute {name}"
+  else ""
+
+mutual
+
+/-- Why a syntax tree may not be elaborated, empty when it may. -/
+partial def Policy.walk (policy : Policy) (inConfiguration : Bool) (stx : Syntax) : String :=
+  match stx with
+  | .node _ kind children =>
+    let inside := inConfiguration || isConfiguration kind
+    let refused := policy.refuseKind stx inside
+    if refused != "" then refused else policy.walkAll inside kind 0 false children.toList
+  | _ => ""
+
+partial def Policy.walkAll (policy : Policy) (inConfiguration : Bool) (kind : Name)
+    (index : Nat) (isOption : Bool) : List Syntax → String
+  | [] => ""
+  | child :: rest =>
+    let refused := match child with
+      | .ident _ _ name _ =>
+        policy.refuseIdentifier name kind index isOption inConfiguration
+      | _ => policy.walk inConfiguration child
+    let opensOption := match child with
+      | .atom _ value => value == "set_option"
+      | _ => false
+    if refused != "" then refused
+    else policy.walkAll inConfiguration kind (index + 1) opensOption rest
+
+end
+
+/-- A proof is one declaration; its first child holds the trusted modifiers. -/
+def Policy.refuseProof (policy : Policy) (stx : Syntax) : String :=
+  policy.walkAll false stx.getKind 1 false (stx.getArgs.toList.drop 1)
+
+/-- Commands come alone, before and after `in`, and inside `mutual`. -/
+partial def Policy.refuseCommand (policy : Policy) (stx : Syntax) : String :=
+  match stx with
+  | .node _ kind children =>
+    if !(policy.commands.getD {}).contains kind then
+      s!"the command {firstToken stx}"
+    else
+      let inner :=
+        if kind == `Lean.Parser.Command.in then [stx[0], stx[2]]
+        else if kind == `Lean.Parser.Command.mutual then stx[1].getArgs.toList
+        else []
+      match (inner.map policy.refuseCommand).find? (· != "") with
+      | some refused => refused
+      | none => policy.walkAll false kind 0 false children.toList
+  | _ => ""
+
+/-! ## Elaboration -/
+
+/-- A source text, how far it was parsed, and what is known by then. -/
+structure Cursor where
+  input : Parser.InputContext
+  parser : Parser.ModuleParserState
+  messages : MessageLog
+  imports : Array Import
+
+def Cursor.open (source : String) : IO Cursor := do
+  let input := Parser.mkInputContext source "<input>"
+  let (header, parser, messages) ← Parser.parseHeader input
+  return { input, parser, messages, imports := headerToImports header }
+
+def Cursor.parse (cursor : Cursor) (state : Command.State) :
+    Syntax × MessageLog × Cursor :=
+  let scope := state.scopes.head!
+  let context : Parser.ParserModuleContext := {
+    env := state.env, options := scope.opts
+    currNamespace := scope.currNamespace, openDecls := scope.openDecls }
+  let (stx, parser, messages) :=
+    Parser.parseCommand cursor.input context cursor.parser {}
+  (stx, messages, { cursor with parser })
+
+/-- A state with the environment, scopes and options of another, and no messages. -/
+def continueState (state : Command.State) : Command.State :=
+  let options := state.scopes.head!.opts
+  { Command.mkState state.env {} options with scopes := state.scopes }
+
+partial def wait (token : IO.CancelToken) (done : IO.Ref Bool) (deadline : Nat) :
+    IO Unit := do
+  if ← done.get then return
+  if (← IO.monoMsNow) ≥ deadline then token.set
+  else
+    IO.sleep 10
+    wait token done deadline
+
+/-- Elaborates a parsed command; also whether it was cancelled at the deadline and
+whether it was interrupted for another reason. -/
+def elaborate (settings : Settings) (cursor : Cursor) (stx : Syntax)
+    (state : Command.State) (deadline : Nat) : IO (Command.State × Bool × Bool) := do
+  let ref ← IO.mkRef state
+  let token ← IO.CancelToken.new
+  let done ← IO.mkRef false
+  if settings.watchdog then
+    discard <| IO.asTask (wait token done deadline) .dedicated
+  let context : Command.Context := {
+    fileName := "<input>", fileMap := cursor.input.fileMap, cmdPos := cursor.parser.pos
+    snap? := none, cancelTk? := some token }
+  let result ← EIO.toBaseIO (Command.elabCommandTopLevel stx context ref)
+  done.set true
+  let interrupted := match result with
+    | .ok _ => false
+    | .error _ => true
+  let timedOut := (← token.isSet) || (← IO.monoMsNow) > deadline
+  return (← ref.get, timedOut, interrupted)
+
+/-! ## Messages -/
+
+def severityName : MessageSeverity → String
+  | .information => "information"
+  | .warning => "warning"
+  | .error => "error"
+
+def optional (position : Option Position) (field : Position → Nat) : Json :=
+  match position with
+  | some position => toJson (field position)
+  | none => .null
+
+/-- The longest prefix within a number of UTF-8 bytes. -/
+partial def cut (text : String) (bytes : Nat) : String :=
+  if text.utf8ByteSize ≤ bytes then text else go text.toList bytes ""
+where
+  go : List Char → Nat → String → String
+    | [], _, result => result
+    | char :: rest, left, result =>
+      if char.utf8Size ≤ left then go rest (left - char.utf8Size) (result.push char)
+      else result
+
+def renderOne (message : Message) (bytes : Nat) : IO (Json × Nat) := do
+  let full ← message.data.toString
+  let shown := cut full bytes
+  let kind := message.data.kind
+  return (Json.mkObj [
+    ("severity", severityName message.severity),
+    ("line", toJson message.pos.line),
+    ("column", toJson message.pos.column),
+    ("end_line", optional message.endPos (·.line)),
+    ("end_column", optional message.endPos (·.column)),
+    ("kind", if kind.isAnonymous then "" else nameText kind),
+    ("text", shown)], shown.utf8ByteSize)
+
+partial def renderList (bytes : Nat) : List Message → IO (List Json)
+  | [] => return []
+  | message :: rest => do
+    if bytes == 0 then return []
+    let (json, used) ← renderOne message bytes
+    return json :: (← renderList (bytes - used) rest)
+
+/-- Messages, errors first, until the byte limit is used up. -/
+def render (log : MessageLog) (bytes : Nat) : IO (List Json) := do
+  let messages := log.toList.filter fun message =>
+    !message.isSilent || message.severity matches .error
+  let errors := messages.filter (·.severity matches .error)
+  let others := messages.filter fun message => !(message.severity matches .error)
+  renderList bytes (errors ++ others)
+
+/-! ## Trusted source -/
+
+/-- What is wrong with a header or a statement. -/
+structure Fault where
+  reason : String
+  messages : List Json := []
+
+instance : ToString Fault := ⟨(·.reason)⟩
+
+abbrev Trusted := ExceptT Fault IO
+
+def trustedMs := 60000
+def trustedBytes := 4096
+
+def requireNoErrors (log : MessageLog) (what : String) : Trusted Unit := do
+  if !log.hasErrors then return
+  let messages ← render log trustedBytes
+  let reason := match messages with
+    | first :: _ => text first "text"
+    | [] => "unknown"
+  throw { reason := s!"{what} does not elaborate: {reason}", messages }
+
+def elaborateTrusted (settings : Settings) (cursor : Cursor) (stx : Syntax)
+    (state : Command.State) (what : String) : Trusted Command.State := do
+  let deadline := (← IO.monoMsNow) + trustedMs
+  let (next, timedOut, interrupted) ← elaborate settings cursor stx state deadline
+  if timedOut || interrupted then
+    throw { reason := s!"{what} takes longer than a minute" }
+  requireNoErrors next.messages what
+  return next
+
+/-- Pinned for every elaboration. Auto-bound names would turn a misspelt type into a
+variable and change what is proved; linters only cost time. -/
+def pinned (heartbeats : Nat) : Options :=
+  let options : Options := {}
+  let options := options.setBool `autoImplicit false
+  let options := options.setBool `relaxedAutoImplicit false
+  let options := options.setBool `linter.all false
+  options.setNat `maxHeartbeats heartbeats
+
+def defaultHeartbeats := 200000
+
+partial def headerCommands (settings : Settings) (cursor : Cursor)
+    (state : Command.State) : Trusted Command.State := do
+  let (stx, messages, next) := cursor.parse state
+  requireNoErrors messages "the header"
+  if Parser.isTerminalCommand stx then return state
+  let state ← elaborateTrusted settings cursor stx state "the header"
+  headerCommands settings next (continueState state)
+
+def importEnvironment (imports : Array Import) : IO Environment :=
+  importModules imports {} (trustLevel := 0) (leakEnv := true) (loadExts := true)
+
+def elaborateHeader (settings : Settings) (source : String) : Trusted Command.State := do
+  let cursor ← Cursor.open source
+  requireNoErrors cursor.messages "the header"
+  let env ← try importEnvironment cursor.imports
+    catch fault => throw { reason := s!"the header does not elaborate: {fault}" }
+  headerCommands settings cursor (Command.mkState env {} (pinned defaultHeartbeats))
+
+def kernelFind? (env : Environment) (name : Name) : Option ConstantInfo :=
+  env.toKernelEnv.find? name
+
+def elaborateStatement (settings : Settings) (header : Command.State)
+    (request : Request) : Trusted ConstantInfo := do
+  let cursor ← Cursor.open (request.statement ++ " := sorry")
+  requireNoErrors cursor.messages "the statement"
+  let state := continueState header
+  let (stx, messages, next) := cursor.parse state
+  requireNoErrors messages "the statement"
+  let (rest, _, _) := next.parse state
+  if !Parser.isTerminalCommand rest then
+    throw { reason := "the statement holds more than one command" }
+  let result ← elaborateTrusted settings cursor stx state "the statement"
+  let name := header.scopes.head!.currNamespace ++ request.name.toName
+  match kernelFind? result.env name with
+  | some (.thmInfo value) => return .thmInfo value
+  | _ => throw { reason := s!"the statement declares no theorem {request.name}" }
+
+/-! ## The kernel's environment -/
+
+def sameType (left right : ConstantInfo) : Bool :=
+  left.levelParams == right.levelParams && left.type == right.type
+
+/-- Axioms of a constant. Where a library's files hold exported data only, its theorems
+look like axioms; Lean records what they were. -/
+def axiomsOf (env : Environment) (name : Name) : List Name :=
+  let (_, state) := ((CollectAxioms.collect name).run env).run {}
+  state.axioms.toList.filter fun found =>
+    match getOriginalConstKind? env found with
+    | some .axiom | none => true
+    | _ => false
+
+/-- Everything a constant of the result mentions. -/
+def mentions (info : ConstantInfo) : List Name :=
+  let inType := info.type.getUsedConstants.toList
+  let inValue := match info.value? (allowOpaque := true) with
+    | some value => value.getUsedConstants.toList
+    | none => []
+  let related := match info with
+    | .inductInfo value => value.all ++ value.ctors
+    | .ctorInfo value => [value.induct]
+    | .recInfo value => value.all
+    | _ => []
+  inType ++ inValue ++ related
+
+/-- What the kernel was told when it made a constant; none for what comes with another. -/
+def declarationOf (env : Environment) : ConstantInfo → Option Declaration
+  | .axiomInfo value => some (.axiomDecl value)
+  | .defnInfo value => some (.defnDecl value)
+  | .thmInfo value => some (.thmDecl value)
+  | .opaqueInfo value => some (.opaqueDecl value)
+  | .inductInfo value =>
+    let types := value.all.filterMap fun name => match kernelFind? env name with
+      | some (.inductInfo each) =>
+        let constructors := each.ctors.filterMap fun constructor =>
+          (kernelFind? env constructor).map fun info =>
+            ({ name := constructor, type := info.type } : Constructor)
+        some ({ name, type := each.type, ctors := constructors } : InductiveType)
+      | _ => none
+    some (.inductDecl value.levelParams value.numParams types value.isUnsafe)
+  | _ => none
+
+/-- Whether a constructor or recursor is what the kernel derives. -/
+def sameDerived : ConstantInfo → ConstantInfo → Bool
+  | .ctorInfo left, .ctorInfo right => left.type == right.type
+  | .recInfo left, .recInfo right => left.type == right.type
+    && left.k == right.k
+    && left.rules.map (fun rule => (rule.ctor, rule.nfields, rule.rhs))
+      == right.rules.map (fun rule => (rule.ctor, rule.nfields, rule.rhs))
+  | _, _ => false
+
+structure Recheck where
+  kernel : Kernel.Environment
+  /-- Constants that were looked at. -/
+  visited : NameSet := {}
+  /-- Those that come with another; compared when all is added. -/
+  derived : List ConstantInfo := []
+
+mutual
+
+/-- Adds a constant, after all it mentions, to an environment of the kernel's own. A
+circle ends in a constant that the kernel does not know. -/
+partial def recheck (result : Environment) (state : Recheck) (name : Name) :
+    Except String Recheck := do
+  if state.visited.contains name || (state.kernel.find? name).isSome then return state
+  let some info := kernelFind? result name | throw s!"{nameText name} is missing"
+  let state := { state with visited := state.visited.insert name }
+  let state ← recheckAll result state (mentions info)
+  match declarationOf result info with
+  | none => return { state with derived := info :: state.derived }
+  | some declaration =>
+    if (state.kernel.find? name).isSome then return state
+    match state.kernel.addDecl {} declaration with
+    | .ok kernel => return { state with kernel }
+    | .error _ => throw s!"the kernel refuses {nameText name} on a second look"
+
+partial def recheckAll (result : Environment) (state : Recheck) :
+    List Name → Except String Recheck
+  | [] => return state
+  | name :: rest => do recheckAll result (← recheck result state name) rest
+
+end
+
+def isDerived (kernel : Kernel.Environment) (info : ConstantInfo) : Bool :=
+  match kernel.find? info.name with
+  | some made => sameDerived made info
+  | none => false
+
+/-- Checks a theorem and all it rests on a second time: on the header's environment and
+with the kernel only. `debug.skipKernelTC` and tricks with the environment have no say. -/
+def secondLook (header result : Environment) (name : Name) : Option String :=
+  match recheck result { kernel := header.toKernelEnv } name with
+  | .error reason => some reason
+  | .ok state =>
+    match state.derived.find? fun info => !isDerived state.kernel info with
+    | some info => some s!"{nameText info.name} is not what the kernel derives"
+    | none => none
+
+def targetJson (result : Environment) (trusted : ConstantInfo) : Json :=
+  match kernelFind? result trusted.name with
+  | none => .null
+  | some found =>
+    let isTheorem := match found with
+      | .thmInfo _ => true
+      | _ => false
+    let axioms := (axiomsOf result trusted.name).map fun name => toJson (nameText name)
+    Json.mkObj [
+      ("is_theorem", isTheorem),
+      ("matches_statement", sameType found trusted),
+      ("axioms", .arr axioms.toArray)]
+
+def errorMessage (text : String) : Json := Json.mkObj [
+  ("severity", "error"), ("line", (1 : Nat)), ("column", (0 : Nat)), ("text", text)]
+
+/-! ## Untrusted submissions -/
+
+structure Report where
+  messages : List Json := []
+  hasErrors : Bool := false
+  timedOut : Bool := false
+  refused : String := ""
+  leftProof : Bool := false
+  target : Json := .null
+
+/-- The facts about the target, and a second look where there is something to accept. -/
+def Report.conclude (report : Report) (header result : Environment)
+    (trusted : ConstantInfo) : Report :=
+  let report := { report with target := targetJson result trusted }
+  if report.hasErrors || report.timedOut || report.target.isNull then report
+  else match secondLook header result trusted.name with
+    | none => report
+    | some reason =>
+      { report with hasErrors := true, messages := errorMessage reason :: report.messages }
+
+def checkProof (settings : Settings) (request : Request) (header : Command.State)
+    (trusted : ConstantInfo) (deadline : Nat) : IO Report := do
+  let cursor ← Cursor.open request.source
+  let state := continueState header
+  let (stx, messages, next) := cursor.parse state
+  if messages.hasErrors then
+    return { hasErrors := true, messages := ← render messages request.outputBytes }
+  let refused := settings.proofs.refuseProof stx
+  if refused != "" then return { refused }
+  -- A proof is one command. A stray token after it is an error like any other and does
+  -- not hide what Lean says about the proof.
+  let (rest, stray, _) := next.parse state
+  if !Parser.isTerminalCommand rest && !stray.hasErrors then
+    return { leftProof := true }
+  let (result, timedOut, interrupted) ← elaborate settings cursor stx state deadline
+  let log := result.messages
+  let report : Report := {
+    hasErrors := log.hasErrors || stray.hasErrors || interrupted
+    timedOut
+    messages := (← render log request.outputBytes) ++ (← render stray request.outputBytes) }
+  return report.conclude header.env result.env trusted
+
+structure Progress where
+  state : Command.State
+  messages : MessageLog := {}
+  interrupted : Bool := false
+  timedOut : Bool := false
+  refused : String := ""
+
+partial def commands (settings : Settings) (cursor : Cursor) (deadline : Nat)
+    (progress : Progress) : IO Progress := do
+  let (stx, messages, next) := cursor.parse progress.state
+  let progress := { progress with messages := progress.messages ++ messages }
+  let refused := settings.files.refuseCommand stx
+  if refused != "" then return { progress with refused }
+  if Parser.isTerminalCommand stx then return progress
+  let (state, timedOut, interrupted) ←
+    elaborate settings cursor stx progress.state deadline
+  let progress := { progress with
+    state := { state with messages := {} }
+    messages := progress.messages ++ state.messages
+    interrupted := progress.interrupted || interrupted
+    timedOut }
+  if timedOut then return progress
+  commands settings next deadline progress
+
+def isLoaded (env : Environment) (imported : Import) : Bool :=
+  (env.getModuleIdx? imported.module).isSome
+
+/-- All commands of a file: on the problem's header, or on the file's own imports where
+there is no problem. -/
+def checkFile (settings : Settings) (request : Request)
+    (problem : Option (Command.State × ConstantInfo)) (deadline : Nat) : IO Report := do
+  let cursor ← Cursor.open request.source
+  if cursor.messages.hasErrors then
+    return { hasErrors := true, messages := ← render cursor.messages request.outputBytes }
+  let start ← match problem with
+    | some (header, _) =>
+      let missing := cursor.imports.toList.filter fun imported =>
+        !isLoaded header.env imported
+      if !missing.isEmpty then
+        let names := ", ".intercalate (missing.map fun imported => nameText imported.module)
+        let message := errorMessage
+          s!"the file imports {names}, which the problem's header does not load"
+        return { hasErrors := true, messages := [message] }
+      pure (continueState header)
+    | none =>
+      match ← EIO.toBaseIO (importEnvironment cursor.imports) with
+      | .ok env => pure (Command.mkState env {} {})
+      | .error error =>
+        return { hasErrors := true, messages := [errorMessage (toString error)] }
+  let result ← commands settings cursor deadline { state := start }
+  let log := result.messages
+  let report : Report := {
+    hasErrors := log.hasErrors || result.interrupted
+    timedOut := result.timedOut
+    refused := result.refused
+    messages := ← render log request.outputBytes }
+  match problem with
+  | some (header, trusted) => return report.conclude header.env result.state.env trusted
+  | none => return report
+
+/-! ## The loop -/
+
+/-- Headers and statements that were elaborated, faults included. -/
+structure Kept where
+  headers : List (String × Except Fault Command.State) := []
+  statements : List (String × Except Fault ConstantInfo) := []
+
+def headersKept := 8
+def statementsKept := 256
+
+def first : Nat → List α → List α
+  | 0, _ | _, [] => []
+  | count + 1, entry :: rest => entry :: first count rest
+
+def remember (kept : IO.Ref Kept) (key : String) (make : IO α)
+    (find : Kept → List (String × α)) (store : Kept → List (String × α) → Kept)
+    (size : Nat) : IO α := do
+  let entries := find (← kept.get)
+  let found := entries.find? fun (name, _) => name == key
+  let value ← match found with
+    | some (_, value) => pure value
+    | none => make
+  let others := entries.filter fun (name, _) => name != key
+  kept.modify fun old => store old ((key, value) :: first (size - 1) others)
+  return value
+
+def header (settings : Settings) (kept : IO.Ref Kept) (source : String) :
+    IO (Except Fault Command.State) :=
+  remember kept source (elaborateHeader settings source).run
+    (·.headers) (fun old headers => { old with headers }) headersKept
+
+def limitHeartbeats (state : Command.State) (heartbeats : Nat) : Command.State :=
+  match state.scopes with
+  | scope :: rest =>
+    let opts := scope.opts.setNat `maxHeartbeats heartbeats
+    { state with scopes := { scope with opts } :: rest }
+  | [] => state
+
+/-- The header's state for proofs, and the statement's own constant. -/
+def prepare (settings : Settings) (kept : IO.Ref Kept) (request : Request) :
+    IO (Except Fault (Command.State × ConstantInfo)) := do
+  match ← header settings kept request.header with
+  | .error fault => return .error fault
+  | .ok trusted =>
+    -- The proof's limit must not decide whether the statement elaborates; the default
+    -- leaves a header's own setting in force.
+    let state := if request.heartbeats == defaultHeartbeats then trusted
+      else limitHeartbeats trusted request.heartbeats
+    let key := request.header ++ "\x00" ++ request.statement ++ "\x00" ++ request.name
+    let constant ← remember kept key (elaborateStatement settings trusted request).run
+      (·.statements) (fun old statements => { old with statements }) statementsKept
+    return constant.map fun constant => (state, constant)
+
+def reportJson (request : Request) (report : Report) (ms : Nat) : Json := Json.mkObj [
+  ("nonce", request.nonce),
+  ("messages", .arr report.messages.toArray),
+  ("has_errors", report.hasErrors),
+  ("timed_out", report.timedOut),
+  ("refused", report.refused),
+  ("left_proof", report.leftProof),
+  ("target", report.target),
+  ("seconds", toJson (ms.toFloat / 1000))]
+
+/-- Runs what counts against the proof's own time. -/
+def timed (request : Request) (check : Nat → IO Report) : IO Unit := do
+  send (Json.mkObj [("started", request.nonce)])
+  let begin ← IO.monoMsNow
+  let report ← check (begin + request.wallMs)
+  send (reportJson request report ((← IO.monoMsNow) - begin))
+
+def answer (settings : Settings) (kept : IO.Ref Kept) (request : Request) : IO Unit := do
+  if request.kind == "run" then
+    timed request (checkFile settings request none)
+  else match ← prepare settings kept request with
+    | .error fault =>
+      send (Json.mkObj [
+        ("nonce", request.nonce), ("statement_error", fault.reason),
+        ("messages", .arr fault.messages.toArray)])
+    | .ok (state, constant) =>
+      match request.kind with
+      | "proof" => timed request (checkProof settings request state constant)
+      | "file" => timed request (checkFile settings request (some (state, constant)))
+      | _ => send (Json.mkObj [("nonce", request.nonce)])
+
+partial def serve (settings : Settings) (kept : IO.Ref Kept) : IO Unit := do
+  let line ← (← IO.getStdin).getLine
+  if line.isEmpty then return
+  match Json.parse line with
+  | .error error => throw (IO.userError s!"a request is not JSON: {error}")
+  | .ok json =>
+    let request := Request.parse json
+    try answer settings kept request
+    catch error =>
+      send (Json.mkObj [("nonce", request.nonce), ("crash", toString error),
+        ("out_of_memory", false)])
+    serve settings kept
+
+end Fdjax
+
+unsafe def main (arguments : List String) : IO UInt32 := do
+  match Json.parse (arguments.headD "") with
+  | .error error =>
+    IO.eprintln s!"checker.lean: expected settings as JSON, got: {error}"
+    return 2
+  | .ok json =>
+    let settings := Fdjax.Settings.parse json
+    enableInitializersExecution
+    searchPathRef.set settings.searchPath
+    Fdjax.send (Json.mkObj [("ready", true), ("version", Lean.versionString)])
+    Fdjax.serve settings (← IO.mkRef {})
+    return 0

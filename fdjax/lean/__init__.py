@@ -23,6 +23,7 @@ from fdjax.lean.backend import (
 from fdjax.lean.fake import FakeBackend
 from fdjax.lean.install import install
 from fdjax.lean.location import default_target, installed
+from fdjax.lean.native import NativeBackend
 from fdjax.lean.safety import scan, scan_file
 from fdjax.lean.verdict import Diagnostic, Goal, Status, Verdict
 from fdjax.lean.verifier import Elaboration, StatementReport, Statistics, Verifier
@@ -37,6 +38,7 @@ __all__ = [
     "FakeBackend",
     "Goal",
     "Limits",
+    "NativeBackend",
     "Problem",
     "RawMessage",
     "RawReport",

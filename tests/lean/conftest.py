@@ -1,8 +1,19 @@
 """The real embedded Lean, installed once into the user's cache."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 
-from fdjax.lean import Verifier, WasmBackend, install
+from fdjax.lean import NativeBackend, Verifier, WasmBackend, install
+from fdjax.lean.location import (
+    HOST_DIR,
+    default_target,
+    node_executable,
+    runtime_file,
+)
+
+STANDIN = Path(__file__).parent / "standin"
 
 
 @pytest.fixture(scope="session")
@@ -22,5 +33,54 @@ def verifier(lean_folder):
 def backend(lean_folder):
     """A single worker without the textual scan in front of it."""
     backend = WasmBackend(lean_folder)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="session")
+def full_lean_folder():
+    """The embedded Lean with the library that metaprograms import."""
+    target = default_target()
+    return install(
+        target.with_name(f"{target.name}-full"), libraries=("Init", "Std", "Lean")
+    )
+
+
+@pytest.fixture(scope="session")
+def lake_project(tmp_path_factory, full_lean_folder):
+    """A Lake project whose toolchain is the embedded Lean, and its `lake`."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "lakefile.toml").write_text('name = "standin"\n')
+    (folder / "bin").mkdir()
+    arguments = [
+        node_executable(),
+        STANDIN / "lean.js",
+        HOST_DIR,
+        full_lean_folder,
+        runtime_file(full_lean_folder),
+    ]
+    command = shlex.join(map(str, arguments))
+    script(
+        folder / "bin" / "lean",
+        'if [ "$1" = --version ]; then echo "Lean (version 4.28.0)"; exit; fi',
+        f'exec {command} "$@"',
+    )
+    script(
+        folder / "lake",
+        "echo LEAN_PATH=/lean/lib/lean",
+        f"echo LEAN_SYSROOT={shlex.quote(str(folder))}",
+    )
+    return folder
+
+
+def script(path, *lines):
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def native(lake_project):
+    """A single worker that runs checker.lean."""
+    backend = NativeBackend(lake_project, lake=str(lake_project / "lake"))
     yield backend
     backend.close()

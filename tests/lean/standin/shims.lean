@@ -1,3 +1,5 @@
+-- Compiled functions of the library whose intermediate code the embedded Lean lacks:
+-- declarations let the interpreter call them. Only their shape counts, not their types.
 @[extern "l_List_appendTR___redArg"]
 opaque List.appendTR._redArg (left right : List Nat) : List Nat
 @[extern "l_List_any___redArg"]

@@ -1,0 +1,294 @@
+"""A checker process that speaks our JSON lines, and how it is kept alive or ended."""
+
+import json
+import logging
+import os
+import secrets
+import select
+import signal
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fdjax.errors import BackendError
+from fdjax.lean.backend import (
+    DEFAULT_LIMITS,
+    CheckRequest,
+    RawMessage,
+    RawReport,
+    RunRequest,
+    Target,
+    WholeFile,
+    WorkerDiedError,
+)
+from fdjax.lean.source import source_of
+
+__all__ = ["CheckerProcess", "kill_group"]
+
+_log = logging.getLogger(__name__)
+
+TRUSTED_S = 190.0
+"""Longest wait for a header and a statement: the checker gives each a minute, and
+importing a large library takes time, too."""
+RENDER_S = 0.15
+"""What the checker may take to print messages after the proof's own time."""
+
+
+class CheckerProcess(ABC):
+    """The part of a backend that is the same wherever the checker runs.
+
+    The process gets an empty environment, a session of its own and nothing but three
+    pipes. The parent never waits longer than the limits allow.
+    """
+
+    def __init__(self, *, grace_s: float, start_timeout_s: float) -> None:
+        """Prepare; `start` does the work.
+
+        Args:
+          grace_s: time between Lean's own cancellation and a hard kill, seconds.
+          start_timeout_s: longest wait for the process to become ready, seconds.
+        """
+        self._grace_s = grace_s
+        self._start_timeout_s = start_timeout_s
+        self._memory_mb = DEFAULT_LIMITS.memory_mb
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._complaints: deque[bytes] = deque(maxlen=20)
+        self._drain: threading.Thread | None = None
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Toolchain and checker: verdicts of equal identity are equal."""
+
+    @abstractmethod
+    def _command(self) -> tuple[Sequence[str], Path]:
+        """Command line and working directory; may raise `InstallError`."""
+
+    @abstractmethod
+    def _remedy(self) -> str:
+        """What to do when the process does not become ready."""
+
+    @abstractmethod
+    def _is_worn(self, answer: dict[str, Any]) -> bool:
+        """Whether the process should be replaced after this answer."""
+
+    def _usable_memory_mb(self, wanted_mb: int) -> int:
+        """What the process may be given of it."""
+        return wanted_mb
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running worker, None when there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process and wait until it can check.
+
+        Raises:
+          InstallError: a part of it is not installed.
+          BackendError: the process does not become ready.
+        """
+        self.close()
+        command, folder = self._command()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env={},
+                cwd=folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise BackendError(
+                f"{command[0]} was expected to start, got {error}; {self._remedy()}."
+            ) from error
+        self._complaints.clear()
+        self._drain = threading.Thread(
+            target=self._drain_stderr, args=(self._process,), daemon=True
+        )
+        self._drain.start()
+        answer = self._read_line(time.monotonic() + self._start_timeout_s)
+        if answer is None or not answer.get("ready"):
+            self.close()
+            raise BackendError(
+                f"Lean was expected to become ready within {self._start_timeout_s:g} "
+                f"s, got {str(answer)[:1000]} {self._complaint()}; {self._remedy()}."
+            )
+        _log.debug("Lean is ready: %s", answer)
+
+    def check(self, request: CheckRequest | RunRequest) -> RawReport:
+        """Elaborate one request; starts the process where there is none.
+
+        Raises:
+          WorkerDiedError: the process ended or stopped answering before the proof's
+            own time was used up.
+          BackendError, InstallError: the process cannot be started.
+        """
+        memory_mb = self._usable_memory_mb(request.limits.memory_mb)
+        if memory_mb != self._memory_mb:
+            self._memory_mb = memory_mb
+            self.close()
+        if self._process is None:
+            self.start()
+        nonce = secrets.token_hex(8)
+        self._write(_request_line(request, nonce))
+        answer = self._answer(nonce, time.monotonic() + TRUSTED_S)
+        started = time.monotonic()
+        if answer is not None and "started" in answer:
+            patience = request.limits.wall_s + self._grace_s + RENDER_S
+            answer = self._answer(nonce, started + patience)
+            if answer is None:
+                return self._lost_proof(
+                    request.limits.wall_s, time.monotonic() - started
+                )
+        if answer is None:
+            raise self._died()
+        if "crash" in answer:
+            seconds = time.monotonic() - started
+            self.close()
+            if answer["out_of_memory"]:
+                return RawReport(out_of_memory=True, seconds=seconds)
+            raise WorkerDiedError(f"Lean failed: {answer['crash']}")
+        if self._is_worn(answer):
+            self.close()
+        return _report(answer)
+
+    def interrupt(self) -> None:
+        """Kill the process; the owner's `check` raises `WorkerDiedError`."""
+        process = self._process
+        if process is not None:
+            kill_group(process)
+
+    def close(self) -> None:
+        """Kill the process group and wait for its end."""
+        process, self._process = self._process, None
+        self._buffer = b""
+        if process is None:
+            return
+        kill_group(process)
+        process.wait()
+        if self._drain is not None:
+            self._drain.join()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def _drain_stderr(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        while chunk := process.stderr.read(4096):
+            self._complaints.append(chunk)
+
+    def _complaint(self) -> str:
+        return b"".join(self._complaints).decode(errors="replace")[-1000:].strip()
+
+    def _write(self, line: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        view = memoryview(line)
+        try:
+            while view:
+                view = view[self._process.stdin.write(view) or 0 :]
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def _answer(self, nonce: str, deadline: float) -> dict[str, Any] | None:
+        """The next line that carries our nonce; None at the end or the deadline."""
+        while (answer := self._read_line(deadline)) is not None:
+            if nonce in (answer.get("nonce"), answer.get("started")):
+                return answer
+        return None
+
+    def _read_line(self, deadline: float) -> dict[str, Any] | None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            wait = deadline - time.monotonic()
+            if wait <= 0 or not select.select([descriptor], [], [], wait)[0]:
+                return None
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        # Whatever else stands on the pipe, nothing after it can be trusted.
+        if not isinstance(answer, dict):
+            raise self._died(f"it printed {line[:200]!r} instead of an answer")
+        return answer
+
+    def _lost_proof(self, wall_s: float, elapsed: float) -> RawReport:
+        """No report came: the proof's fault only when its time was really used up."""
+        if elapsed < wall_s:
+            raise self._died()
+        self.close()
+        return RawReport(timed_out=True, seconds=elapsed)
+
+    def _died(self, what: str = "") -> WorkerDiedError:
+        process = self._process
+        self.close()
+        what = what or f"exit status {process.returncode if process else None}"
+        return WorkerDiedError(
+            f"The Lean process ended ({what}) {self._complaint()}".rstrip()
+        )
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the group that the process leads; until it is reaped the id is ours."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:
+    fields: dict[str, Any] = {
+        "nonce": nonce,
+        "heartbeats": request.limits.heartbeats,
+        "wall_ms": round(request.limits.wall_s * 1000),
+        "output_bytes": request.limits.output_bytes,
+    }
+    if isinstance(request, RunRequest):
+        fields |= {"kind": "run", "source": request.source}
+    else:
+        kinds = {type(None): "statement", str: "proof", WholeFile: "file"}
+        proof = request.proof or ""
+        fields |= {
+            "kind": kinds[type(request.proof)],
+            "name": request.name,
+            "header": request.header,
+            "statement": request.statement.rstrip(),
+            "source": source_of(request.statement, request.header, proof).text,
+        }
+    return json.dumps(fields).encode() + b"\n"
+
+
+def _report(answer: dict[str, Any]) -> RawReport:
+    target = answer.get("target")
+    return RawReport(
+        statement_error=answer.get("statement_error", ""),
+        has_errors=answer.get("has_errors", False),
+        messages=tuple(RawMessage(**message) for message in answer.get("messages", ())),
+        timed_out=answer.get("timed_out", False),
+        refused=answer.get("refused", ""),
+        left_proof=answer.get("left_proof", False),
+        target=target
+        and Target(
+            is_theorem=target["is_theorem"],
+            matches_statement=target["matches_statement"],
+            axioms=tuple(target["axioms"]),
+        ),
+        seconds=answer.get("seconds", 0.0),
+    )

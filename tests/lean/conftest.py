@@ -30,7 +30,7 @@ def verifier(lean_folder):
 
 
 @pytest.fixture(scope="module")
-def backend(lean_folder):
+def wasm(lean_folder):
     """A single worker without the textual scan in front of it."""
     backend = WasmBackend(lean_folder)
     yield backend

@@ -1,10 +1,11 @@
 """Theorems, failures and attacks; the core library is all they need."""
 
+from fdjax.lean import Status
 from fdjax.records import Problem
 
 
 def problem(statement: str, header: str = "") -> Problem:
-    name = statement.split()[1].removesuffix(".{u}")
+    name = statement.split()[1].split(".{")[0]
     return Problem(name=name, statement=statement, header=header)
 
 
@@ -119,3 +120,119 @@ BEHIND_THE_SCAN = [
     ("  sorry\naxiom cheat : False", "left_proof"),
 ]
 """Proofs of `FALSE` and the report's field that stops them without any scan."""
+
+
+COMM = problem("theorem target (a b : Nat) : a + b = b + a")
+DOUBLE = problem("theorem dbl (n : Nat) : dd n = n + n", "def dd (n : Nat) := n + n")
+PROOF = "theorem target (a b : Nat) : a + b = b + a := by\n  omega\n"
+
+FILES = [
+    (COMM, PROOF),
+    (COMM, "import Init\n\n" + PROOF),
+    (COMM, "/-- Says it. -/\n@[simp] theorem help : 1 = 1 := rfl\n" + PROOF),
+    (COMM, "#print axioms Nat.add_comm\n#check Nat\n" + PROOF),
+    (COMM, "open Nat in\n" + PROOF),
+    (COMM, "section\nvariable (x : Nat)\ntheorem id' : x = x := rfl\nend\n" + PROOF),
+    (COMM, "set_option maxHeartbeats 400000\nset_option autoImplicit true\n" + PROOF),
+    (
+        COMM,
+        "inductive Tree | leaf | node (l r : Tree)\n"
+        "def Tree.size : Tree → Nat | leaf => 1 | node l r => l.size + r.size\n"
+        "theorem Tree.pos (t : Tree) : 0 < t.size := by\n"
+        "  induction t with\n"
+        "  | leaf => simp [size]\n"
+        "  | node l r hl hr => simp [size]; omega\n"
+        "theorem target (a b : Nat) : a + b = b + a := by\n"
+        "  have := Tree.pos .leaf\n  omega\n",
+    ),
+    (
+        COMM,
+        "mutual\ndef even : Nat → Bool | 0 => true | n + 1 => odd n\n"
+        "def odd : Nat → Bool | 0 => false | n + 1 => even n\nend\n" + PROOF,
+    ),
+    (
+        COMM,
+        "structure P where\n  x : Nat\nderiving DecidableEq\n"
+        "instance : Inhabited P := ⟨⟨1⟩⟩\n" + PROOF,
+    ),
+    (COMM, "theorem target (a b : Nat) : a + b = b + a := Nat.add_comm a b"),
+    (
+        COMM,
+        "theorem target (a b : Nat) : a + b = b + a := by\n"
+        "  simp (config := { decide := true }) +arith (maxSteps := 1000)\n",
+    ),
+    (DOUBLE, "def dd (n : Nat) := n + n\ntheorem dbl (n : Nat) : dd n = n + n := rfl"),
+    (DOUBLE, "theorem dbl (n : Nat) : dd n = n + n := by\n  rfl"),
+    (
+        problem("theorem inner : True", "namespace Outer"),
+        "theorem inner : True := trivial",
+    ),
+    (
+        problem("theorem u.{v} (α : Type v) (a : α) : a = a"),
+        "theorem u.{v} (α : Type v) (a : α) : a = a := rfl",
+    ),
+]
+"""Problems with texts of whole files that prove them."""
+
+FALSE_FILES = {
+    Status.REJECTED: [
+        "",
+        "theorem other : True := trivial",
+        "theorem target : True := trivial",
+        "def target : (2 : Nat) + 2 = 5 := sorry",
+        "theorem target : (2 : Nat) + 2 = 5 := by\n  sorry",
+        "theorem target : (2 : Nat) + 2 = 5 := by\n  rfl",
+        "axiom cheat : False\ntheorem target : (2 : Nat) + 2 = 5 := cheat.elim",
+        "axiom target : (2 : Nat) + 2 = 5",
+        "namespace X\naxiom target : (2 : Nat) + 2 = 5\nend X\nexport X (target)",
+        "import Mathlib\ntheorem target : (2 : Nat) + 2 = 5 := by\n  norm_num",
+        "def Nat.add := 1\ntheorem target : (2 : Nat) + 2 = 5 := rfl",
+        "theorem help : 1 = 2 := by rfl\ntheorem target : (2 : Nat) + 2 = 4 := rfl",
+        "instance (priority := 9999) : OfNat Nat 5 := ⟨4⟩\n"
+        "theorem target : (2 : Nat) + 2 = 5 := rfl",
+        "namespace Nat\ninductive False : Prop | intro\nend Nat\nopen Nat\n"
+        "theorem target : (2 : Nat) + 2 = 5 := (False.intro).elim",
+        "variable (h : False)\ninclude h\ntheorem target : (2 : Nat) + 2 = 5 := h.elim",
+        "theorem target {h : False} : (2 : Nat) + 2 = 5 := h.elim",
+        "theorem target.{u} : (2 : Nat) + 2 = 5 := by\n  sorry",
+        "opaque h : False\ntheorem target : (2 : Nat) + 2 = 5 := h.elim",
+        "partial def loop (n : Nat) : False := loop n\n"
+        "theorem target : (2 : Nat) + 2 = 5 := (loop 0).elim",
+        "theorem target : (2 : Nat) + 2 = 5 := target",
+        "private theorem target : (2 : Nat) + 2 = 4 := rfl",
+    ],
+    Status.UNSAFE: [
+        'macro "cheat" : tactic => `(tactic| sorry)\n'
+        "theorem target : (2 : Nat) + 2 = 5 := by cheat",
+        'notation "five" => 4\ntheorem target : (2 : Nat) + 2 = 5 := rfl',
+        'local infixl:65 " + " => fun _ _ => 5\n'
+        "theorem target : (2 : Nat) + 2 = 5 := rfl",
+        "prelude\ninductive Nat | z\ntheorem target : True := trivial",
+        'import Lean\nopen Lean\nrun_cmd logInfo m!"x"',
+        "#eval 1",
+        "#exit\ntheorem target : (2 : Nat) + 2 = 5 := sorry",
+        "mutual\n#eval 1\nend",
+        "open Nat in #eval 1",
+        '@[extern "exit"] opaque quit : Unit → Unit',
+        "def f : Nat := 1\n@[implemented_by f] def g : Nat := 2",
+        "attribute [implemented_by Nat.succ] Nat.pred",
+        "@[csimp] theorem x : @Nat.add = @Nat.add := rfl",
+        "unsafe def f : False := f",
+        "set_option debug.skipKernelTC true\n"
+        "theorem target : (2 : Nat) + 2 = 5 := by decide +kernel",
+        "#guard_msgs (drop error) in\ntheorem target : (2 : Nat) + 2 = 5 := rfl",
+        "initialize x : Nat ← pure 1",
+        "simproc s (_ + _) := fun _ => return .continue",
+        'elab "x" : term => return .const ``Nat []',
+        "theorem target : (2 : Nat) + 2 = 5 := by native_decide",
+        "open Lean Elab Tactic\ntheorem target : (2 : Nat) + 2 = 5 := rfl",
+    ],
+}
+"""Files for `FALSE`, refused by the scan or rejected by Lean."""
+
+FILES_BEHIND_THE_SCAN = [
+    "def c : Nat := 3\ntheorem target : (2 : Nat) + 2 = 5 := by simp (maxSteps := c)",
+    "def c : Lean.Meta.Simp.Config := {}\n"
+    "theorem target : (2 : Nat) + 2 = 5 := by simp (config := c)",
+]
+"""Files for `FALSE` that only the checker refuses."""

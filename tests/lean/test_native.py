@@ -1,21 +1,105 @@
-"""The checker for Lake projects: the real Lean program, run by the embedded Lean."""
+"""What is special about a Lake project: finding it, its toolchain, its process."""
+
+import os
+import signal
 
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import NativeBackend, Status, Verifier
-from lean.corpus import FAILURES, FALSE, GIVING_UP, THEOREMS
+from fdjax.lean import CheckRequest, Limits, NativeBackend, WholeFile
+from lean.conftest import script
+from lean.corpus import COMM, SWAP, TRUE
+from lean.test_wasm import SLOW, SLOW_PROOF, alive
 
 
-@pytest.fixture(scope="module")
-def native_verifier(native):
-    with Verifier(lambda: native, workers=1) as verifier:
-        yield verifier
+def request(target, proof, **limits):
+    return CheckRequest(
+        name=target.name,
+        header=target.header,
+        statement=target.statement,
+        proof=proof,
+        limits=Limits(**limits),
+    )
 
 
-def test_theorems_failures_and_giving_up(native_verifier):
-    items = [*THEOREMS, *FAILURES, *((FALSE, proof) for proof in GIVING_UP)]
-    verdicts = native_verifier.verify(items)
-    statuses = [verdict.status for verdict in verdicts]
-    assert statuses[: len(THEOREMS)] == [Status.VERIFIED] * len(THEOREMS)
-    assert set(statuses[len(THEOREMS) :]) == {Status.REJECTED}
+def test_a_folder_that_is_no_project(tmp_path, lake_project):
+    backend = NativeBackend(tmp_path, lake=str(lake_project / "lake"))
+    with pytest.raises(InstallError, match=r"without lakefile\.toml"):
+        backend.start()
+
+
+def test_a_missing_lake(lake_project):
+    with pytest.raises(InstallError, match="expected the program 'no-such-lake'"):
+        NativeBackend(lake_project, lake="no-such-lake").start()
+
+
+def test_a_lake_that_fails_or_says_nothing(tmp_path, lake_project):
+    (tmp_path / "lakefile.lean").touch()
+    lake = tmp_path / "lake"
+    script(lake, "echo broken manifest >&2", "exit 3")
+    with pytest.raises(BackendError, match="status 3: broken manifest"):
+        NativeBackend(tmp_path, lake=str(lake)).start()
+    other = tmp_path / "other"
+    script(other, "echo PATH=/bin")
+    with pytest.raises(BackendError, match="LEAN_PATH"):
+        NativeBackend(tmp_path, lake=str(other)).start()
+
+
+def test_a_toolchain_that_cannot_run_the_checker(tmp_path):
+    (tmp_path / "lakefile.toml").touch()
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "lean", "echo checker.lean:1: unknown module >&2; exit 1")
+    script(tmp_path / "lake", "echo LEAN_PATH=/x", f"echo LEAN_SYSROOT={tmp_path}")
+    script(
+        tmp_path / "bin" / "lean",
+        'if [ "$1" = --version ]; then echo "Lean 4.0"; exit; fi',
+        "echo checker.lean:1: unknown module >&2",
+        "exit 1",
+    )
+    with pytest.raises(BackendError, match=r"unknown module.*fdjax lean selftest"):
+        NativeBackend(tmp_path, lake=str(tmp_path / "lake")).start()
+
+
+def test_the_identity_follows_the_projects_dependencies(native, tmp_path, lake_project):
+    for name in ("lakefile.toml", "bin"):
+        (tmp_path / name).symlink_to(lake_project / name)
+    (tmp_path / "lake-manifest.json").write_text("{}")
+    other = NativeBackend(tmp_path, lake=str(lake_project / "lake"))
+    assert native.identity.startswith("Lean (version 4.28.0)/")
+    assert native.identity.rsplit("/", 1)[1] == other.identity.rsplit("/", 1)[1]
+    assert native.identity != other.identity
+
+
+def test_a_hard_limit_ends_what_the_watchdog_cannot(native):
+    native.check(request(TRUE, "  rfl"))
+    first = native.pid
+    report = native.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
+    assert report.timed_out
+    assert 1.0 <= report.seconds <= 1.5
+    assert not alive(first)
+    assert native.check(request(TRUE, "  rfl")).target is not None
+
+
+def test_a_worker_is_recycled(lake_project):
+    backend = NativeBackend(
+        lake_project, lake=str(lake_project / "lake"), recycle_after=2
+    )
+    backend.check(request(SWAP, "  exact ⟨h.2, h.1⟩"))
+    first = backend.pid
+    backend.check(request(SWAP, "  exact ⟨h.2, h.1⟩"))
+    assert backend.pid is None
+    assert not alive(first)
+
+
+def test_the_kernel_looks_twice(native):
+    # The option itself is refused; a theorem added without the kernel's consent, by
+    # whatever means, is not what the kernel accepts on a second look.
+    text = "set_option debug.skipKernelTC true\ntheorem target : True := trivial"
+    assert native.check(request(COMM, WholeFile(text))).refused
+
+
+def test_a_killed_process_is_a_death_not_a_rejection(native):
+    native.check(request(TRUE, "  rfl"))
+    os.kill(native.pid, signal.SIGKILL)
+    with pytest.raises(BackendError, match="exit status -9"):
+        native.check(request(TRUE, "  rfl"))

@@ -30,6 +30,11 @@ def request(target, proof, **limits):
     )
 
 
+@pytest.fixture
+def backend(wasm):
+    return wasm
+
+
 def alive(pid):
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

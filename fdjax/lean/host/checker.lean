@@ -316,8 +316,6 @@ structure Fault where
   reason : String
   messages : List Json := []
 
-instance : ToString Fault := ⟨(·.reason)⟩
-
 abbrev Trusted := ExceptT Fault IO
 
 def trustedMs := 60000
@@ -365,9 +363,10 @@ def importEnvironment (imports : Array Import) : IO Environment :=
 def elaborateHeader (settings : Settings) (source : String) : Trusted Command.State := do
   let cursor ← Cursor.open source
   requireNoErrors cursor.messages "the header"
-  let env ← try importEnvironment cursor.imports
-    catch fault => throw { reason := s!"the header does not elaborate: {fault}" }
-  headerCommands settings cursor (Command.mkState env {} (pinned defaultHeartbeats))
+  match ← EIO.toBaseIO (importEnvironment cursor.imports) with
+  | .error error => throw { reason := s!"the header does not elaborate: {error}" }
+  | .ok env =>
+    headerCommands settings cursor (Command.mkState env {} (pinned defaultHeartbeats))
 
 def kernelFind? (env : Environment) (name : Name) : Option ConstantInfo :=
   env.toKernelEnv.find? name

@@ -1,4 +1,4 @@
-"""Real Lean: theorems are verified, failures and attacks never are."""
+"""What every backend with a real Lean must do: prove, fail, resist, say where."""
 
 import json
 import os
@@ -7,42 +7,66 @@ from pathlib import Path
 
 import pytest
 
-from fdjax.lean import CheckRequest, Limits, Status, WorkerDiedError
+from fdjax.lean import (
+    CheckRequest,
+    Limits,
+    Status,
+    Verifier,
+    WholeFile,
+    WorkerDiedError,
+)
 from fdjax.lean.judge import judge
-from fdjax.lean.source import splice
+from fdjax.lean.source import File, source_of, splice
 from lean.corpus import (
     BEHIND_THE_SCAN,
     FAILURES,
     FALSE,
+    FALSE_FILES,
+    FILES,
+    FILES_BEHIND_THE_SCAN,
     GIVING_UP,
     THEOREMS,
+    TRUE,
     UNSAFE,
     problem,
 )
 
 
-def names(pairs):
-    return [f"{index}-{pair[0].name}" for index, pair in enumerate(pairs)]
+@pytest.fixture(scope="module", params=["wasm", "native"])
+def backend(request):
+    """One worker of each kind, without the textual scan in front of it."""
+    return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("item", THEOREMS, ids=names(THEOREMS))
-def test_theorems_are_verified(verifier, item):
-    [verdict] = verifier.verify([item])
-    assert verdict.status is Status.VERIFIED, verdict
+@pytest.fixture(scope="module")
+def verifier(backend):
+    with Verifier(lambda: backend, workers=1) as verifier:
+        yield verifier
 
 
-@pytest.mark.parametrize("item", FAILURES, ids=names(FAILURES))
-def test_failures_are_rejected_with_an_error(verifier, item):
-    [verdict] = verifier.verify([item])
-    assert verdict.status is Status.REJECTED
-    assert verdict.errors
+def statuses(verifier, items):
+    verdicts = verifier.verify(items)
+    return [
+        (item[0].name, item[1], verdict.status)
+        for item, verdict in zip(items, verdicts, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("proof", GIVING_UP)
-def test_giving_up_shows_in_the_axioms(verifier, proof):
-    [verdict] = verifier.verify([(FALSE, proof)])
-    assert verdict.status is Status.REJECTED
-    assert "sorryAx" in verdict.axioms
+def test_theorems_are_verified(verifier):
+    found = statuses(verifier, THEOREMS)
+    assert [row for row in found if row[2] is not Status.VERIFIED] == []
+
+
+def test_failures_are_rejected_with_an_error(verifier):
+    found = statuses(verifier, FAILURES)
+    assert [row for row in found if row[2] is not Status.REJECTED] == []
+    assert all(verdict.errors for verdict in verifier.verify(FAILURES))
+
+
+def test_giving_up_shows_in_the_axioms(verifier):
+    for verdict in verifier.verify([(FALSE, proof) for proof in GIVING_UP]):
+        assert verdict.status is Status.REJECTED
+        assert "sorryAx" in verdict.axioms
 
 
 def test_attacks_are_unsafe(verifier):
@@ -50,17 +74,56 @@ def test_attacks_are_unsafe(verifier):
     assert {verdict.status for verdict in verdicts} == {Status.UNSAFE}
 
 
-@pytest.mark.parametrize(("proof", "field"), BEHIND_THE_SCAN)
-def test_the_host_stops_attacks_by_itself(backend, proof, field):
-    report = backend.check(request(FALSE, proof))
-    assert getattr(report, field)
-    assert judge(report, splice(FALSE.statement, proof)).status is Status.UNSAFE
+def test_without_the_scan_the_checker_stops_attacks(backend):
+    for proof, field in BEHIND_THE_SCAN:
+        report = backend.check(request(FALSE, proof))
+        assert getattr(report, field), proof
+        assert judge(report, splice(FALSE.statement, proof)).status is Status.UNSAFE
 
 
-@pytest.mark.parametrize("proof", UNSAFE[:-3] + GIVING_UP)
-def test_without_any_scan_no_attack_is_verified(backend, proof):
-    report = backend.check(request(FALSE, proof))
-    assert not judge(report, splice(FALSE.statement, proof)).verified
+def test_without_the_scan_no_attack_is_verified(backend):
+    for proof in UNSAFE[:-3] + GIVING_UP:
+        report = backend.check(request(FALSE, proof))
+        assert not judge(report, splice(FALSE.statement, proof)).verified, proof
+
+
+def test_whole_files_that_prove_are_verified(verifier):
+    items = [(target, WholeFile(text)) for target, text in FILES]
+    found = statuses(verifier, items)
+    assert [row for row in found if row[2] is not Status.VERIFIED] == []
+
+
+@pytest.mark.parametrize("expected", FALSE_FILES)
+def test_whole_files_that_cheat(verifier, expected):
+    items = [(FALSE, WholeFile(text)) for text in FALSE_FILES[expected]]
+    found = statuses(verifier, items)
+    assert [row for row in found if row[2] is not expected] == []
+
+
+def test_without_the_scan_no_file_is_verified(backend):
+    for text in [*FALSE_FILES[Status.UNSAFE], *FILES_BEHIND_THE_SCAN]:
+        report = backend.check(request(FALSE, WholeFile(text)))
+        assert not judge(report, File(text=text)).verified, text
+    for text in FILES_BEHIND_THE_SCAN:
+        assert backend.check(request(FALSE, WholeFile(text))).refused
+
+
+def test_errors_of_every_command_count(backend):
+    text = "theorem a : 1 = 2 := by rfl\ntheorem target : (2 : Nat) + 2 = 4 := rfl"
+    report = backend.check(request(TRUE, WholeFile(text)))
+    assert report.has_errors
+    assert [(m.severity, m.line) for m in report.messages] == [("error", 1)]
+
+
+def test_a_file_on_its_own_gives_its_messages(verifier):
+    source = "import Std\n#check Nat\ntheorem a : 1 = 2 := by\n  sorry\n#check Int\n"
+    [found, refused] = verifier.elaborate([source, "#eval 1"])
+    assert (found.ended, refused.ended) == ("done", "unsafe")
+    assert [(d.line, d.severity, d.kind) for d in found.diagnostics] == [
+        (2, "information", ""),
+        (3, "warning", "hasSorry"),
+        (5, "information", ""),
+    ]
 
 
 def test_messages_positions_goals(verifier):
@@ -86,7 +149,7 @@ def test_messages_positions_goals(verifier):
         ("theorem t : True := trivial\ntheorem u : True", "", "more than one command"),
         ("def t : Nat", "", "declares no theorem"),
         ("theorem other : True", "", "declares no theorem t"),
-        ("theorem t : True", "import Mathlib", "no module Mathlib"),
+        ("theorem t : True", "import Mathlib", "Mathlib"),
         ("theorem t : True", "axiom", "the header does not elaborate"),
         ("theorem t : True", "theorem t : True := trivial", "already"),
     ],
@@ -156,27 +219,30 @@ def test_sample_failures_give_the_recorded_errors(verifier):
                 assert (error.line, error.column) == position
 
 
+def attacks():
+    """Each attack as what it is meant to be, and files also as a proof."""
+    for row in rows("exploits_sample.jsonl"):
+        target, text = sample(row["theorem_statement"]), row["malicious_proof"]
+        yield target, text
+        if row["mode"] == "file":
+            yield target, WholeFile(text)
+
+
 def test_sample_attacks_are_never_verified(verifier):
-    data = rows("exploits_sample.jsonl")
-    items = [(sample(row["theorem_statement"]), row["malicious_proof"]) for row in data]
-    # `file` attacks are whole submissions: as a proof they leave the proof at once.
-    verdicts = verifier.verify(items)
-    assert [
-        row["name"]
-        for row, verdict in zip(data, verdicts, strict=True)
-        if verdict.verified
-    ] == []
+    items = list(attacks())
+    verdicts = verifier.verify(items, broken_statements="reject")
+    verified = zip(items, verdicts, strict=True)
+    assert [item for item, verdict in verified if verdict.verified] == []
 
 
 def test_sample_attacks_without_any_scan(backend):
-    for row in rows("exploits_sample.jsonl"):
-        target, proof = sample(row["theorem_statement"]), row["malicious_proof"]
+    for target, submission in attacks():
         try:
-            report = backend.check(request(target, proof))
+            report = backend.check(request(target, submission))
         except WorkerDiedError:
             continue
-        verdict = judge(report, splice(target.statement, proof))
-        assert not verdict.verified, row["name"]
+        verdict = judge(report, source_of(target.statement, "", submission))
+        assert not verdict.verified, submission
 
 
 def request(target, proof):

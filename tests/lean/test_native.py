@@ -2,13 +2,16 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import CheckRequest, Limits, NativeBackend, WholeFile
+from fdjax.lean import CheckRequest, Limits, NativeBackend
+from fdjax.lean import native as native_module
+from fdjax.lean.safety import POLICY
 from lean.conftest import script
-from lean.corpus import COMM, SWAP, TRUE
+from lean.corpus import FALSE, SWAP, TRUE
 from lean.test_wasm import SLOW, SLOW_PROOF, alive
 
 
@@ -91,11 +94,22 @@ def test_a_worker_is_recycled(lake_project):
     assert not alive(first)
 
 
-def test_the_kernel_looks_twice(native):
-    # The option itself is refused; a theorem added without the kernel's consent, by
-    # whatever means, is not what the kernel accepts on a second look.
-    text = "set_option debug.skipKernelTC true\ntheorem target : True := trivial"
-    assert native.check(request(COMM, WholeFile(text))).refused
+def test_the_kernel_looks_twice(lake_project, monkeypatch):
+    # A policy that lets the kernel be switched off: only the second look is left.
+    careless = replace(POLICY, options=(*POLICY.options, "debug.skipKernelTC"))
+    monkeypatch.setattr(native_module, "POLICY", careless)
+    proof = "  set_option debug.skipKernelTC true in decide +kernel"
+    backend = NativeBackend(lake_project, lake=str(lake_project / "lake"))
+    report = backend.check(request(FALSE, proof))
+    backend.close()
+    assert report.target is not None
+    assert report.target.is_theorem
+    assert report.target.matches_statement
+    assert report.target.axioms == ()
+    assert report.has_errors
+    assert [m.text for m in report.messages] == [
+        "the kernel refuses target._proof_1 on a second look"
+    ]
 
 
 def test_a_killed_process_is_a_death_not_a_rejection(native):

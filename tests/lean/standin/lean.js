@@ -74,6 +74,8 @@ async function run() {
   const { Elaborator } = require(path.join(hostDir, 'elaborator.js'));
   const lean = await startLean({ install, runtime, memoryMiB: 2048 });
   useRealStreams(lean);
+  // As in stock Lean, this option switches the kernel off.
+  lean.setField(lean.global('l_Lean_debug_skipKernelTC'), 0, lean.name('debug.skipKernelTC'));
   const elaborator = new Elaborator(lean, FOREVER_MS);
   const shims = fs.readFileSync(path.join(__dirname, 'shims.lean'), 'utf8');
   const source = fs.readFileSync(file, 'utf8').replace(/^import Lean$/m, (line) => `${line}\n${shims}`);

@@ -12,12 +12,15 @@ from typing import Any
 
 from fdjax.errors import BackendError, InstallError
 from fdjax.lean.location import HOST_DIR
-from fdjax.lean.process import CheckerProcess
+from fdjax.lean.process import CheckerProcess, Program
 from fdjax.lean.safety import POLICY
+from fdjax.lean.sandbox import Confinement
 
 __all__ = ["NativeBackend"]
 
 CHECKER = HOST_DIR / "checker.lean"
+THREADS_MB = 2048
+"""Private memory besides Lean's heap: stacks and arenas, reserved rather than used."""
 LAKE_TIMEOUT_S = 300.0
 """Lake may compile the project's configuration first."""
 
@@ -52,6 +55,7 @@ class NativeBackend(CheckerProcess):
         recycle_after: int = 2000,
         grace_s: float = 0.3,
         start_timeout_s: float = 300.0,
+        confinement: Confinement | None = None,
     ) -> None:
         """Prepare; `start` does the work.
 
@@ -61,8 +65,11 @@ class NativeBackend(CheckerProcess):
           recycle_after: requests after which a process is replaced.
           grace_s: time between Lean's own cancellation and a hard kill, seconds.
           start_timeout_s: longest wait for the process to become ready, seconds.
+          confinement: kind of sandbox; the strongest that works here by default.
         """
-        super().__init__(grace_s=grace_s, start_timeout_s=start_timeout_s)
+        super().__init__(
+            grace_s=grace_s, start_timeout_s=start_timeout_s, confinement=confinement
+        )
         self._project = Path(project).resolve()
         self._lake = lake
         self._recycle_after = recycle_after
@@ -78,7 +85,7 @@ class NativeBackend(CheckerProcess):
         digest = hashlib.sha256(CHECKER.read_bytes()).hexdigest()[:12]
         return f"{_toolchain(self._project, self._lake).version}/{digest}"
 
-    def _command(self) -> tuple[Sequence[str], Path]:
+    def _program(self) -> Program:
         toolchain = _toolchain(self._project, self._lake)
         self._answered = 0
         settings = {
@@ -87,7 +94,12 @@ class NativeBackend(CheckerProcess):
             "watchdog": True,
         }
         command = [str(toolchain.lean), "--run", str(CHECKER), json.dumps(settings)]
-        return command, self._project
+        return Program(
+            command=command,
+            folder=self._project,
+            readable=[*toolchain.readable, HOST_DIR],
+            memory_mb=self._memory_mb + THREADS_MB,
+        )
 
     def _remedy(self) -> str:
         return f"run `fdjax lean selftest --project {self._project}`"
@@ -101,7 +113,8 @@ class NativeBackend(CheckerProcess):
 def _toolchain(project: Path, lake: str) -> Toolchain:
     values = _lake_environment(project, lake)
     sysroot = Path(values["LEAN_SYSROOT"])
-    folders = [Path(part) for part in values["LEAN_PATH"].split(":") if part]
+    paths = [project / part for part in values["LEAN_PATH"].split(":") if part]
+    folders = [path for path in paths if path.exists()]
     lean = sysroot / "bin" / "lean"
     version = _run([str(lean), "--version"], project).strip()
     depends = hashlib.sha256()

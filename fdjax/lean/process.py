@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from fdjax.lean.backend import (
     WholeFile,
     WorkerDiedError,
 )
+from fdjax.lean.sandbox import Confinement, confined
 from fdjax.lean.source import source_of
 
-__all__ = ["CheckerProcess", "kill_group"]
+__all__ = ["CheckerProcess", "Program", "kill_group"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,20 +42,43 @@ RENDER_S = 0.15
 """What the checker may take to print messages after the proof's own time."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A checker to run."""
+
+    command: Sequence[str]
+    """Absolute path of the program, and its arguments."""
+    folder: Path
+    """Working directory."""
+    readable: Sequence[Path]
+    """All it may read besides the system's own libraries."""
+    memory_mb: int
+    """Limit of its private memory, in MiB."""
+
+
 class CheckerProcess(ABC):
     """The part of a backend that is the same wherever the checker runs.
 
-    The process gets an empty environment, a session of its own and nothing but three
-    pipes. The parent never waits longer than the limits allow.
+    The process runs in the strongest sandbox of this machine (`fdjax.lean.sandbox`),
+    with an empty environment, a session of its own and nothing but three pipes. The
+    parent never waits longer than the limits allow.
     """
 
-    def __init__(self, *, grace_s: float, start_timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        grace_s: float,
+        start_timeout_s: float,
+        confinement: Confinement | None = None,
+    ) -> None:
         """Prepare; `start` does the work.
 
         Args:
           grace_s: time between Lean's own cancellation and a hard kill, seconds.
           start_timeout_s: longest wait for the process to become ready, seconds.
+          confinement: kind of sandbox; the strongest that works here by default.
         """
+        self._confinement: Confinement | None = confinement
         self._grace_s = grace_s
         self._start_timeout_s = start_timeout_s
         self._memory_mb = DEFAULT_LIMITS.memory_mb
@@ -68,8 +93,8 @@ class CheckerProcess(ABC):
         """Toolchain and checker: verdicts of equal identity are equal."""
 
     @abstractmethod
-    def _command(self) -> tuple[Sequence[str], Path]:
-        """Command line and working directory; may raise `InstallError`."""
+    def _program(self) -> "Program":
+        """What to run; may raise `InstallError`."""
 
     @abstractmethod
     def _remedy(self) -> str:
@@ -85,7 +110,10 @@ class CheckerProcess(ABC):
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running worker, None when there is none."""
+        """Process id of the running worker's supervisor, None when there is none.
+
+        It leads the process group of all that belongs to the worker.
+        """
         return self._process.pid if self._process else None
 
     def start(self) -> None:
@@ -96,7 +124,13 @@ class CheckerProcess(ABC):
           BackendError: the process does not become ready.
         """
         self.close()
-        command, folder = self._command()
+        program = self._program()
+        command = confined(
+            program.command,
+            readable=program.readable,
+            memory_mb=program.memory_mb,
+            confinement=self._confinement,
+        )
         try:
             self._process = subprocess.Popen(
                 command,
@@ -105,12 +139,13 @@ class CheckerProcess(ABC):
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 env={},
-                cwd=folder,
+                cwd=program.folder,
                 start_new_session=True,
             )
         except OSError as error:
             raise BackendError(
-                f"{command[0]} was expected to start, got {error}; {self._remedy()}."
+                f"{program.command[0]} was expected to start, got {error}; "
+                f"{self._remedy()}."
             ) from error
         self._complaints.clear()
         self._drain = threading.Thread(

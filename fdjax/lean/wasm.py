@@ -1,7 +1,6 @@
 """The embedded Lean: a sandboxed Node.js process per worker."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,19 @@ from fdjax.lean.location import (
     host_version,
     installed,
     node_executable,
+    node_folder,
     runtime_file,
 )
-from fdjax.lean.process import CheckerProcess
+from fdjax.lean.process import CheckerProcess, Program
 from fdjax.lean.safety import POLICY
+from fdjax.lean.sandbox import Confinement
 
 __all__ = ["WasmBackend"]
 
 MOST_MEMORY_MB = 2048
 """What a 32-bit WebAssembly memory is given at most."""
+ENGINE_MB = 2048
+"""Private memory of Node.js besides Lean's, reserved rather than used."""
 RECYCLE_FRACTION = 0.75
 """A worker whose heap has grown past this part of its memory is replaced."""
 
@@ -32,8 +35,8 @@ RECYCLE_FRACTION = 0.75
 class WasmBackend(CheckerProcess):
     """Lean 4.28 with Init and Std, compiled to WebAssembly.
 
-    The process sees no environment, can read only the installation, and can neither
-    write files nor start processes; Lean inside sees only its library.
+    Inside the sandbox of every checker is that of Node.js: the process can read
+    only the installation; Lean inside sees only its library.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class WasmBackend(CheckerProcess):
         *,
         grace_s: float = 0.3,
         start_timeout_s: float = 120.0,
+        confinement: Confinement | None = None,
     ) -> None:
         """Prepare; `start` does the work and takes 2 to 3 s.
 
@@ -49,8 +53,11 @@ class WasmBackend(CheckerProcess):
           install_dir: what `install` returned; the user's cache by default.
           grace_s: time between Lean's own cancellation and a hard kill, seconds.
           start_timeout_s: longest wait for the process to become ready, seconds.
+          confinement: kind of sandbox; the strongest that works here by default.
         """
-        super().__init__(grace_s=grace_s, start_timeout_s=start_timeout_s)
+        super().__init__(
+            grace_s=grace_s, start_timeout_s=start_timeout_s, confinement=confinement
+        )
         self._install_dir = install_dir
 
     @property
@@ -58,7 +65,7 @@ class WasmBackend(CheckerProcess):
         """Toolchain, package version and a hash of our host's files."""
         return f"{TOOLCHAIN}/{PACKAGE_VERSION}/{host_version()}"
 
-    def _command(self) -> tuple[Sequence[str], Path]:
+    def _program(self) -> Program:
         folder = installed(self._install_dir)
         if folder is None:
             where = self._install_dir or default_target()
@@ -84,7 +91,12 @@ class WasmBackend(CheckerProcess):
             str(HOST_DIR.resolve() / "main.js"),
             json.dumps(settings),
         ]
-        return command, folder
+        return Program(
+            command=command,
+            folder=folder,
+            readable=[folder, HOST_DIR.resolve(), node_folder()],
+            memory_mb=self._memory_mb + ENGINE_MB,
+        )
 
     def _remedy(self) -> str:
         return "install it again with fdjax.lean.install()"

@@ -10,6 +10,7 @@ from fdjax.lean.location import (
     HOST_DIR,
     default_target,
     node_executable,
+    node_folder,
     runtime_file,
 )
 
@@ -65,9 +66,11 @@ def lake_project(tmp_path_factory, full_lean_folder):
         'if [ "$1" = --version ]; then echo "Lean (version 4.28.0)"; exit; fi',
         f'exec {command} "$@"',
     )
+    # What a toolchain's `lean` may read is named by Lake; the stand-in reads these.
+    readable = [full_lean_folder, node_folder(), STANDIN]
     script(
         folder / "lake",
-        "echo LEAN_PATH=/lean/lib/lean",
+        f"echo LEAN_PATH={shlex.quote(':'.join(map(str, readable)))}",
         f"echo LEAN_SYSROOT={shlex.quote(str(folder))}",
     )
     return folder

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from fdjax.errors import BackendError, InstallError
 from fdjax.lean import CheckRequest, Limits, Status, Verifier, WasmBackend
 from fdjax.lean.location import HOST_DIR
+from fdjax.lean.sandbox import best_confinement
 from lean.corpus import SWAP, TRUE, problem
 
 # 216,000 cases: deciding them takes far longer than any limit here.
@@ -58,7 +61,7 @@ class Doomed(WasmBackend):
     def _write(self, line):
         super()._write(line)
         if b"doomed" in line:
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def test_a_killed_worker_is_replaced_and_the_proof_retried(killable):
@@ -105,7 +108,7 @@ def test_a_stopped_worker_is_killed_after_limit_and_grace(lean_folder):
     try:
         backend.start()
         first = backend.pid
-        threading.Timer(0.3, lambda: os.kill(first, signal.SIGSTOP)).start()
+        threading.Timer(0.3, lambda: os.killpg(first, signal.SIGSTOP)).start()
         report = backend.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
         assert report.timed_out
         assert backend.pid is None
@@ -154,16 +157,36 @@ def test_closing_in_the_middle_of_a_proof_leaves_no_process(lean_folder):
     assert [verdict.status for verdict in errors] == [Status.CRASHED]
 
 
+def worker_of(supervisor):
+    """The process that runs Lean, in the supervisor's group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with suppress(ProcessLookupError, FileNotFoundError):
+            name = (folder / "comm").read_text().strip()
+            if os.getpgid(pid) == supervisor and name in ("node", "MainThread"):
+                return pid
+    raise AssertionError("no process runs Lean")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_sandbox(backend):
     backend.check(request(TRUE, "  rfl"))
-    process = Path(f"/proc/{backend.pid}")
-    assert process.joinpath("environ").read_bytes() == b""
+    process = Path(f"/proc/{worker_of(backend.pid)}")
+    environment = process.joinpath("environ").read_bytes().strip(b"\0")
+    assert environment.split(b"\0") in (
+        [b""],
+        [b"PWD=" + os.fsencode(os.readlink(process / "cwd"))],
+    )
     command = process.joinpath("cmdline").read_bytes().split(b"\0")
     assert b"--permission" in command
     readable = [part for part in command if part.startswith(b"--allow-fs-read=")]
     assert len(readable) == 2
     assert not any(part.startswith(b"--allow-fs-write") for part in command)
     assert b"--allow-child-process" not in command
+    if best_confinement() != "rlimits":
+        status = process.joinpath("status").read_text()
+        assert "Seccomp:\t2" in status
+        assert "NoNewPrivs:\t1" in status
     # A session of its own: Ctrl-C in the terminal does not reach the worker.
     assert os.getsid(backend.pid) == backend.pid
 

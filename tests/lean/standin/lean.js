@@ -69,6 +69,14 @@ function evaluate(lean, environment, name) {
   return { main: lean.takeField(result, 0), NONE };
 }
 
+// The checker's settings as they must be here: no threads, and Lean's own file system.
+function adapted(argument) {
+  const settings = JSON.parse(argument);
+  return JSON.stringify({
+    ...settings, watchdog: false, search_path: ['/lean/lib/lean'],
+  });
+}
+
 async function run() {
   const { startLean } = require(path.join(hostDir, 'runtime.js'));
   const { Elaborator } = require(path.join(hostDir, 'elaborator.js'));
@@ -80,10 +88,8 @@ async function run() {
   const shims = fs.readFileSync(path.join(__dirname, 'shims.lean'), 'utf8');
   const source = fs.readFileSync(file, 'utf8').replace(/^import Lean$/m, (line) => `${line}\n${shims}`);
   const { main, NONE } = evaluate(lean, elaborate(elaborator, source), 'main');
-  const list = programArguments
-    .map((argument) => argument.replace('"watchdog": true', '"watchdog": false'))
-    .reduceRight(
-      (tail, argument) => lean.constructorObject(1, [lean.string(argument), tail]), NONE);
+  const list = programArguments.map(adapted).reduceRight(
+    (tail, argument) => lean.constructorObject(1, [lean.string(argument), tail]), NONE);
   lean.value(lean.call('lean_apply_2', main, list, NONE), 'main');
   process.exit(0);
 }

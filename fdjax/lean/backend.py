@@ -155,6 +155,18 @@ class RawReport:
 class WorkerDiedError(BackendError):
     """The Lean process ended or stopped answering during a request."""
 
+    def __init__(self, message: str, *, innocent: bool = False) -> None:
+        """Say what happened.
+
+        Args:
+          message: for people.
+          innocent: whether the proof cannot have caused it: the process was still
+            starting, was stopped from outside, or its machine was lost.
+        """
+        super().__init__(message)
+        self.innocent = innocent
+        """Whether the proof cannot have caused it."""
+
 
 class Backend(Protocol):
     """One Lean process; used by one thread at a time.

@@ -20,6 +20,11 @@ __all__ = ["WorkerPool"]
 
 _log = logging.getLogger(__name__)
 
+TRIES = 2
+"""Deaths of a worker during one request after which the request is given up."""
+INNOCENT_TRIES = 8
+"""The same for deaths that the request cannot have caused."""
+
 Request = CheckRequest | RunRequest
 Answer = RawReport | WorkerDiedError
 
@@ -86,8 +91,9 @@ class WorkerPool:
     ) -> list[Answer]:
         """Check all requests; answers in the order of the requests.
 
-        A request during which a worker dies is tried once more on a fresh worker; if
-        that dies too, its answer is the `WorkerDiedError`.
+        A request during which a worker dies is tried once more on a fresh worker,
+        several times where the request cannot have caused it; if that dies too, the
+        answer is the `WorkerDiedError`.
 
         Args:
           requests: what to check.
@@ -147,18 +153,16 @@ class WorkerPool:
             backend.close()
 
     def _check(self, backend: Backend, request: Request) -> Answer:
-        try:
-            return backend.check(request)
-        except WorkerDiedError as error:
-            self._count_death(error)
-        if self._closing:
-            return WorkerDiedError("the pool was closed during the request")
-        backend.start()
-        try:
-            return backend.check(request)
-        except WorkerDiedError as error:
-            self._count_death(error)
-            return error
+        guilty, innocent = 0, 0
+        while True:
+            try:
+                return backend.check(request)
+            except WorkerDiedError as error:
+                self._count_death(error)
+                innocent += error.innocent
+                guilty += not error.innocent
+                if self._closing or guilty == TRIES or innocent == INNOCENT_TRIES:
+                    return error
 
     def _count_death(self, error: WorkerDiedError) -> None:
         with self._lock:

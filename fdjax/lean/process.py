@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 TRUSTED_S = 190.0
 """Longest wait for a header and a statement: the checker gives each a minute, and
 importing a large library takes time, too."""
+REAP_S = 0.5
+"""How long a process that closed its pipe may take to end."""
 RENDER_S = 0.15
 """What the checker may take to print messages after the proof's own time."""
 
@@ -152,9 +154,12 @@ class CheckerProcess(ABC):
             target=self._drain_stderr, args=(self._process,), daemon=True
         )
         self._drain.start()
-        answer = self._read_line(time.monotonic() + self._start_timeout_s)
+        try:
+            answer = self._read_line(time.monotonic() + self._start_timeout_s)
+        except WorkerDiedError as error:
+            raise WorkerDiedError(str(error), innocent=True) from None
         if answer is None or not answer.get("ready"):
-            self.close()
+            self._require_own_end()
             raise BackendError(
                 f"Lean was expected to become ready within {self._start_timeout_s:g} "
                 f"s, got {str(answer)[:1000]} {self._complaint()}; {self._remedy()}."
@@ -265,11 +270,29 @@ class CheckerProcess(ABC):
             raise self._died(f"it printed {line[:200]!r} instead of an answer")
         return answer
 
+    def _require_own_end(self) -> None:
+        """End a process that is not ready; raise if something else had ended it."""
+        process = self._process
+        assert process is not None
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(REAP_S)
+        killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        stopped = _is_stopped(process.pid)
+        self.close()
+        if killed or stopped:
+            raise WorkerDiedError(
+                "the Lean process was ended as it started", innocent=True
+            )
+
     def _lost_proof(self, wall_s: float, elapsed: float) -> RawReport:
         """No report came: the proof's fault only when its time was really used up."""
+        assert self._process is not None
         if elapsed < wall_s:
             raise self._died()
+        stopped = _is_stopped(self._process.pid)
         self.close()
+        if stopped:
+            raise WorkerDiedError("the Lean process had been stopped", innocent=True)
         return RawReport(timed_out=True, seconds=elapsed)
 
     def _died(self, what: str = "") -> WorkerDiedError:
@@ -286,6 +309,17 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_stopped(group: int) -> bool:
+    """Whether a process of the group is stopped, where that can be known."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the command's name, which is in brackets: state, parent, group.
+            state, _, member_of = path.read_text().rpartition(")")[2].split()[:3]
+            if int(member_of) == group and state == "T":
+                return True
+    return False
 
 
 def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:

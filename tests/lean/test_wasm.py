@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import CheckRequest, Limits, Status, Verifier, WasmBackend
+from fdjax.lean import (
+    CheckRequest,
+    Limits,
+    Status,
+    Verifier,
+    WasmBackend,
+    WorkerDiedError,
+)
 from fdjax.lean.location import HOST_DIR
 from fdjax.lean.sandbox import best_confinement
 from lean.corpus import SWAP, TRUE, problem
@@ -96,21 +103,22 @@ def test_timeout_is_the_proofs_own_time(backend):
     report = backend.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
     elapsed = time.monotonic() - begin
     assert report.timed_out
-    assert report.seconds >= 1.0
-    assert elapsed < 1.0 + 3.0 + 2.0 + 1.0  # limit, grace, printing, slack
+    assert 1.0 <= report.seconds <= 1.5
+    assert elapsed <= 1.5 + 0.5  # and the statement
     after = backend.check(request(TRUE, "  rfl"))
     assert not after.timed_out
     assert after.target is not None
 
 
-def test_a_stopped_worker_is_killed_after_limit_and_grace(lean_folder):
+def test_a_stopped_worker_is_killed_and_not_held_against_the_proof(lean_folder):
     backend = WasmBackend(lean_folder, grace_s=0.5)
     try:
         backend.start()
         first = backend.pid
         threading.Timer(0.3, lambda: os.killpg(first, signal.SIGSTOP)).start()
-        report = backend.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
-        assert report.timed_out
+        with pytest.raises(WorkerDiedError, match="had been stopped") as raised:
+            backend.check(request(SLOW, SLOW_PROOF, wall_s=1.0))
+        assert raised.value.innocent
         assert backend.pid is None
         assert not alive(first)
         assert backend.check(request(TRUE, "  rfl")).target is not None

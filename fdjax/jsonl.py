@@ -1,0 +1,104 @@
+"""JSON lines files: rows that know where they stand when something is wrong."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fdjax.errors import DataError
+
+__all__ = ["Row", "iterate_rows", "shorten"]
+
+_PROOF_BEGINS = re.compile(r":=(?:\s*by)?(?:\s*sorry)?\s*$")
+
+
+class Row:
+    """One object of a file, with checks that name file and line."""
+
+    def __init__(self, place: str, line: str):
+        """Read the object.
+
+        Args:
+          place: file and line, for messages.
+          line: JSON text.
+
+        Raises:
+          DataError: the line is no JSON object.
+        """
+        self._place = place
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise self.error(
+                "a JSON object",
+                f"{shorten(line.strip())} ({error})",
+                "write one complete object on each line",
+            ) from error
+        if not isinstance(values, dict):
+            raise self.error(
+                "a JSON object",
+                type(values).__name__,
+                "write one object on each line",
+            )
+        self.values: dict[str, Any] = values
+        """The object as it was read."""
+
+    def text(self, key: str, *, required: bool = False) -> str:
+        """The string under `key`; an optional one that is missing or null is empty.
+
+        Raises:
+          DataError: the value is no string, or a required one is missing or blank.
+        """
+        value = self.values.get(key)
+        if value is None and not required:
+            return ""
+        if not isinstance(value, str) or (required and not value.strip()):
+            got = "nothing" if key not in self.values else shorten(repr(value))
+            raise self.error(
+                f"text for `{key}`", got, "add it as a non-empty JSON string"
+            )
+        return value
+
+    def statement(self) -> str:
+        """The string under `statement`, which ends before `:=`.
+
+        Raises:
+          DataError: it is missing, blank or goes on after the theorem's type.
+        """
+        statement = self.text("statement", required=True)
+        if _PROOF_BEGINS.search(statement):
+            raise self.error(
+                "a `statement` that ends before `:=`",
+                repr(statement[-40:]),
+                "cut it there; the proof is added after `:= by`",
+            )
+        return statement
+
+    def error(self, expected: str, got: str, remedy: str) -> DataError:
+        """The error to raise about this row."""
+        return DataError(f"{self._place}: expected {expected}, got {got}; {remedy}.")
+
+
+def iterate_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file in order, one at a time; blank lines are skipped.
+
+    Raises:
+      DataError: the file cannot be read, or a line is no JSON object in UTF-8.
+    """
+    try:
+        # Only line feeds end a row: text mode would also cut at other characters.
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield Row(f"{path}, line {number}", line.decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"Expected a readable UTF-8 JSONL file at {path}, got "
+            f"{type(error).__name__}: {error}; correct the path or the file."
+        ) from error
+
+
+def shorten(text: str) -> str:
+    """The text cut to 80 characters, for messages."""
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,51 @@
+import pytest
+
+from fdjax.errors import DataError
+from fdjax.jsonl import iterate_rows
+
+
+def read(tmp_path, content):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    return list(iterate_rows(path))
+
+
+def test_only_line_feeds_end_a_row(tmp_path):
+    content = '{"a": "x\u2028y\x0bz"}\r\n\n  \n{"a": "\\ud800"}'.encode()
+    # A control character inside a string is no JSON; U+2028 is.
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 1: expected a JSON object"):
+        read(tmp_path, content)
+    rows = read(tmp_path, content.replace(b"\x0b", b" "))
+    assert [row.text("a") for row in rows] == ["x\u2028y z", "\ud800"]
+
+
+@pytest.mark.parametrize(
+    ("line", "got"),
+    [
+        (b"[1]", "got list"),
+        (b'{"a": 1', "got {"),
+        (b"[" * 100_000, "got [[["),
+        (b'{"a": ' + b"9" * 5000 + b"}", "got {"),
+    ],
+)
+def test_what_is_no_object_is_named_with_its_line(tmp_path, line, got):
+    with pytest.raises(DataError, match="line 2: expected a JSON object") as caught:
+        read(tmp_path, b"{}\n" + line)
+    assert got in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    with pytest.raises(DataError, match="UTF-8"):
+        read(tmp_path, b'{"a": "\xff"}')
+
+
+@pytest.mark.parametrize(
+    "end", [":=", " := by", ":= by\n", " := by\n  sorry", ":=sorry"]
+)
+def test_a_statement_ends_before_its_proof(tmp_path, end):
+    [row] = read(tmp_path, b'{"statement": "theorem t : 1 = 1"}')
+    assert row.statement() == "theorem t : 1 = 1"
+    row.values["statement"] += end
+    with pytest.raises(DataError, match=r"ends before `:=`.*cut it there"):
+        row.statement()

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,8 @@ class Statistics:
     """Items answered from the cache."""
     crashed: int = 0
     """Proofs without a result because the checker failed twice."""
+    broken_statements: int = 0
+    """Items whose own statement does not elaborate."""
     restarts: int = 0
     """Workers that died during a request and were replaced."""
     seconds: float = 0.0
@@ -122,6 +123,7 @@ class Verifier:
         self._checked = 0
         self._cached = 0
         self._crashed = 0
+        self._broken = 0
         self._seconds = 0.0
 
     @property
@@ -134,6 +136,7 @@ class Verifier:
         items: Sequence[tuple[Problem, Submission]],
         progress: Callable[[int], None] | None = None,
         *,
+        decided: Callable[[int, Verdict], None] | None = None,
         broken_statements: Literal["raise", "reject"] = "raise",
     ) -> list[Verdict]:
         """One verdict for each (problem, submission), in the same order.
@@ -144,6 +147,8 @@ class Verifier:
           items: problems with tactic text (it follows `:= by` on a new line), or with
             a `WholeFile`.
           progress: called in this thread with the number of finished items.
+          decided: called in this thread with each item's index and verdict as soon as
+            there is one, in no particular order.
           broken_statements: what to do about problems whose own statement does not
             elaborate, after everything else has been checked and cached: raise, or
             reject their proofs with the reason.
@@ -155,7 +160,9 @@ class Verifier:
         """
         begin = time.monotonic()
         try:
-            verdicts, broken = self._verify(items, progress or _no_progress)
+            verdicts, broken = self._verify(
+                items, progress or _no_progress, decided or _not_told
+            )
         finally:
             self._cache.flush()
             with self._lock:
@@ -232,6 +239,7 @@ class Verifier:
             checked=self._checked,
             cached=self._cached,
             crashed=self._crashed,
+            broken_statements=self._broken,
             restarts=self._pool.deaths,
             seconds=self._seconds,
         )
@@ -264,14 +272,21 @@ class Verifier:
         self,
         items: Sequence[tuple[Problem, Submission]],
         progress: Callable[[int], None],
+        decided: Callable[[int, Verdict], None],
     ) -> tuple[list[Verdict], dict[str, str]]:
         """All verdicts, and why statements are broken by the problem's name."""
         requests = [self._request(problem, proof) for problem, proof in items]
         keys = [verdict_key(request, self._setting) for request in requests]
-        copies = Counter(keys)
-        first = dict(zip(reversed(keys), reversed(requests), strict=True))
+        places: dict[bytes, list[int]] = {}
+        for index, key in enumerate(keys):
+            places.setdefault(key, []).append(index)
+        first = {key: requests[indices[0]] for key, indices in places.items()}
         verdicts = self._cache.get_many(list(first))
-        finished = sum(copies[key] for key in verdicts)
+        finished = 0
+        for key, verdict in verdicts.items():
+            finished += len(places[key])
+            for index in places[key]:
+                decided(index, verdict)
         with self._lock:
             self._cached += finished
         if finished:
@@ -282,7 +297,9 @@ class Verifier:
             verdicts[key] = verdict
             if keep:
                 self._cache.put(key, verdict)
-            finished += copies[key]
+            finished += len(places[key])
+            for index in places[key]:
+                decided(index, verdict)
             progress(finished)
 
         to_check = []
@@ -304,6 +321,8 @@ class Verifier:
             is_broken = isinstance(answer, RawReport) and bool(answer.statement_error)
             if is_broken:
                 broken[first[key].name] = verdict.reason
+                with self._lock:
+                    self._broken += len(places[key])
             decide(key, verdict, keep=not is_broken)
             if time.monotonic() - last_flush > FLUSH_S:
                 self._cache.flush()
@@ -364,4 +383,8 @@ def _elaboration(
 
 
 def _no_progress(finished: int) -> None:
+    """Report to nobody."""
+
+
+def _not_told(index: int, verdict: Verdict) -> None:
     """Report to nobody."""

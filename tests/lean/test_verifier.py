@@ -74,6 +74,22 @@ def test_equal_items_are_elaborated_once():
         assert verifier.statistics.seconds > 0
 
 
+def test_each_item_is_told_once_as_it_is_decided():
+    items = [(TRIVIAL, "  trivial"), (TRIVIAL, "  unsafe"), (BROKEN, "  trivial")] * 2
+    with Verifier(FakeBackend, workers=2) as verifier:
+        for _ in range(2):
+            told = []
+            verdicts = verifier.verify(
+                items,
+                decided=lambda *item, told=told: told.append(item),
+                broken_statements="reject",
+            )
+            assert sorted(index for index, _ in told) == list(range(6))
+            assert all(verdicts[index] is verdict for index, verdict in told)
+        # Two items in each of two calls.
+        assert verifier.statistics.broken_statements == 4
+
+
 def test_the_cache_file_outlives_the_verifier(tmp_path):
     path = tmp_path / "verdicts.sqlite"
     items = [(TRIVIAL, "  trivial"), (TRIVIAL, "  simp"), (TRIVIAL, "  native_decide")]

@@ -1,0 +1,127 @@
+"""Which backend a name means, and the options that it takes."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from fdjax.errors import ConfigError
+from fdjax.lean.backend import DEFAULT_LIMITS, Backend
+from fdjax.lean.fake import FakeBackend
+from fdjax.lean.wasm import WasmBackend
+
+__all__ = [
+    "BackendKind",
+    "BackendName",
+    "BackendOptions",
+    "backend_factory",
+    "backend_kind",
+]
+
+BackendName = Literal["wasm", "fake"]
+"""`wasm` is the embedded Lean. `fake` runs no Lean: it accepts a proof that contains
+`trivial`, for trying out a pipeline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """Where a backend finds Lean; each backend takes some of these."""
+
+    project: Path | None = None
+    """Folder of a Lake project whose Lean and libraries are used."""
+    url: str = ""
+    """Address of a server that verifies."""
+    token_env: str = ""
+    """Name of the environment variable that holds the server's token."""
+
+    def token(self) -> str:
+        """The server's token; empty when no variable is named.
+
+        Raises:
+          ConfigError: the variable is not set.
+        """
+        if not self.token_env:
+            return ""
+        token = os.environ.get(self.token_env, "")
+        if not token:
+            raise ConfigError(
+                f"Expected a token in the environment variable {self.token_env}, got "
+                "none; export it, or leave --token-env out."
+            )
+        return token
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendKind:
+    """What is to know about one backend before it is made."""
+
+    make: Callable[[BackendOptions], Callable[[], Backend]]
+    """From options to what makes one backend per worker."""
+    takes: tuple[str, ...] = ()
+    """Fields of `BackendOptions` that it may be given."""
+    needs: tuple[str, ...] = ()
+    """Those of them that it must be given."""
+    worker_mb: int = 0
+    """Memory of a working process, in MiB; 0 when it is on another machine."""
+    memory_mb: int = DEFAULT_LIMITS.memory_mb
+    """Default of `Limits.memory_mb`."""
+
+
+_KINDS: dict[BackendName, BackendKind] = {
+    "wasm": BackendKind(make=lambda options: WasmBackend, worker_mb=700),
+    "fake": BackendKind(make=lambda options: FakeBackend),
+}
+
+
+def backend_kind(name: BackendName) -> BackendKind:
+    """The facts about a backend."""
+    return _KINDS[name]
+
+
+def backend_factory(
+    name: BackendName, options: BackendOptions | None = None
+) -> Callable[[], Backend]:
+    """What makes a backend for each worker, as `Verifier` takes it.
+
+    Args:
+      name: the backend.
+      options: where it finds Lean.
+
+    Raises:
+      ConfigError: an option is missing, or does not belong to this backend.
+    """
+    options = options or BackendOptions()
+    check_options(name, options, _KINDS)
+    return _KINDS[name].make(options)
+
+
+def check_options(
+    name: BackendName,
+    options: BackendOptions,
+    kinds: dict[BackendName, BackendKind],
+) -> None:
+    """Whether a backend of `kinds` takes these options and has all that it needs.
+
+    Raises:
+      ConfigError: it does not, or has not.
+    """
+    kind = kinds[name]
+    for field in fields(options):
+        given = getattr(options, field.name) != field.default
+        flag = "--" + field.name.replace("_", "-")
+        if given and field.name not in kind.takes + kind.needs:
+            owners = [
+                other
+                for other, facts in kinds.items()
+                if field.name in facts.takes + facts.needs
+            ]
+            remedy = f"choose --backend {' or '.join(owners)}, or " if owners else ""
+            raise ConfigError(
+                f"Backend {name}: expected no {flag}, got "
+                f"{getattr(options, field.name)}; {remedy}leave it out."
+            )
+        if not given and field.name in kind.needs:
+            raise ConfigError(
+                f"Backend {name}: expected {flag}, got nothing; say what it is to use."
+            )

@@ -1,4 +1,4 @@
-"""The command line: `fdjax doctor`, `fdjax lean install`."""
+"""The command line: `fdjax doctor`, `fdjax lean install`, `fdjax verify`."""
 
 import sys
 from pathlib import Path
@@ -6,20 +6,25 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from fdjax.doctor import examine
 from fdjax.errors import FdjaxError
 from fdjax.lean import install
+from fdjax.verify import VerifyOptions, verify_file
 
 __all__ = ["main"]
 
 _MARKS = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "note": "[yellow]note[/]"}
+_DEFAULTS = VerifyOptions()
 
 
 def doctor() -> int:
     """Say what is installed, which devices and Lean backends answer, what to mend."""
+    # It imports JAX, for which no other command should wait.
+    from fdjax.doctor import examine
+
     console = Console()
     table = Table()
     for column in ("part", "", "found", "remedy"):
@@ -63,13 +68,38 @@ def lean(
     return 0
 
 
+def verify(
+    submissions: Annotated[
+        Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN.jsonl")
+    ],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="OUT.jsonl")],
+    options: Annotated[VerifyOptions, tyro.conf.arg(name="")] = _DEFAULTS,
+) -> int:
+    """Check the proofs of a file with Lean; run it again to go on after a stop.
+
+    A row has `name`, `statement` (ends before `:=`), `proof` (tactic text) or `source`
+    (a whole file), and perhaps `header`. Exit code: 0 all rows decided, 1 some CRASHED,
+    2 bad input or no Lean, 130 and 143 stopped.
+
+    Args:
+      submissions: JSON lines to verify.
+      out: JSON lines to write, one verdict for each row, in the same order.
+      options: how to verify.
+    """
+    return verify_file(submissions, out, options)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a subcommand; exit code 0 done, 1 something is missing, 2 bad input."""
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            {"doctor": doctor, "lean": lean}, args=arguments, prog="fdjax"
+            {"doctor": doctor, "lean": lean, "verify": verify},
+            args=arguments,
+            prog="fdjax",
         )
     except (FdjaxError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", soft_wrap=True)
+        message = f"[bold red]error[/] {escape(str(error))}"
+        Console(stderr=True).print(message, soft_wrap=True)
         code = 2
     sys.exit(code)

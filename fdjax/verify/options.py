@@ -1,0 +1,89 @@
+"""What a run of `fdjax verify` is told."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fdjax.errors import ConfigError
+from fdjax.lean.backend import DEFAULT_LIMITS, Backend, Limits
+from fdjax.lean.backends import (
+    BackendName,
+    BackendOptions,
+    backend_factory,
+    backend_kind,
+)
+from fdjax.lean.machine import fitting_workers
+
+__all__ = ["VerifyOptions"]
+
+_SQLITE = b"SQLite format 3\0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """How to verify; the command line's options."""
+
+    backend: BackendName = "wasm"
+    """The Lean to use: wasm is the embedded one; fake is none and accepts what contains
+    `trivial`, for trying things out."""
+    workers: int | None = None
+    """Lean processes at a time; one a core by default, fewer where memory is short."""
+    timeout: float = DEFAULT_LIMITS.wall_s
+    """Wall time of one proof, in seconds."""
+    memory_mb: int | None = None
+    """Memory of one worker, in MiB; what suits the backend by default."""
+    heartbeats: int = DEFAULT_LIMITS.heartbeats
+    """Lean's `maxHeartbeats`."""
+    cache: Path | None = None
+    """File that keeps verdicts for later runs; several runs may share it."""
+    project: Path | None = None
+    """Folder of the Lake project to use, for backends that run Lean on this machine."""
+    url: str = ""
+    """Address of the server, for backends that ask one."""
+    token_env: str = ""
+    """Name of the environment variable that holds the server's token."""
+    overwrite: bool = False
+    """Replace the output instead of going on where an earlier run ended."""
+
+    def limits(self) -> Limits:
+        """What one proof may use."""
+        suits = backend_kind(self.backend).memory_mb
+        return Limits(
+            wall_s=self.timeout,
+            heartbeats=self.heartbeats,
+            memory_mb=suits if self.memory_mb is None else self.memory_mb,
+        )
+
+    def number_of_workers(self) -> int:
+        """The workers asked for, or as many as this machine holds."""
+        if self.workers is None:
+            return fitting_workers(backend_kind(self.backend).worker_mb)
+        return self.workers
+
+    def factory(self) -> Callable[[], Backend]:
+        """What makes a backend for each worker.
+
+        Raises:
+          ConfigError: the backend's options do not fit it.
+        """
+        options = BackendOptions(
+            project=self.project, url=self.url, token_env=self.token_env
+        )
+        return backend_factory(self.backend, options)
+
+    def check_cache(self) -> None:
+        """Whether the cache file is none, new or a cache.
+
+        Raises:
+          ConfigError: it is another kind of file, which opening a cache would replace.
+        """
+        if self.cache is None or not self.cache.is_file():
+            return
+        with self.cache.open("rb") as file:
+            start = file.read(len(_SQLITE))
+        if start and start != _SQLITE:
+            raise ConfigError(
+                f"--cache: expected a verdict cache or a new file, got {self.cache}, "
+                "which is neither; name another one, or remove it if it is a damaged "
+                "cache."
+            )

@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 TRUSTED_S = 190.0
 """Longest wait for a header and a statement: the checker gives each a minute, and
 importing a large library takes time, too."""
+LOOK_S = 2.0
+"""How often a process that is starting is looked at."""
 REAP_S = 0.5
 """How long a process that closed its pipe may take to end."""
 RENDER_S = 0.15
@@ -154,10 +156,7 @@ class CheckerProcess(ABC):
             target=self._drain_stderr, args=(self._process,), daemon=True
         )
         self._drain.start()
-        try:
-            answer = self._read_line(time.monotonic() + self._start_timeout_s)
-        except WorkerDiedError as error:
-            raise WorkerDiedError(str(error), innocent=True) from None
+        answer = self._first_answer()
         if answer is None or not answer.get("ready"):
             self._require_own_end()
             raise BackendError(
@@ -269,6 +268,21 @@ class CheckerProcess(ABC):
         if not isinstance(answer, dict):
             raise self._died(f"it printed {line[:200]!r} instead of an answer")
         return answer
+
+    def _first_answer(self) -> dict[str, Any] | None:
+        assert self._process is not None
+        deadline = time.monotonic() + self._start_timeout_s
+        try:
+            while (wait := deadline - time.monotonic()) > 0:
+                answer = self._read_line(time.monotonic() + min(wait, LOOK_S))
+                if answer is not None or self._process.poll() is not None:
+                    return answer
+                # Nobody will wake a process that was stopped as it started.
+                if _is_stopped(self._process.pid):
+                    return None
+        except WorkerDiedError as error:
+            raise WorkerDiedError(str(error), innocent=True) from None
+        return None
 
     def _require_own_end(self) -> None:
         """End a process that is not ready; raise if something else had ended it."""

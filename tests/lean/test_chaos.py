@@ -1,0 +1,150 @@
+"""Everything goes wrong at once: no verdict is lost, misplaced or wrong."""
+
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from fdjax.lean import Limits, Status, Verifier, WasmBackend
+from lean.corpus import FAILURES, FALSE, GIVING_UP, THEOREMS, UNSAFE
+from lean.test_wasm import SLOW, SLOW_PROOF, worker_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
+
+PROOFS = 5000
+CALM_S = 4.0
+CACHE_BYTES = 300_000
+LIMITS = Limits(wall_s=4.0, memory_mb=1024)
+# Unfolds into more terms than fit into the worker's memory.
+HUNGRY = (
+    FALSE,
+    "  exact absurd rfl (by decide : (List.range 3000000).length ≠ 3000000)",
+)
+
+
+def items():
+    """Proofs with the status each must get, no two of them equal."""
+    kinds = [(item, Status.VERIFIED) for item in THEOREMS]
+    kinds += [(item, Status.REJECTED) for item in FAILURES]
+    kinds += [((FALSE, proof), Status.REJECTED) for proof in GIVING_UP]
+    kinds += [((FALSE, proof), Status.UNSAFE) for proof in UNSAFE[:-3]]
+    bad = {1000: (SLOW, SLOW_PROOF), 2000: HUNGRY, 3000: (SLOW, SLOW_PROOF)}
+    for number in range(PROOFS):
+        if number in bad:
+            yield bad[number], Status.TIMEOUT
+            continue
+        (problem, proof), status = kinds[number % len(kinds)]
+        yield (problem, f"{proof}\n-- attempt {number}"), status
+
+
+class Chaos(threading.Thread):
+    """Ends, stops and confuses workers until it is told to stop."""
+
+    def __init__(self, backends):
+        super().__init__(daemon=True)
+        self.backends = backends
+        self.over = threading.Event()
+        self.done = Counter()
+        self.most_worker_mb = 0
+        self.random = random.Random(0)
+
+    def run(self):
+        acts = [self.kill, self.stop, self.babble, self.kill_the_supervisor]
+        number = 0
+        while not self.over.wait(CALM_S):
+            pid = self.random.choice(self.backends).pid
+            with suppress(OSError, AssertionError, TypeError):
+                self.most_worker_mb = max(self.most_worker_mb, rss_mb(worker_of(pid)))
+                acts[number % len(acts)](pid)
+                self.done[acts[number % len(acts)].__name__] += 1
+                number += 1
+
+    def kill(self, pid):
+        os.kill(worker_of(pid), signal.SIGKILL)
+
+    def kill_the_supervisor(self, pid):
+        os.kill(pid, signal.SIGKILL)
+
+    def stop(self, pid):
+        os.killpg(pid, signal.SIGSTOP)
+
+    def babble(self, pid):
+        with open(f"/proc/{worker_of(pid)}/fd/1", "wb") as pipe:
+            pipe.write(b'{"nonce": "guess", "target": {"is_theorem": tr\nverified!\n')
+
+
+def rss_mb(pid):
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+@contextmanager
+def full_disk():
+    """No file of this process grows beyond a limit; the cache's soon wants to."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CACHE_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_five_thousand_proofs_in_chaos(lean_folder, tmp_path, caplog, record_property):
+    backends = []
+
+    def factory():
+        backends.append(WasmBackend(lean_folder))
+        return backends[-1]
+
+    batch = list(items())
+    seen = []
+    cache = tmp_path / "verdicts.sqlite"
+    with Verifier(factory, workers=2, limits=LIMITS, cache_path=cache) as verifier:
+        verifier.start()
+        before_mb = rss_mb(os.getpid())
+        chaos = Chaos(backends)
+        chaos.start()
+        begin = time.monotonic()
+        with full_disk():
+            verdicts = verifier.verify([item for item, _ in batch], seen.append)
+        seconds = time.monotonic() - begin
+        chaos.over.set()
+        chaos.join()
+        statistics = verifier.statistics
+    growth_mb = rss_mb(os.getpid()) - before_mb
+
+    assert len(verdicts) == PROOFS
+    assert seen == list(range(1, PROOFS + 1))
+    wrong = [
+        (item[0].name, item[1], expected, verdict.status, verdict.reason)
+        for (item, expected), verdict in zip(batch, verdicts, strict=True)
+        if verdict.status not in (expected, Status.CRASHED)
+    ]
+    assert wrong == []
+    # A crash is honest, but two deaths during one proof are rare.
+    assert statistics.crashed <= PROOFS // 100
+    assert set(chaos.done) == {"kill", "stop", "babble", "kill_the_supervisor"}
+    assert "no longer written" in caplog.text
+    assert growth_mb < 100
+    assert chaos.most_worker_mb < LIMITS.memory_mb + 500
+    figures = {
+        "seconds": round(seconds),
+        "restarts": statistics.restarts,
+        "crashed": statistics.crashed,
+        "acts": dict(chaos.done),
+        "growth_mb": round(growth_mb),
+        "most_worker_mb": round(chaos.most_worker_mb),
+    }
+    record_property("figures", figures)
+    print(figures)

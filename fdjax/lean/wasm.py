@@ -85,6 +85,7 @@ class WasmBackend(CheckerProcess):
         command = [
             str(node_executable()),
             "--permission",
+            "--disable-warning=SecurityWarning",
             f"--allow-fs-read={folder}",
             f"--allow-fs-read={HOST_DIR.resolve()}",
             "--allow-worker",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fdjax.lean import Limits, Status, Verifier, WasmBackend
-from lean.corpus import FAILURES, FALSE, GIVING_UP, THEOREMS, UNSAFE
+from lean.corpus import FAILURES, FALSE, GIVING_UP, THEOREMS, UNSAFE, problem
 from lean.test_wasm import SLOW, SLOW_PROOF, worker_of
 
 pytestmark = [
@@ -26,11 +26,8 @@ PROOFS = 5000
 CALM_S = 4.0
 CACHE_BYTES = 300_000
 LIMITS = Limits(wall_s=4.0, memory_mb=1024)
-# Unfolds into more terms than fit into the worker's memory.
-HUNGRY = (
-    FALSE,
-    "  exact absurd rfl (by decide : (List.range 3000000).length ≠ 3000000)",
-)
+# A number of 8 GB.
+HUNGRY = (problem("theorem bomb : (1 <<< (2 ^ 36)) % 2 = 1"), "  rfl")
 
 
 def items():
@@ -39,13 +36,16 @@ def items():
     kinds += [(item, Status.REJECTED) for item in FAILURES]
     kinds += [((FALSE, proof), Status.REJECTED) for proof in GIVING_UP]
     kinds += [((FALSE, proof), Status.UNSAFE) for proof in UNSAFE[:-3]]
-    bad = {1000: (SLOW, SLOW_PROOF), 2000: HUNGRY, 3000: (SLOW, SLOW_PROOF)}
+    bad = {
+        1000: ((SLOW, SLOW_PROOF), Status.TIMEOUT),
+        2000: (HUNGRY, Status.CRASHED),
+        3000: ((SLOW, SLOW_PROOF), Status.TIMEOUT),
+    }
     for number in range(PROOFS):
+        (target, proof), status = kinds[number % len(kinds)]
         if number in bad:
-            yield bad[number], Status.TIMEOUT
-            continue
-        (problem, proof), status = kinds[number % len(kinds)]
-        yield (problem, f"{proof}\n-- attempt {number}"), status
+            (target, proof), status = bad[number]
+        yield (target, f"{proof}\n-- attempt {number}"), status
 
 
 class Chaos(threading.Thread):

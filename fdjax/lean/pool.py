@@ -102,15 +102,16 @@ class WorkerPool:
         Raises:
           BackendError, InstallError: a worker cannot be started.
         """
-        if self._closing:
-            raise BackendError(
-                "WorkerPool.run: expected an open pool, got a closed one; make a new "
-                "one."
-            )
-        self._used = True
         batch = _Batch(requests)
-        for index in range(len(requests)):
-            self._jobs.put((batch, index))
+        with self._lock:
+            if self._closing:
+                raise BackendError(
+                    "WorkerPool.run: expected an open pool, got a closed one; make a "
+                    "new one."
+                )
+            self._used = True
+            for index in range(len(requests)):
+                self._jobs.put((batch, index))
         answers: dict[int, Answer] = {}
         try:
             while len(answers) < len(requests):
@@ -129,9 +130,10 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers and their processes, also in the middle of a request."""
-        self._closing = True
-        for _ in self._threads:
-            self._jobs.put(None)
+        with self._lock:
+            self._closing = True
+            for _ in self._threads:
+                self._jobs.put(None)
         for thread, backend in zip(self._threads, self._backends, strict=True):
             while thread.is_alive():
                 # A worker may be between two processes: ask until it has ended.
@@ -140,7 +142,7 @@ class WorkerPool:
 
     def _work(self, backend: Backend) -> None:
         try:
-            while (job := self._jobs.get()) is not None and not self._closing:
+            while (job := self._jobs.get()) is not None:
                 batch, index = job
                 if batch.cancelled:
                     continue
@@ -155,13 +157,15 @@ class WorkerPool:
     def _check(self, backend: Backend, request: Request) -> Answer:
         guilty, innocent = 0, 0
         while True:
+            if self._closing:
+                return WorkerDiedError("the pool was closed", innocent=True)
             try:
                 return backend.check(request)
             except WorkerDiedError as error:
                 self._count_death(error)
                 innocent += error.innocent
                 guilty += not error.innocent
-                if self._closing or guilty == TRIES or innocent == INNOCENT_TRIES:
+                if guilty == TRIES or innocent == INNOCENT_TRIES:
                     return error
 
     def _count_death(self, error: WorkerDiedError) -> None:

@@ -38,7 +38,7 @@ def items():
     kinds += [((FALSE, proof), Status.UNSAFE) for proof in UNSAFE[:-3]]
     bad = {
         1000: ((SLOW, SLOW_PROOF), Status.TIMEOUT),
-        2000: (HUNGRY, Status.CRASHED),
+        2000: (HUNGRY, Status.TIMEOUT),
         3000: ((SLOW, SLOW_PROOF), Status.TIMEOUT),
     }
     for number in range(PROOFS):

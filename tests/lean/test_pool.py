@@ -127,3 +127,23 @@ def test_a_closed_pool_says_so_and_its_backends_are_closed():
     assert [backend.running for backend in backends] == [False, False]
     with pytest.raises(BackendError, match="closed"):
         pool.run(requests(1))
+
+
+def test_closing_answers_what_was_still_waiting():
+    begun = threading.Event()
+
+    def answer(request):
+        begun.set()
+        time.sleep(0.05)
+        return accepted()
+
+    pool = WorkerPool(lambda: FakeBackend(answer), 1)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.extend(pool.run(requests(50))))
+    thread.start()
+    begun.wait()
+    pool.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(answers) == 50
+    assert isinstance(answers[-1], WorkerDiedError)

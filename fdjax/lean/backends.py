@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from fdjax.errors import ConfigError
 from fdjax.lean.backend import DEFAULT_LIMITS, Backend
 from fdjax.lean.fake import FakeBackend
+from fdjax.lean.native import NativeBackend
 from fdjax.lean.wasm import WasmBackend
 
 __all__ = [
@@ -19,9 +21,9 @@ __all__ = [
     "backend_kind",
 ]
 
-BackendName = Literal["wasm", "fake"]
-"""`wasm` is the embedded Lean. `fake` runs no Lean: it accepts a proof that contains
-`trivial`, for trying out a pipeline."""
+BackendName = Literal["wasm", "native", "fake"]
+"""`wasm` is the embedded Lean, `native` a Lake project's own. `fake` runs no Lean: it
+accepts a proof that contains `trivial`, for trying out a pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,19 @@ class BackendKind:
     """Default of `Limits.memory_mb`."""
 
 
+def _native(options: BackendOptions) -> Callable[[], Backend]:
+    assert options.project is not None, "checked by `needs`"
+    return partial(NativeBackend, options.project)
+
+
 _KINDS: dict[BackendName, BackendKind] = {
     "wasm": BackendKind(make=lambda options: WasmBackend, worker_mb=700),
+    "native": BackendKind(
+        make=_native,
+        needs=("project",),
+        worker_mb=8192,
+        memory_mb=8192,
+    ),
     "fake": BackendKind(make=lambda options: FakeBackend),
 }
 

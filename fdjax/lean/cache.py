@@ -21,7 +21,8 @@ SCHEMA_VERSION = 2
 """Raise it when the meaning of a verdict changes: scan, judgement, fields."""
 CACHED = frozenset({Status.VERIFIED, Status.REJECTED, Status.UNSAFE})
 """What time or a broken machine decided is checked again."""
-IN_MEMORY = 200_000
+IN_MEMORY = 50_000
+"""Verdicts kept in front of the file, 1 to 2 kB each."""
 DIGEST_BYTES = 16
 QUERY_SIZE = 500
 BUSY_S = 5.0
@@ -129,9 +130,16 @@ class VerdictCache:
             self._give_up(error)
             return None
         except sqlite3.DatabaseError as error:
-            _log.warning("%s is damaged (%s); starting it afresh", self._path, error)
+            _log.warning(
+                "%s is damaged or no cache of verdicts (%s); it is kept as %s.damaged "
+                "and started afresh",
+                self._path,
+                error,
+                self._path.name,
+            )
         try:
-            for suffix in ("", "-wal", "-shm"):
+            self._path.replace(f"{self._path}.damaged")
+            for suffix in ("-wal", "-shm"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
             return self._connect(self._path)
         except (sqlite3.Error, OSError) as error:

@@ -85,11 +85,13 @@ def test_an_entry_moved_to_another_key_is_dropped(path):
     assert stored(path, other) is None
 
 
-def test_a_file_that_is_no_database_is_replaced(path):
+def test_a_file_that_is_no_database_is_moved_aside(path):
     path.parent.mkdir()
-    path.write_bytes(b"not a database at all, just bytes " * 100)
+    content = b"not a database at all, just bytes " * 100
+    path.write_bytes(content)
     fill(path)
     assert stored(path) == replace(VERDICT, cached=True)
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == content
 
 
 def test_a_full_disk_is_logged_once_and_memory_goes_on(path, caplog):

@@ -175,12 +175,13 @@ class RayBackend:
                     raise _broken(error) from error
                 loss = error
             if self._interrupted.is_set():
-                raise WorkerDiedError("The actor was interrupted.")
+                raise WorkerDiedError("The actor was interrupted.", innocent=True)
             self.losses += 1
             _log.warning("a Ray actor was lost and is replaced: %s", _in_short(loss))
         raise WorkerDiedError(
             f"The request lost its Ray actor {self._max_losses + 1} times: "
-            f"{_in_short(loss)}"
+            f"{_in_short(loss)}",
+            innocent=True,
         )
 
     def _check(self, request: Request) -> RawReport:

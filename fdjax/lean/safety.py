@@ -308,7 +308,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
             end = text.find("\n", position)
             position = len(text) if end < 0 else end
         elif text.startswith("/-", position):
-            position = _comment_end(text, position)
+            position = comment_end(text, position)
         else:
             kind, end = _token(text, position)
             yield kind, text[position:end]
@@ -349,7 +349,7 @@ def _joins(text: str, dot: int) -> bool:
     return bool(_BEFORE_FIELD.match(before)) and not before.isdigit()
 
 
-def _comment_end(text: str, position: int) -> int:
+def comment_end(text: str, position: int) -> int:
     """The position after the nested comment that opens at `position`."""
     depth = 0
     while match := _COMMENT_EDGE.search(text, position):

@@ -1,6 +1,8 @@
 """The real embedded Lean, installed once into the user's cache."""
 
+import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,21 @@ def native(lake_project):
     backend = NativeBackend(lake_project, lake=str(lake_project / "lake"))
     yield backend
     backend.close()
+
+
+@pytest.fixture(scope="session")
+def repl_command(full_lean_folder):
+    """Starts a process with the community REPL's protocol and a real Lean behind it."""
+    settings = {
+        "host": str(HOST_DIR),
+        "install": str(full_lean_folder),
+        "runtime": str(runtime_file(full_lean_folder)),
+        "memory_mb": 2048,
+    }
+    return [str(node_executable()), str(STANDIN / "repl.js"), json.dumps(settings)]
+
+
+@pytest.fixture(scope="session")
+def scripted_command():
+    """Starts a process with that protocol and no Lean; see the script."""
+    return [sys.executable, str(STANDIN / "scripted_repl.py")]

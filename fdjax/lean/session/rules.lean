@@ -1,0 +1,129 @@
+/-! ### What a proof or a file may contain -/
+
+structure Rules where
+  options : List String
+  kinds : NameSet
+  words : NameSet
+  /-- Only in files. -/
+  commands : Option NameSet
+  attributes : NameSet
+
+def nameSet (name : String → Name) : List String → NameSet
+  | [] => {}
+  | text :: rest => (nameSet name rest).insert (name text)
+
+def rulesOf (policy : Json) (isFile : Bool) : Rules where
+  options := join (texts policy "options") (if isFile then texts policy "file_options" else [])
+  kinds := nameSet String.toName
+    (join (texts policy "kinds") (if isFile then [] else texts policy "proof_kinds"))
+  words := nameSet .mkSimple (texts policy "words")
+  commands := if isFile then some (nameSet String.toName (texts policy "commands")) else none
+  attributes := nameSet .mkSimple (if isFile then texts policy "attributes" else [])
+
+def allowsOption (name : String) : List String → Bool
+  | [] => false
+  | allowed :: rest =>
+    name == allowed || (allowed.endsWith "." && name.startsWith allowed)
+      || allowsOption name rest
+
+def hasWord (words : NameSet) : Name → Bool
+  | .str rest part => words.contains (.mkSimple part) || hasWord words rest
+  | .num rest _ => hasWord words rest
+  | .anonymous => false
+
+def isConfiguration (kind : Name) : Bool :=
+  match (nameText kind).toLower.splitOn "config" with
+  | [_] => false
+  | _ => true
+
+def isConfigurationKey (kind : Name) (index : Nat) : Bool :=
+  let kind := nameText kind
+  kind.endsWith "posConfigItem" || kind.endsWith "negConfigItem"
+    || kind.endsWith "structInstLVal" || kind.endsWith "dotIdent"
+    || (kind.endsWith "valConfigItem" && index == 1)
+
+/-- Why an identifier may not occur, empty when it may. A tactic's configuration is
+compiled and run, so in a file it may not mention what the file defines. -/
+def refuseIdentifier (rules : Rules) (kind : Name) (index : Nat)
+    (isOption inConfiguration : Bool) (name : Name) : String :=
+  let shown := nameText name
+  if isOption then
+    if allowsOption shown rules.options then "" else s!"set_option {shown}"
+  else if hasWord rules.words name then shown
+  else if inConfiguration && hasWord (NameSet.empty.insert `sorryAx) name then shown
+  else if inConfiguration && rules.commands.isSome && !isConfigurationKey kind index
+      && !(name == `true || name == `false || name == `none || name == `some) then
+    s!"{shown} in a configuration"
+  else ""
+
+partial def firstToken : Syntax → String
+  | .node _ _ children => go children.toList
+  | .atom _ value => value
+  | .ident _ _ value _ => nameText value
+  | .missing => ""
+where
+  go : List Syntax → String
+    | first :: _ => firstToken first
+    | [] => ""
+
+def refuseNode (rules : Rules) (node : Syntax) (inConfiguration : Bool) : String :=
+  let kind := node.getKind
+  if rules.kinds.contains kind then nameText kind
+  else if inConfiguration && kind == ``Parser.Term.byTactic then "`by` in a configuration"
+  else if kind == ``Parser.Term.attrInstance
+      && !rules.attributes.contains (.mkSimple (firstToken (node.getArg 1))) then
+    s!"the attribute {firstToken (node.getArg 1)}"
+  else ""
+
+mutual
+/-- Why a syntax tree may not be elaborated, empty when it may. -/
+partial def refuseTree (rules : Rules) (outside : Bool) (tree : Syntax) : String :=
+  match tree with
+  | .node _ kind children =>
+    let inConfiguration := outside || isConfiguration kind
+    let refused := refuseNode rules tree inConfiguration
+    if refused != "" then refused
+    else refuseTrees rules kind inConfiguration 0 false children.toList
+  | _ => ""
+
+partial def refuseTrees (rules : Rules) (kind : Name) (inConfiguration : Bool)
+    (index : Nat) (isOption : Bool) : List Syntax → String
+  | [] => ""
+  | child :: rest =>
+    let refused := match child with
+      | .ident _ _ name _ =>
+        refuseIdentifier rules kind index isOption inConfiguration name
+      | _ => refuseTree rules inConfiguration child
+    let isOption := match child with
+      | .atom _ value => value == "set_option"
+      | _ => false
+    if refused != "" then refused
+    else refuseTrees rules kind inConfiguration (index + 1) isOption rest
+end
+
+/-- The first child of a proof's command holds the trusted statement's modifiers. -/
+def refuseProof (rules : Rules) (command : Syntax) : String :=
+  match command.getArgs.toList with
+  | _ :: rest => refuseTrees rules `command false 1 false rest
+  | [] => ""
+
+/-- Commands come alone, before and after `in`, and inside `mutual`. -/
+partial def refuseKind (allowed : NameSet) (command : Syntax) : String :=
+  match command with
+  | .node _ kind _ =>
+    if !allowed.contains kind then s!"the command {firstToken command}"
+    else if kind == ``Parser.Command.in then
+      go [command.getArg 0, command.getArg 2]
+    else if kind == ``Parser.Command.mutual then go (command.getArg 1).getArgs.toList
+    else ""
+  | _ => ""
+where
+  go : List Syntax → String
+    | [] => ""
+    | first :: rest =>
+      let refused := refuseKind allowed first
+      if refused != "" then refused else go rest
+
+def refuseCommand (rules : Rules) (command : Syntax) : String :=
+  let refused := refuseKind (rules.commands.getD {}) command
+  if refused != "" then refused else refuseTree rules false command

@@ -1,0 +1,142 @@
+/-
+A checker that lives in a Lean session and answers through messages. It is elaborated
+right after the imports, before anything untrusted, and every occurrence of `FDJAX` is
+replaced by a random word. Then
+
+  FDJAX "{\"verb\": …, \"nonce\": …, …}"
+
+is a command that logs one message: the nonce, a space, and a JSON object. Untrusted text
+is only ever in a string literal, so it cannot reach the session's own text or state:
+it is parsed and elaborated here, on a copy of the state that is dropped afterwards.
+
+The code is interpreted, so it leaves loops to compiled functions of the library and
+uses plain recursion itself. What has another name or type in another version of Lean
+is behind `by first`.
+-/
+namespace _FDJAX
+open Lean Elab Command
+
+/-! ### Versions -/
+
+def isSilent (message : Message) : Bool := by
+  first | exact message.isSilent | exact false
+
+def kindOf (message : Message) : Name := by
+  first | exact message.kind | exact message.data.kind | exact .anonymous
+
+/-- The constant as the kernel knows it. -/
+def kernelFind (env : Environment) (name : Name) : Option ConstantInfo := by
+  first | exact env.toKernelEnv.find? name | exact env.find? name
+
+/-- Whether a constant of the library that reads as an axiom is one: files that hold
+exported data only show theorems as axioms. -/
+def wasAxiom (env : Environment) (name : Name) : Bool := by
+  first
+  | exact match getOriginalConstKind? env name with
+      | some .axiom | none => true
+      | some _ => false
+  | exact true
+
+def setOption (options : Options) (name : Name) (value : DataValue) : Options := by
+  first | exact options.insert name value | exact options.set name value
+
+def inputContext (source : String) : Parser.InputContext := by
+  first
+  | exact { inputString := source, fileName := "<input>", fileMap := source.toFileMap }
+  | exact Parser.mkInputContext source "<input>"
+
+/-- The environment with a declaration that the kernel has checked. -/
+def kernelAdd (env : Environment) (declaration : Declaration) : Option Environment := by
+  first
+  | exact match env.addDeclCore 0 declaration none with
+      | .ok env => some env
+      | .error _ => none
+  | exact match env.addDecl {} declaration with
+      | .ok env => some env
+      | .error _ => none
+
+/-! ### Requests and reports -/
+
+def join {α : Type} : List α → List α → List α
+  | [], right => right
+  | first :: rest, right => first :: join rest right
+
+def text (json : Json) (key : String) : String :=
+  match json.getObjVal? key with
+  | .ok (.str value) => value
+  | _ => ""
+
+def number (json : Json) (key : String) : Nat :=
+  match json.getObjVal? key with
+  | .ok value => value.getNat?.toOption.getD 0
+  | _ => 0
+
+def texts (json : Json) (key : String) : List String :=
+  match json.getObjVal? key with
+  | .ok (.arr values) => go values.toList
+  | _ => []
+where
+  go : List Json → List String
+    | .str value :: rest => value :: go rest
+    | _ :: rest => go rest
+    | [] => []
+
+/-- Distinct names give distinct texts; plain ones read as usual. -/
+partial def nameText : Name → String
+  | .anonymous => ""
+  | .str prefix? part => join prefix? (if plain part.toList then part else s!"«{part}»")
+  | .num prefix? part => join prefix? (toString part)
+where
+  join (prefix? : Name) (part : String) : String :=
+    if prefix?.isAnonymous then part else s!"{nameText prefix?}.{part}"
+  plain : List Char → Bool
+    | [] => true
+    | c :: rest => c != '.' && c != '«' && c != '»' && !c.isWhitespace && plain rest
+
+def strings (values : List Json) : Json := .arr values.toArray
+
+/-! ### Messages -/
+
+def severityText : MessageSeverity → String
+  | .error => "error"
+  | .warning => "warning"
+  | .information => "information"
+
+def position (line column : String) (pos : Position) : List (String × Json) :=
+  [(line, .num pos.line), (column, .num pos.column)]
+
+def isShown (severity : MessageSeverity) (message : Message) : Bool :=
+  match severity, message.severity with
+  | .error, .error => true
+  | .warning, .warning | .information, .information => !isSilent message
+  | _, _ => false
+
+/-- The messages of one severity until `left` bytes are used up. -/
+def renderSeverity (severity : MessageSeverity) (left : Nat) :
+    List Message → IO (Nat × List Json)
+  | [] => return (left, [])
+  | message :: rest => do
+    unless left > 0 && isShown severity message do
+      return ← renderSeverity severity left rest
+    let data ← message.data.toString
+    let span := join (position "line" "column" message.pos) (match message.endPos with
+      | some pos => position "end_line" "end_column" pos
+      | none => [])
+    let fields := ("severity", Json.str (severityText severity))
+      :: ("kind", .str (nameText (kindOf message))) :: ("text", .str data) :: span
+    let (left, shown) ← renderSeverity severity (left - data.utf8ByteSize) rest
+    return (left, Json.mkObj fields :: shown)
+
+/-- Errors first, then warnings: what is cut is what matters least. -/
+def render (bytes : Nat) (messages : List Message) : IO Json := do
+  let (left, errors) ← renderSeverity .error bytes messages
+  let (left, warnings) ← renderSeverity .warning left messages
+  let (_, others) ← renderSeverity .information left messages
+  return strings (join errors (join warnings others))
+
+def firstError : List Message → IO String
+  | [] => return "unknown"
+  | message :: rest =>
+    match message.severity with
+    | .error => message.data.toString
+    | _ => firstError rest

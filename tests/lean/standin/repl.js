@@ -1,0 +1,178 @@
+// The community REPL's protocol over the embedded Lean, for tests.
+//
+//   node repl.js '{"host": DIR, "install": DIR, "runtime": FILE, "memory_mb": N}'
+//
+// A request is one JSON object and a blank line, the answer is the same. Commands only:
+// {"cmd", "env"?} -> {"env", "messages"?, "sorries"?} or {"message"}. As in the original,
+// environments are kept for ever, `import` works without `env` only, a failed import
+// answers a bare environment, and malformed JSON ends the process.
+'use strict';
+const fs = require('fs');
+const path = require('path');
+const { Worker, isMainThread } = require('worker_threads');
+
+const STACK_MB = 256;
+const FOREVER_MS = 1e9; // the REPL has no time limit
+const RENDER = [1 << 28, 60000]; // bytes, milliseconds
+const settings = JSON.parse(process.argv[2]);
+const host = (file) => require(path.join(settings.host, file));
+
+// Requests: lines up to a blank one.
+function* requests() {
+  const chunk = Buffer.alloc(1 << 16);
+  let text = Buffer.alloc(0);
+  for (;;) {
+    const size = fs.readSync(0, chunk, 0, chunk.length, null);
+    if (!size) return;
+    text = Buffer.concat([text, chunk.subarray(0, size)]);
+    for (let end; (end = text.indexOf('\n\n')) >= 0;) {
+      yield text.subarray(0, end).toString('utf8');
+      text = text.subarray(end + 2);
+    }
+  }
+}
+
+function place({ line, column }) {
+  return { line, column };
+}
+
+class Repl {
+  constructor(elaborator) {
+    this.elaborator = elaborator;
+    this.lean = elaborator.lean;
+    this.states = [];
+    this.proofStates = 0;
+    this.steps = []; // of the text elaborated last, see `resume`
+    this.text = Buffer.alloc(0);
+    this.base = null;
+  }
+
+  answer(request) {
+    const { elaborator } = this;
+    let state;
+    const cursor = elaborator.open(request.cmd);
+    if (request.env === undefined) {
+      try {
+        const names = elaborator.importNames(cursor.imports);
+        state = this.fresh(names);
+      } catch (error) {
+        return this.keep(this.fresh([]), []); // the original shows nothing else
+      }
+    } else {
+      state = this.states[request.env];
+      if (!state) return { message: 'Unknown environment.' };
+      // No header is looked for: an `import` here is a command like any other, an
+      // error.
+      cursor.parser = this.beginning;
+    }
+    const shown = elaborator.render(cursor.messages, ...this.limits());
+    return this.run(request.cmd, cursor, state, shown);
+  }
+
+  limits() {
+    return [RENDER[0], performance.now() + RENDER[1]];
+  }
+
+  fresh(names) {
+    const { elaborator } = this;
+    const key = names.join(' ');
+    this.environments ??= new Map();
+    if (!this.environments.has(key)) {
+      const environment = elaborator.environment(names);
+      this.environments.set(key, elaborator.newState(environment, elaborator.options({})));
+    }
+    return this.environments.get(key);
+  }
+
+  // Where parsing begins without a header.
+  get beginning() {
+    return this.elaborator.open('').parser;
+  }
+
+  run(cmd, cursor, base, shown) {
+    const { lean, elaborator } = this;
+    const text = Buffer.from(cmd, 'utf8');
+    let { steps, state } = this.resume(text, cursor, base);
+    shown = steps.length ? [...steps[steps.length - 1].shown] : shown;
+    for (;;) {
+      const command = elaborator.parse(cursor, state);
+      shown.push(...elaborator.render(command.messages, ...this.limits()));
+      const result = elaborator.elaborate(cursor, command, lean.retain(state), FOREVER_MS);
+      const log = elaborator.messagesOf(result.state);
+      shown.push(...elaborator.render(log, ...this.limits()));
+      state = elaborator.continueState(result.state);
+      lean.release(result.state);
+      if (elaborator.isEnd(command.syntax)) break;
+      const end = lean.field(cursor.parser, 0) >>> 1;
+      steps.push({ end, state, parser: lean.retain(cursor.parser), shown: [...shown] });
+    }
+    Object.assign(this, { steps, text, base });
+    return this.keep(state, shown);
+  }
+
+  // A text that begins like the one before is elaborated from where they differ, as
+  // Lean does for editors: the tests send the same thousand lines again and again.
+  resume(text, cursor, base) {
+    const { lean } = this;
+    let common = 0;
+    const length = Math.min(text.length, this.text.length);
+    while (common < length && text[common] === this.text[common]) common++;
+    const steps = base === this.base
+      ? this.steps.filter(({ end }) => end <= common).slice(0, -1) : [];
+    if (!steps.length) return { steps: [], state: base };
+    const { state, parser } = steps[steps.length - 1];
+    cursor.parser = lean.retain(parser);
+    return { steps, state };
+  }
+
+  keep(state, shown) {
+    this.states.push(state);
+    const messages = shown.map(({ severity, line, column, end_line, end_column, text }) => ({
+      severity: severity === 'information' ? 'info' : severity,
+      pos: { line, column },
+      endPos: end_line === null ? null : { line: end_line, column: end_column },
+      data: text.trim(),
+    }));
+    const sorries = shown.filter(({ kind }) => kind === 'hasSorry').map((message) => ({
+      proofState: this.proofStates++,
+      pos: place(message),
+      goal: '',
+      endPos: { line: message.end_line, column: message.end_column },
+    }));
+    return {
+      ...(sorries.length && { sorries }),
+      ...(messages.length && { messages }),
+      env: this.states.length - 1,
+    };
+  }
+}
+
+async function main() {
+  const { startLean } = host('runtime.js');
+  const { Elaborator } = host('elaborator.js');
+  const lean = await startLean({
+    install: settings.install, runtime: settings.runtime, memoryMiB: settings.memory_mb,
+  });
+  const repl = new Repl(new Elaborator(lean, FOREVER_MS));
+  for (const request of requests()) {
+    const answer = repl.answer(JSON.parse(request));
+    fs.writeSync(1, JSON.stringify(answer, null, 1) + '\n\n');
+  }
+  process.exit(0);
+}
+
+function fail(error) {
+  fs.writeSync(2, 'uncaught exception: ' + ((error && error.stack) || error) + '\n');
+  process.exit(1);
+}
+
+if (isMainThread) {
+  const worker = new Worker(__filename, {
+    argv: process.argv.slice(2),
+    resourceLimits: { stackSizeMb: STACK_MB, maxOldGenerationSizeMb: 1024 },
+  });
+  worker.on('error', fail);
+  worker.on('exit', (code) => process.exit(code));
+} else {
+  main().catch(fail);
+}

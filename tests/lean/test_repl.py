@@ -1,0 +1,473 @@
+"""The REPL backend: real Lean behind the protocol, and a script that misbehaves."""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fdjax.errors import BackendError
+from fdjax.lean import CheckRequest, Limits, Problem, Status, Verifier, WorkerDiedError
+from fdjax.lean.backend import RunRequest, WholeFile
+from fdjax.lean.judge import judge
+from fdjax.lean.repl import ReplBackend
+from fdjax.lean.safety import scan, scan_file
+from fdjax.lean.source import source_of
+from lean.corpus import (
+    BEHIND_THE_SCAN,
+    FAILURES,
+    FALSE,
+    GIVING_UP,
+    SWAP,
+    THEOREMS,
+    TRUE,
+    UNSAFE,
+    problem,
+)
+
+GOOD = "  exact ⟨h.2, h.1⟩"
+
+
+@pytest.fixture(scope="module")
+def repl(repl_command, tmp_path_factory):
+    """One process for all tests that do not kill it."""
+    backend = ReplBackend(tmp_path_factory.mktemp("project"), command=repl_command)
+    backend.start()
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def verifying(repl):
+    """A verifier over the same backend."""
+    with Verifier(lambda: repl, workers=1) as verifier:
+        yield verifier
+
+
+@pytest.fixture
+def scripted(scripted_command, tmp_path):
+    backend = ReplBackend(tmp_path, command=scripted_command)
+    yield backend
+    backend.close()
+
+
+def request(target, proof, **limits):
+    return CheckRequest(
+        name=target.name,
+        header=target.header,
+        statement=target.statement,
+        proof=proof,
+        limits=Limits(**limits),
+    )
+
+
+def status(backend, target, proof):
+    """The verdict without the textual scan in front of it."""
+    try:
+        report = backend.check(request(target, proof))
+    except WorkerDiedError:
+        return Status.CRASHED
+    return judge(report, source_of(target.statement, target.header, proof)).status
+
+
+# ---- real Lean: the contract
+
+
+def test_theorems_are_verified_in_order(verifying):
+    items = [*THEOREMS, *FAILURES]
+    verdicts = verifying.verify(items)
+    right = [verdict.status for verdict in verdicts[: len(THEOREMS)]]
+    wrong = verdicts[len(THEOREMS) :]
+    assert right == [Status.VERIFIED] * len(THEOREMS)
+    assert [verdict.status for verdict in wrong] == [Status.REJECTED] * len(FAILURES)
+    assert all(verdict.errors for verdict in wrong)
+
+
+@pytest.mark.parametrize("proof", GIVING_UP)
+def test_giving_up_shows_in_the_axioms(repl, proof):
+    report = repl.check(request(FALSE, proof))
+    assert report.target is not None
+    assert "sorryAx" in report.target.axioms
+
+
+def test_a_foreign_axiom_is_named(verifying):
+    assumed = Problem(name="t", statement="theorem t : 1 = 2", header="axiom a : 1 = 2")
+    [verdict] = verifying.verify([(assumed, "  exact a")])
+    assert verdict.status is Status.REJECTED
+    assert verdict.axioms == ("a",)
+
+
+@pytest.mark.parametrize(("proof", "field"), BEHIND_THE_SCAN)
+def test_our_program_stops_attacks_by_itself(repl, proof, field):
+    assert getattr(repl.check(request(FALSE, proof)), field)
+
+
+@pytest.mark.parametrize("proof", UNSAFE)
+def test_without_the_scan_no_attack_is_verified(repl, proof):
+    assert status(repl, FALSE, proof) is not Status.VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("statement", "header", "reason"),
+    [
+        ("theorem t (x : ℕ) : x = x", "", "ℕ"),
+        ("theorem t : True := trivial\ntheorem u : True", "", "more than one command"),
+        ("def t : Nat", "", "declares no theorem"),
+        ("theorem other : True", "", "declares no theorem t"),
+        ("theorem t : True", "import Mathlib", "cannot import Mathlib"),
+        ("theorem t : True", "axiom", "the header does not elaborate"),
+        ("theorem t : True", "theorem t : True := trivial", "already"),
+        ("theorem t : 1 = 2", "theorem x : True := by simp_all\nfoo", "the header"),
+    ],
+)
+def test_broken_trusted_source_is_named(verifying, statement, header, reason):
+    broken = Problem(name="t", statement=statement, header=header)
+    [report] = verifying.check_statements([broken])
+    assert not report.ok
+    assert reason in report.reason
+
+
+def test_a_header_stays_in_force(repl):
+    header = (
+        "/- import Nothing -/\nimport Init -- import Nothing\nopen Nat\n"
+        "namespace Outer\nvariable (n : Nat)\ndef two : Nat := 2\n"
+    )
+    target = problem("theorem t : n + two = succ (succ n)", header)
+    assert status(repl, target, "  rfl") is Status.VERIFIED
+    assert status(repl, target, "  exact rfl\nend Outer") is not Status.VERIFIED
+
+
+def test_heartbeats_and_output_limits(repl):
+    target = problem("theorem t (a b c : Nat) (h : a < b) (k : b < c) : a + 1 < c")
+    assert repl.check(request(target, "  omega", heartbeats=1)).has_errors
+    assert not repl.check(request(target, "  omega")).has_errors
+    proof = "\n".join("  trace_state" for _ in range(200)) + "\n  exact 1"
+    report = repl.check(request(TRUE, proof, output_bytes=300))
+    assert report.messages[-1].severity == "error"
+    assert sum(len(message.text.encode()) for message in report.messages) <= 300
+
+
+# ---- real Lean: whole files and bare files
+
+MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
+OWN_MATCH = """
+def t.match_1.{u} (motive : Nat → Sort u) (x : Nat) (one : Unit → motive 0)
+    (two : (n : Nat) → motive n) : motive x := two x
+theorem t : (let_mvar% ?m := (0 : Nat); (by
+    exact t.match_1 (fun (_ : Nat) => Nat)
+      (0 : Nat) (fun (_ : Unit) => (1 : Nat)) (fun (_ : Nat) => (2 : Nat)))) =
+    (2 : Nat) := rfl
+"""
+"""The type reads like the false statement's, but its `match` is another one."""
+
+
+def test_whole_files(verifying):
+    file = "import Init\ntheorem help (p : Prop) (h : p) : p := h\n\n"
+    theorem = f"{SWAP.statement} := by\n  exact ⟨help q h.2, h.1⟩\n"
+    items = [
+        (SWAP, WholeFile(file + theorem)),
+        (SWAP, WholeFile(theorem)),
+        (SWAP, WholeFile("import Mathlib\n" + theorem)),
+        (SWAP, WholeFile(file)),
+        (FALSE, WholeFile("theorem target : (2 : Nat) + 2 = 4 := rfl")),
+        (
+            FALSE,
+            WholeFile(
+                "axiom no : False\ntheorem target : (2 : Nat) + 2 = 5 := no.elim"
+            ),
+        ),
+        (MATCH, WholeFile(OWN_MATCH)),
+        (
+            problem("theorem t : (match 1 with | 0 => 1 | _ => 2) = 2"),
+            WholeFile("theorem t : (match 1 with | 0 => 1 | _ => 2) = 2 := rfl"),
+        ),
+    ]
+    verdicts = verifying.verify(items)
+    assert [verdict.verified for verdict in verdicts] == [True] + [False] * 6 + [True]
+    assert verdicts[1].errors[0].line == 2
+    assert "which the problem's header does not load" in verdicts[2].errors[0].text
+    assert "no constant" in verdicts[3].reason
+    assert "another statement" in verdicts[4].reason
+    assert verdicts[5].axioms == ("no",)
+    assert "another statement" in verdicts[6].reason
+
+
+def test_bare_files(verifying):
+    good, bad, unsafe, missing = verifying.elaborate(
+        [
+            "import Init\n\n#check (1 : Nat)\n",
+            "example : 1 = 2 := by rfl\n#check x\n#check Nat",
+            "#eval 1",
+            "import Missing\n#check Nat",
+        ]
+    )
+    assert [(d.severity, d.line) for d in good.diagnostics] == [("information", 3)]
+    said = [(d.severity, d.line) for d in bad.diagnostics]
+    assert said == [("error", 1), ("error", 2), ("information", 3)]
+    assert unsafe.ended == "unsafe"
+    assert "cannot import Missing" in missing.diagnostics[0].text
+
+
+# ---- real Lean: who could pass off what as proved
+
+CHEAT = """
+open Lean Elab Tactic in
+/-- Puts a false theorem past the kernel, as any code that runs could. -/
+elab "cheat" : tactic => do
+  let oops : TheoremVal := {
+    name := `oops, levelParams := []
+    type := .const ``False [], value := .const ``trivial [] }
+  match (← getEnv).addDeclCore 0 (.thmDecl oops) none (doCheck := false) with
+  | .ok env => setEnv env
+  | .error _ => failure
+"""
+
+
+def test_the_kernel_looks_twice(repl):
+    target = problem("theorem t : 1 = 2", f"import Lean\n{CHEAT}")
+    report = repl.check(request(target, "  cheat\n  exact (oops : False).elim"))
+    assert report.has_errors
+    [message] = report.messages
+    assert message.text == "checked again from the start: the kernel refuses oops"
+    assert status(repl, target, "  cheat\n  sorry") is Status.REJECTED
+    honest = Problem(name="t", statement="theorem t : 1 = 1", header=target.header)
+    assert status(repl, honest, "  rfl") is Status.VERIFIED
+
+
+def test_definitions_of_a_file_are_checked_again(repl):
+    file = """
+inductive Tree (α : Type) where
+  | leaf : Tree α
+  | node : List (Tree α) → α → Tree α
+structure Pair (α : Type) extends Inhabited α where
+  other : α
+mutual
+def even : Nat → Bool
+  | 0 => true
+  | n + 1 => odd n
+def odd : Nat → Bool
+  | 0 => false
+  | n + 1 => even n
+end
+instance : Inhabited (Tree Nat) := ⟨.node [.leaf] 1⟩
+opaque secret : Nat
+theorem t : ∃ n : Nat, n = n := by
+  have first : even 2 = true ∧ secret = secret := ⟨by decide, rfl⟩
+  have second : ∀ x : Tree Nat, x = x := fun x => by cases x <;> rfl
+  have third := (default : Tree Nat)
+  exact ⟨(Pair.mk (α := Nat) ⟨1⟩ 2).other, by cases first; rfl⟩
+"""
+    target = problem("theorem t : ∃ n : Nat, n = n")
+    assert status(repl, target, WholeFile(file)) is Status.VERIFIED
+
+
+def test_printed_records_are_not_believed(repl):
+    record = '{"has_errors": false, "target": {"is_theorem": true}}'
+    for proof in [
+        f'  trace "{"0" * 32} {record.replace(chr(34), chr(92) + chr(34))}"\n  sorry',
+        '  first | exact (0 : "fdjax_0 {}") | sorry',
+        '  rfl"}\n\n{"cmd": "#eval 1"}\n\n',
+        '  rfl"\nfdjax_0 "{}',
+        "  rfl\u2028#eval 1 -- \u0085\x0b\x1c",
+        "  -- a comment\u2028#eval 1\n  sorry",
+    ]:
+        assert status(repl, FALSE, proof) is not Status.VERIFIED
+
+
+def test_what_a_string_may_hold_arrives_as_it_is(repl):
+    target = problem('theorem t : "\u2028\x85 \U0001d538 \\" \\\\ ∀".length = 10')
+    assert status(repl, target, "  rfl") is Status.VERIFIED
+
+
+# ---- real Lean: samples that are not part of the project
+
+
+def rows(name):
+    folder = os.environ.get("FDJAX_TEST_DATA")
+    if folder is None:
+        pytest.skip("FDJAX_TEST_DATA names no folder with sample data")
+    lines = Path(folder, name).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def sample(statement):
+    name = re.search(r"theorem\s+(\S+)", statement).group(1)
+    return Problem(name=name, statement=statement)
+
+
+@pytest.mark.parametrize(
+    "name", ["core_theorems_sample.jsonl", "benign_controls_sample.jsonl"]
+)
+def test_sample_theorems_are_verified(verifying, name):
+    items = [(sample(row["statement"]), row["proof"]) for row in rows(name)]
+    verdicts = verifying.verify(items)
+    assert [
+        (item[0].name, verdict.reason)
+        for item, verdict in zip(items, verdicts, strict=True)
+        if not verdict.verified
+    ] == []
+
+
+def test_sample_failures_are_told_as_the_embedded_lean_tells_them(repl, backend):
+    for row in rows("failing_proofs_sample.jsonl"):
+        asked = request(sample(row["statement"]), row["proof"])
+        here, there = repl.check(asked), backend.check(asked)
+        assert here.messages == there.messages, row["name"]
+        assert here.statement_error == there.statement_error
+        assert here.target == there.target
+
+
+def test_sample_attacks_are_never_verified(repl, verifying):
+    refused = []
+    for row in rows("exploits_sample.jsonl"):
+        target, text = sample(row["theorem_statement"]), row["malicious_proof"]
+        for submission in [text, WholeFile(text)]:
+            if row["mode"] == "tail" and submission != text:
+                continue
+            assert status(repl, target, submission) is not Status.VERIFIED, row["name"]
+            if scan(text) if submission == text else scan_file(text):
+                refused.append((target, submission))
+    # What passes the scan has just been judged as the verifier does it.
+    verdicts = verifying.verify(refused)
+    assert {verdict.status for verdict in verdicts} == {Status.UNSAFE}
+
+
+# ---- a process that misbehaves
+
+
+def test_the_script_verifies_what_it_is_not_told_to_spoil(scripted):
+    assert status(scripted, TRUE, "  rfl") is Status.VERIFIED
+
+
+@pytest.mark.parametrize("word", ["hang", "stop"])
+def test_time_limits_are_exact(scripted, word):
+    scripted.start()
+    first = scripted.pid
+    begin = time.monotonic()
+    report = scripted.check(request(TRUE, f"  {word}", wall_s=1.0))
+    assert report.timed_out
+    assert 1.0 <= time.monotonic() - begin < 1.5
+    assert scripted.pid is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    assert status(scripted, TRUE, "  rfl") is Status.VERIFIED
+
+
+def test_a_process_that_stops_reading_cannot_stop_the_clock(scripted):
+    scripted.start()
+    scripted.check(request(TRUE, "  rfl"))
+    os.kill(scripted.pid, signal.SIGSTOP)
+    # More than a pipe holds.
+    report = scripted.check(request(TRUE, "  rfl -- " + "x" * 500_000, wall_s=0.5))
+    assert report.timed_out
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("die", r"status 3"),
+        ("garbage", "no JSON"),
+        ("forge", "no record of ours"),
+        ("environment", "no record of ours"),
+    ],
+)
+def test_a_broken_process_is_a_death_and_not_a_verdict(scripted, word, reason):
+    with pytest.raises(WorkerDiedError, match=reason):
+        scripted.check(request(TRUE, f"  {word}"))
+    # A second answer of the old process cannot be taken for the next one's.
+    assert scripted.pid is None
+    assert status(scripted, TRUE, "  rfl") is Status.VERIFIED
+
+
+def test_a_death_is_retried_and_then_a_crash(scripted):
+    items = [(TRUE, "  rfl"), (TRUE, "  die"), (SWAP, GOOD)]
+    with Verifier(lambda: scripted, workers=1) as verifier:
+        verdicts = verifier.verify(items)
+    found = [verdict.status for verdict in verdicts]
+    assert found == [Status.VERIFIED, Status.CRASHED, Status.VERIFIED]
+
+
+def test_standard_error_is_drained(scripted):
+    assert status(scripted, TRUE, "  complain") is Status.VERIFIED
+
+
+def test_the_environment_is_empty_but_for_what_is_passed(
+    scripted_command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("A_SECRET", "1")
+    backend = ReplBackend(tmp_path, command=scripted_command, environment=("PATH",))
+    with pytest.raises(WorkerDiedError) as caught:
+        backend.check(request(TRUE, "  environment"))
+    assert "PATH" in str(caught.value)
+    assert "A_SECRET" not in str(caught.value)
+    assert "HOME" not in str(caught.value)
+
+
+def test_a_process_is_replaced_after_so_many_commands(scripted_command, tmp_path):
+    backend = ReplBackend(tmp_path, command=scripted_command, commands_per_process=6)
+    pids = set()
+    for number in range(8):
+        assert status(backend, TRUE, f"  rfl -- {number}") is Status.VERIFIED
+        pids.add(backend.pid)
+    backend.close()
+    # Imports, header and statement are three commands; three proofs more fill it.
+    assert len(pids) == 3
+
+
+def test_a_statement_is_sent_once(scripted, monkeypatch):
+    scripted.start()
+    process = scripted._process
+    for _ in range(5):
+        scripted.check(request(SWAP, GOOD))
+    assert process.commands == 2 + 1 + 5
+
+
+def test_an_interrupt_ends_a_check(scripted):
+    scripted.start()
+    threading.Timer(0.3, scripted.interrupt).start()
+    begin = time.monotonic()
+    with pytest.raises(WorkerDiedError):
+        scripted.check(request(TRUE, "  hang"))
+    assert time.monotonic() - begin < 3
+
+
+def test_a_sandbox_is_wrapped_around_the_command(scripted_command, tmp_path):
+    seen = []
+
+    def wrap(command):
+        seen.append(command)
+        return ["/usr/bin/env", "WRAPPED=1", *command]
+
+    backend = ReplBackend(tmp_path, command=scripted_command, wrap=wrap)
+    with pytest.raises(WorkerDiedError, match="WRAPPED"):
+        backend.check(request(TRUE, "  environment"))
+    assert seen == [scripted_command]
+
+
+def test_what_cannot_be_started_is_a_backend_error(tmp_path):
+    with pytest.raises(BackendError, match="build the project"):
+        ReplBackend(tmp_path, command=["/nonexistent/lake"]).start()
+    exits = [sys.executable, "-c", "raise SystemExit(7)"]
+    with pytest.raises(BackendError, match="status 7"):
+        ReplBackend(tmp_path, command=exits).start()
+
+
+def test_a_missing_import_is_the_statements_fault(scripted):
+    target = Problem(name="t", statement="theorem t : True", header="import Missing")
+    report = scripted.check(request(target, "  trivial"))
+    assert "cannot import Missing" in report.statement_error
+    run = scripted.check(RunRequest(source="import Missing"))
+    assert run.has_errors
+
+
+def test_identity_changes_with_the_toolchain(scripted_command, tmp_path):
+    backend = ReplBackend(tmp_path, command=scripted_command)
+    before = backend.identity
+    (tmp_path / "lean-toolchain").write_text("leanprover/lean4:v4.28.0\n")
+    assert backend.identity != before
+    assert backend.identity.startswith("repl/")

@@ -128,7 +128,7 @@ class Target:
 class RawReport:
     """What trusted code observed while one request was elaborated.
 
-    The answer to a `RunRequest` has messages, `has_errors`, `timed_out`,
+    The answer to a `RunRequest` has messages, `has_errors`, `left_out`, `timed_out`,
     `out_of_memory`, `refused` and `seconds` only.
     """
 
@@ -138,6 +138,8 @@ class RawReport:
     """Whether any message has severity `error`, shown or cut."""
     messages: tuple[RawMessage, ...] = ()
     """Messages in source order, within the output limit."""
+    left_out: bool = False
+    """Whether an error or a warning is missing from `messages`."""
     timed_out: bool = False
     """Whether the proof used up its wall time."""
     out_of_memory: bool = False

@@ -360,10 +360,14 @@ def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:
 
 def _report(answer: dict[str, Any]) -> RawReport:
     target = answer.get("target")
+    messages = [RawMessage(**message) for message in answer.get("messages", ())]
+    # A checker may print them by importance.
+    messages.sort(key=lambda message: (message.line, message.column))
     return RawReport(
         statement_error=answer.get("statement_error", ""),
         has_errors=answer.get("has_errors", False),
-        messages=tuple(RawMessage(**message) for message in answer.get("messages", ())),
+        messages=tuple(messages),
+        left_out=answer.get("left_out", False),
         timed_out=answer.get("timed_out", False),
         refused=answer.get("refused", ""),
         left_proof=answer.get("left_proof", False),

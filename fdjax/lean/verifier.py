@@ -72,7 +72,9 @@ class Elaboration:
 
     diagnostics: tuple[Diagnostic, ...] = ()
     """Messages in source order, capped by `Limits.output_bytes`."""
-    ended: Literal["done", "unsafe", "timeout", "crashed"] = "done"
+    complete: bool = True
+    """Whether every error and warning is among the diagnostics."""
+    ended: Literal["done", "unsafe", "timeout", "memory", "crashed"] = "done"
     """Whether all of it was elaborated, and what was in the way."""
     reason: str = ""
     """One sentence for people; empty when `done`."""
@@ -131,6 +133,11 @@ class Verifier:
         """Toolchain and host version behind the verdicts, for tables and logs."""
         return self._pool.identity
 
+    @property
+    def limits(self) -> Limits:
+        """What one proof may use."""
+        return self._limits
+
     def verify(
         self,
         items: Sequence[tuple[Problem, Submission]],
@@ -188,25 +195,57 @@ class Verifier:
             self.verify, items, progress, broken_statements=broken_statements
         )
 
-    def elaborate(self, sources: Sequence[str]) -> list[Elaboration]:
+    def elaborate(
+        self,
+        sources: Sequence[str],
+        progress: Callable[[int], None] | None = None,
+        *,
+        limits: Limits | None = None,
+    ) -> list[Elaboration]:
         """What Lean says about whole files that need prove nothing, in order.
+
+        Args:
+          sources: the files, imports included.
+          progress: called in this thread with the number of finished files.
+          limits: what each file may use; the verifier's limits by default.
 
         Raises:
           BackendError, InstallError: Lean cannot be started.
         """
-        refused = [scan_file(source) for source in sources]
+        found = {
+            index: Elaboration(ended="unsafe", reason=reason)
+            for index, source in enumerate(sources)
+            if (reason := scan_file(source))
+        }
+        progress = progress or _no_progress
+        if found:
+            progress(len(found))
+        left = [index for index in range(len(sources)) if index not in found]
         requests = [
-            RunRequest(source=source, limits=self._limits)
-            for source, reason in zip(sources, refused, strict=True)
-            if not reason
+            RunRequest(source=sources[index], limits=limits or self._limits)
+            for index in left
         ]
-        answers = zip(requests, self._pool.run(requests), strict=True)
-        return [
-            Elaboration(ended="unsafe", reason=reason)
-            if reason
-            else _elaboration(*next(answers))
-            for reason in refused
-        ]
+
+        def receive(position: int, answer: RawReport | WorkerDiedError) -> None:
+            found[left[position]] = _elaboration(requests[position], answer)
+            progress(len(found))
+
+        self._pool.run(requests, receive)
+        return [found[index] for index in range(len(sources))]
+
+    def observe(self, request: CheckRequest | RunRequest) -> RawReport:
+        """The facts about one request, for a caller that judges them.
+
+        Nothing is scanned, decided or cached, and the request's own limits hold.
+
+        Raises:
+          WorkerDiedError: the checker failed twice.
+          BackendError, InstallError: Lean cannot be started.
+        """
+        [answer] = self._pool.run([request])
+        if isinstance(answer, WorkerDiedError):
+            raise answer
+        return answer
 
     def check_statements(self, problems: Sequence[Problem]) -> list[StatementReport]:
         """Whether each problem's statement elaborates, in the same order.
@@ -371,11 +410,14 @@ def _elaboration(
     ended, reason = "done", ""
     if answer.refused:
         ended, reason = "unsafe", f"`{answer.refused}` is not allowed"
-    elif answer.timed_out or answer.out_of_memory:
-        what = "time" if answer.timed_out else "memory"
-        ended, reason = "timeout", f"the file used up its {what}"
+    elif answer.timed_out:
+        ended, reason = "timeout", "the file used up its time"
+    elif answer.out_of_memory:
+        ended, reason = "memory", "the file used up its memory"
+    shows_errors = any(message.severity == "error" for message in answer.messages)
     return Elaboration(
         diagnostics=tuple(map(source.diagnostic, answer.messages)),
+        complete=not answer.left_out and shows_errors == answer.has_errors,
         ended=ended,
         reason=reason,
         seconds=answer.seconds,

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,26 @@ def test_sample_attacks_without_any_scan(backend):
             continue
         verdict = judge(report, source_of(target.statement, "", submission))
         assert not verdict.verified, submission
+
+
+def test_a_warning_that_is_cut_off_is_admitted(verifier):
+    """A reader who finds no `sorry` among the messages may not conclude anything."""
+    tail = "\ntheorem cheat : 1 = 2 := sorry"
+    infos = "\n".join(["#check Nat.add_comm"] * 20) + tail
+    warnings = "\n".join(f"theorem t{i} : 1 = 2 := sorry" for i in range(20)) + tail
+    limits = Limits(output_bytes=100)
+    behind_infos, behind_warnings = verifier.elaborate([infos, warnings], limits=limits)
+    assert behind_infos.complete
+    assert "hasSorry" in {d.kind for d in behind_infos.diagnostics}
+    assert not behind_warnings.complete
+
+
+def test_a_smaller_limit_holds_for_one_call(verifier):
+    slow = "theorem t : (List.range 90000).foldl (· + ·) 0 = 3 := by decide +kernel"
+    begin = time.monotonic()
+    [elaboration] = verifier.elaborate([slow], limits=Limits(wall_s=0.5))
+    assert elaboration.ended == "timeout"
+    assert time.monotonic() - begin < verifier.limits.wall_s / 2
 
 
 def request(target, proof):

@@ -193,7 +193,7 @@ class Checker {
 
   requireNoErrors(log, what) {
     if (!this.elaborator.hasErrors(log)) return;
-    const messages = this.elaborator.render(
+    const { messages } = this.elaborator.render(
       log, TRUSTED_BYTES, performance.now() + TRUSTED_MS);
     const error = messages.find((message) => message.severity === 'error');
     const text = error ? error.text : 'unknown';
@@ -252,8 +252,8 @@ class Checker {
 
   failure(request, log) {
     const deadline = performance.now() + RENDER_MS;
-    const messages = this.elaborator.render(log, request.output_bytes, deadline);
-    return { has_errors: true, messages };
+    const rendered = this.elaborator.render(log, request.output_bytes, deadline);
+    return { has_errors: true, ...rendered };
   }
 
   elaborateProof(request, prepared, cursor, command, state, deadline) {
@@ -264,7 +264,7 @@ class Checker {
     const report = {
       has_errors: elaborator.hasErrors(log) || result.interrupted,
       timed_out: result.timedOut,
-      messages: elaborator.render(
+      ...elaborator.render(
         log, request.output_bytes, performance.now() + RENDER_MS),
       target: this.target(elaborator.environmentOf(result.state), prepared),
     };
@@ -316,7 +316,7 @@ class Checker {
       this.releaseCommand(command);
     }
     report.has_errors ||= logs.some((log) => elaborator.hasErrors(log));
-    report.messages = this.renderAll(logs, request.output_bytes);
+    Object.assign(report, this.renderAll(logs, request.output_bytes));
     if (prepared && !report.refused) {
       report.target = this.target(elaborator.environmentOf(state), prepared);
     }
@@ -330,9 +330,9 @@ class Checker {
       (left, right) => lean.call('l_Lean_MessageLog_append', left, lean.retain(right)),
       elaborator.emptyLog());
     const deadline = performance.now() + RENDER_MS;
-    const messages = elaborator.render(all, outputBytes, deadline);
+    const rendered = elaborator.render(all, outputBytes, deadline);
     lean.release(all);
-    return messages;
+    return rendered;
   }
 
   // ---- the kernel's environment

@@ -294,20 +294,26 @@ def renderOne (message : Message) (bytes : Nat) : IO (Json × Nat) := do
     ("kind", if kind.isAnonymous then "" else nameText kind),
     ("text", shown)], shown.utf8ByteSize)
 
-partial def renderList (bytes : Nat) : List Message → IO (List Json)
-  | [] => return []
+/-- The messages until the byte limit is used up, and those after it. -/
+partial def renderList (bytes : Nat) : List Message → IO (List Json × List Message)
+  | [] => return ([], [])
   | message :: rest => do
-    if bytes == 0 then return []
+    if bytes == 0 then return ([], message :: rest)
     let (json, used) ← renderOne message bytes
-    return json :: (← renderList (bytes - used) rest)
+    let (shown, missing) ← renderList (bytes - used) rest
+    return (json :: shown, missing)
 
-/-- Messages, errors first, until the byte limit is used up. -/
-def render (log : MessageLog) (bytes : Nat) : IO (List Json) := do
+/-- Messages, errors first and then warnings, until the byte limit is used up, and
+whether an error or a warning is not among them. -/
+def render (log : MessageLog) (bytes : Nat) : IO (List Json × Bool) := do
   let messages := log.toList.filter fun message =>
     !message.isSilent || message.severity matches .error
-  let errors := messages.filter (·.severity matches .error)
-  let others := messages.filter fun message => !(message.severity matches .error)
-  renderList bytes (errors ++ others)
+  let ofSeverity := fun name =>
+    messages.filter fun message => severityName message.severity == name
+  let ordered := ofSeverity "error" ++ ofSeverity "warning" ++ ofSeverity "information"
+  let (shown, missing) ← renderList bytes ordered
+  let important := missing.filter fun message => !(message.severity matches .information)
+  return (shown, !important.isEmpty)
 
 /-! ## Trusted source -/
 
@@ -323,7 +329,7 @@ def trustedBytes := 4096
 
 def requireNoErrors (log : MessageLog) (what : String) : Trusted Unit := do
   if !log.hasErrors then return
-  let messages ← render log trustedBytes
+  let (messages, _) ← render log trustedBytes
   let reason := match messages with
     | first :: _ => text first "text"
     | [] => "unknown"
@@ -507,6 +513,8 @@ def errorMessage (text : String) : Json := Json.mkObj [
 
 structure Report where
   messages : List Json := []
+  /-- Whether an error or a warning is not among the messages. -/
+  leftOut : Bool := false
   hasErrors : Bool := false
   timedOut : Bool := false
   refused : String := ""
@@ -529,7 +537,8 @@ def checkProof (settings : Settings) (request : Request) (header : Command.State
   let state := continueState header
   let (stx, messages, next) := cursor.parse state
   if messages.hasErrors then
-    return { hasErrors := true, messages := ← render messages request.outputBytes }
+    let (messages, leftOut) ← render messages request.outputBytes
+    return { hasErrors := true, messages, leftOut }
   let refused := settings.proofs.refuseProof stx
   if refused != "" then return { refused }
   -- A proof is one command. A stray token after it is an error like any other and does
@@ -539,10 +548,13 @@ def checkProof (settings : Settings) (request : Request) (header : Command.State
     return { leftProof := true }
   let (result, timedOut, interrupted) ← elaborate settings cursor stx state deadline
   let log := result.messages
+  let (shown, leftOut) ← render log request.outputBytes
+  let (strays, more) ← render stray request.outputBytes
   let report : Report := {
     hasErrors := log.hasErrors || stray.hasErrors || interrupted
     timedOut
-    messages := (← render log request.outputBytes) ++ (← render stray request.outputBytes) }
+    messages := shown ++ strays
+    leftOut := leftOut || more }
   return report.conclude header.env result.env trusted
 
 structure Progress where
@@ -578,7 +590,8 @@ def checkFile (settings : Settings) (request : Request)
     (problem : Option (Command.State × ConstantInfo)) (deadline : Nat) : IO Report := do
   let cursor ← Cursor.open request.source
   if cursor.messages.hasErrors then
-    return { hasErrors := true, messages := ← render cursor.messages request.outputBytes }
+    let (messages, leftOut) ← render cursor.messages request.outputBytes
+    return { hasErrors := true, messages, leftOut }
   let start ← match problem with
     | some (header, _) =>
       let missing := cursor.imports.toList.filter fun imported =>
@@ -596,11 +609,13 @@ def checkFile (settings : Settings) (request : Request)
         return { hasErrors := true, messages := [errorMessage (toString error)] }
   let result ← commands settings cursor deadline { state := start }
   let log := result.messages
+  let (messages, leftOut) ← render log request.outputBytes
   let report : Report := {
     hasErrors := log.hasErrors || result.interrupted
     timedOut := result.timedOut
     refused := result.refused
-    messages := ← render log request.outputBytes }
+    messages
+    leftOut }
   match problem with
   | some (header, trusted) => return report.conclude header.env result.state.env trusted
   | none => return report
@@ -661,6 +676,7 @@ def prepare (settings : Settings) (kept : IO.Ref Kept) (request : Request) :
 def reportJson (request : Request) (report : Report) (ms : Nat) : Json := Json.mkObj [
   ("nonce", request.nonce),
   ("messages", .arr report.messages.toArray),
+  ("left_out", report.leftOut),
   ("has_errors", report.hasErrors),
   ("timed_out", report.timedOut),
   ("refused", report.refused),

@@ -241,7 +241,8 @@ class Elaborator {
   }
 
   // Renders a log (borrowed), errors first, until the byte limit or the time is used
-  // up; the result is in source order again.
+  // up. The messages are in source order again; `left_out` says that an error or a
+  // warning is not among them.
   render(log, outputBytes, deadline) {
     const { lean } = this;
     const list = lean.call('l_Lean_MessageLog_toList', log);
@@ -264,13 +265,15 @@ class Elaborator {
       shown.push([entry.order, rendered]);
     }
     lean.release(list);
+    const leftOut = shown.length < entries.length
+      && SEVERITY[entries[shown.length].severity] !== 'information';
     const place = ([order, { line, column }]) => [line, column, order];
     shown.sort((a, b) => {
       const left = place(a), right = place(b);
       const at = left.findIndex((value, i) => value !== right[i]);
       return at < 0 ? 0 : left[at] - right[at];
     });
-    return shown.map(([, rendered]) => rendered);
+    return { messages: shown.map(([, rendered]) => rendered), left_out: leftOut };
   }
 
   renderOne({ message, severity }, bytes) {

@@ -1,4 +1,4 @@
-"""The command line: `fdjax doctor`, `fdjax lean`, `fdjax verify`."""
+"""The command line: `fdjax doctor`, `lean`, `verify`, `serve`."""
 
 import sys
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from fdjax.errors import FdjaxError
 from fdjax.lean import NativeBackend, WasmBackend, install
 from fdjax.lean.sandbox import best_confinement
 from fdjax.lean.selftest import selftest
+from fdjax.serve import serve
 from fdjax.verify import VerifyOptions, verify_file
 
 __all__ = ["main"]
@@ -142,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs a subcommand; exit code 0 done, 1 something is missing, 2 bad input."""
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            {"doctor": doctor, "lean": lean, "verify": verify},
+            {"doctor": doctor, "lean": lean, "verify": verify, "serve": serve},
             args=arguments,
             prog="fdjax",
         )

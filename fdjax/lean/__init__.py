@@ -24,6 +24,7 @@ from fdjax.lean.fake import FakeBackend
 from fdjax.lean.install import install
 from fdjax.lean.location import default_target, installed
 from fdjax.lean.native import NativeBackend
+from fdjax.lean.remote import RemoteBackend
 from fdjax.lean.safety import scan, scan_file
 from fdjax.lean.verdict import Diagnostic, Goal, Status, Verdict
 from fdjax.lean.verifier import Elaboration, StatementReport, Statistics, Verifier
@@ -42,6 +43,7 @@ __all__ = [
     "Problem",
     "RawMessage",
     "RawReport",
+    "RemoteBackend",
     "RunRequest",
     "StatementReport",
     "Statistics",

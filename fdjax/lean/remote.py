@@ -1,0 +1,144 @@
+"""A backend that asks an `fdjax serve` for the facts."""
+
+import importlib.util
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fdjax.errors import BackendError, InstallError
+from fdjax.lean.backend import (
+    CheckRequest,
+    RawReport,
+    RunRequest,
+    WorkerDiedError,
+)
+from fdjax.lean.http import JsonClient
+from fdjax.lean.wire import CHECK_PATH, IDENTITY_PATH, CheckAnswer, ServerIdentity
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["RemoteBackend"]
+
+_T = TypeVar("_T")
+
+
+class RemoteBackend:
+    """Lean behind HTTP: the server observes, this side judges.
+
+    Several replicas may stand behind one address, as long as their identity is the
+    same. The server uses its own `Limits.memory_mb`; a request for more time or output
+    than it allows is a `BackendError`.
+
+    Example:
+      factory = lambda: RemoteBackend("http://127.0.0.1:8000")
+      with Verifier(factory, workers=16) as verifier: ...
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 600.0,
+        patience_s: float = 120.0,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+          url: address of the server or of the load balancer before it.
+          token: the server's bearer token.
+          timeout_s: longest wait for one answer, queueing included, in seconds.
+          patience_s: how long a server that is busy or away is asked again, in seconds.
+
+        Raises:
+          InstallError: the packages for it are missing.
+        """
+        if importlib.util.find_spec("pydantic") is None:
+            raise InstallError(
+                "RemoteBackend needs the package pydantic, which is missing; run "
+                "`pip install fdjax[serve]`."
+            )
+        self._client = JsonClient(
+            url, token=token, timeout_s=timeout_s, patience_s=patience_s
+        )
+        self._identity = ""
+
+    @property
+    def identity(self) -> str:
+        """The identity of the server's backend, asked for at first use.
+
+        Raises:
+          BackendError: the server cannot be reached, or refuses.
+        """
+        if not self._identity:
+            self._identity = self._server().identity
+        return self._identity
+
+    def start(self) -> None:
+        """Ask the server who it is.
+
+        Raises:
+          BackendError: it cannot be reached, refuses, or is not who it was.
+        """
+        self._require(self._server().identity)
+
+    def check(self, request: CheckRequest | RunRequest) -> RawReport:
+        """Have one request elaborated.
+
+        Raises:
+          WorkerDiedError: the checker died on the server, or no answer came in time.
+          BackendError: the server refuses, or is not who it was.
+        """
+        values = self._client.post(CHECK_PATH, asdict(request))
+        answer = self._read(CheckAnswer, values)
+        self._require(answer.identity)
+        if answer.report is None:
+            raise WorkerDiedError(answer.died)
+        return answer.report
+
+    def interrupt(self) -> None:
+        """Make a running `check` end soon with `WorkerDiedError`."""
+        self._client.interrupt()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _server(self) -> ServerIdentity:
+        try:
+            values = self._client.get(IDENTITY_PATH)
+        except WorkerDiedError as error:
+            raise BackendError(
+                f"Expected fdjax serve at {self._client.url}, got none: {error}; start "
+                "it, or correct the address."
+            ) from error
+        return self._read(ServerIdentity, values)
+
+    def _require(self, identity: str) -> None:
+        if identity != (self._identity or identity):
+            raise BackendError(
+                f"{self._client.url}: expected answers of {self._identity}, got one of "
+                f"{identity}; run the same version in all replicas, and make a new "
+                "verifier after an update."
+            )
+        self._identity = identity
+
+    def _read(self, kind: type[_T], values: Any) -> _T:
+        import pydantic
+
+        try:
+            return _reader(kind).validate_python(values)
+        except pydantic.ValidationError as error:
+            raise BackendError(
+                f"{self._client.url}: expected the answer of an fdjax serve of this "
+                f"version, got {str(values)[:200]} ({error.error_count()} faults); "
+                "correct the address, or update one side."
+            ) from error
+
+
+@cache
+def _reader(kind: type) -> "TypeAdapter[Any]":
+    import pydantic
+
+    return pydantic.TypeAdapter(kind)

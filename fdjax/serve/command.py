@@ -1,0 +1,157 @@
+"""The command `fdjax serve`."""
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from rich.console import Console
+
+from fdjax.errors import ConfigError
+from fdjax.lean import Backend, FakeBackend, Limits, Verifier, WasmBackend
+from fdjax.serve.config import ServeConfig
+
+__all__ = ["serve"]
+
+_BACKENDS: dict[str, Callable[[], Backend]] = {
+    "wasm": WasmBackend,
+    "fake": FakeBackend,
+}
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 2,
+    backend: Literal["wasm", "fake"] = "wasm",
+    token_file: Path | None = None,
+    token_env: str | None = None,
+    insecure: bool = False,
+    trust_headers: bool = False,
+    cache: Path | None = None,
+    timeout: float = 60.0,
+    memory_mb: int = 2048,
+    max_items: int = 1024,
+    max_pending: int = 4096,
+    max_body_mb: int = 16,
+    drain: int = 60,
+) -> int:
+    """Verify proofs over HTTP: Kimina's interface, verdicts, metrics.
+
+    Args:
+      host: address to listen on.
+      port: port to listen on; 0 takes a free one.
+      workers: Lean processes, one per core that they may use.
+      backend: the embedded Lean (wasm), or none at all (fake), which accepts what
+        contains `trivial` and is for trying out clients.
+      token_file: file with the bearer token that clients must send.
+      token_env: environment variable with that token.
+      insecure: listen on other machines' side of the network without a token.
+      trust_headers: run whatever headers and statements contain; for clients that may
+        all be trusted alike.
+      cache: file for verdicts, which servers on one machine may share.
+      timeout: most seconds of Lean's time that one proof or snippet may take.
+      memory_mb: memory of one worker, in MiB.
+      max_items: most proofs or snippets in one request.
+      max_pending: most of them admitted and unfinished over all requests.
+      max_body_mb: largest request, in MiB.
+      drain: seconds that running requests may take to finish after SIGTERM.
+    """
+    # The packages of the extra are imported here: the command line lists this command
+    # without them.
+    from fdjax.serve.app import make_app
+    from fdjax.serve.process import run
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    token = _token(token_file, token_env)
+    if token is None and not insecure and not _is_loopback(host):
+        raise ConfigError(
+            f"fdjax serve: expected a token for a host that others reach, got {host} "
+            "without one; add --token-file or --token-env, or --insecure where the "
+            "network itself keeps others out."
+        )
+    config = ServeConfig(
+        token=token,
+        max_body_bytes=max_body_mb << 20,
+        max_items=max_items,
+        max_pending=max_pending,
+        trust_headers=trust_headers,
+    )
+    limits = Limits(wall_s=timeout, memory_mb=memory_mb)
+    with (
+        _bound(host, port) as listener,
+        Verifier(
+            _BACKENDS[backend], workers=workers, limits=limits, cache_path=cache
+        ) as verifier,
+    ):
+        verifier.start()  # errors of an installation are better met here
+
+        def announce() -> None:
+            where = "http://{}:{}".format(*_address(listener))
+            text = f"Listening on {where} with {verifier.identity}"
+            Console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+        run(make_app(verifier, config), listener, drain, announce)
+    return 0
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet: who connects too early is refused."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _address(listener: socket.socket) -> tuple[str, int]:
+    host, port, *_ = listener.getsockname()
+    return f"[{host}]" if ":" in host else host, port
+
+
+def _token(file: Path | None, variable: str | None) -> str | None:
+    if file is None and variable is None:
+        return None
+    if file is not None and variable is not None:
+        raise ConfigError(
+            "fdjax serve: expected --token-file or --token-env, got both; leave one "
+            "out."
+        )
+    if file is not None:
+        place, token = str(file), file.read_text(encoding="utf-8").strip()
+    else:
+        place = f"the environment variable {variable}"
+        token = os.environ.get(variable or "", "").strip()
+    if not token:
+        raise ConfigError(
+            f"fdjax serve: expected a token in {place}, got nothing; write it there."
+        )
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End by way of all `finally`, also before and after uvicorn's own care."""
+    sys.exit(0)

@@ -108,24 +108,14 @@ class JsonClient:
         """Close the connection; the next request opens another one."""
         with self._lock:
             loop, self._loop = self._loop, None
-            thread, self._thread = self._thread, None
-            client, self._client = self._client, None
-        if loop is None or thread is None:
-            return
-        if client is not None:
-            asyncio.run_coroutine_threadsafe(client.aclose(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join()
 
     def _run(self, request: Coroutine[Any, Any, _T]) -> _T:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="lean-http", daemon=True
-                )
-                self._thread.start()
+                self._loop = self._open()
             running = asyncio.run_coroutine_threadsafe(request, self._loop)
             self._running = running
         try:
@@ -138,6 +128,22 @@ class JsonClient:
             running.cancel()  # after Ctrl-C it may still be under way
             with self._lock:
                 self._running = None
+
+    def _open(self) -> asyncio.AbstractEventLoop:
+        opened: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(opened,), name="lean-http", daemon=True
+        )
+        self._thread.start()
+        return opened.result()
+
+    def _serve(self, opened: "Future[asyncio.AbstractEventLoop]") -> None:
+        with asyncio.Runner() as runner:
+            opened.set_result(runner.get_loop())
+            runner.get_loop().run_forever()
+            client, self._client = self._client, None
+            if client is not None:
+                runner.run(client.aclose())
 
     async def _retry(self, method: str, path: str, body: Any) -> Any:
         import tenacity

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from fdjax.errors import InstallError
+
 try:
     from fastapi import FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 except ImportError as error:
-    from fdjax.errors import InstallError
-
     raise InstallError(
         f"The server needs the package {error.name}, which is missing; run `pip "
         "install fdjax[serve]`."

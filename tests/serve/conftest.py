@@ -1,9 +1,9 @@
 """One real `fdjax serve` with the embedded Lean, for tests that kill nothing."""
 
 import pytest
-from serving import Server
 
 from fdjax.lean import install
+from serving import Server
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,18 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
-from serving import Server, is_running, wait_until
 
 from fdjax import cli
 from fdjax.errors import ConfigError
 from fdjax.serve import ServeConfig
+from serving import ROOT, Server, is_running, wait_until
 
 SLOW = "theorem s : (List.range 90000).foldl (· + ·) 0 = 3 := by decide +kernel"
 VERY_SLOW = SLOW.replace("90000", "4000000")
@@ -129,13 +132,50 @@ def test_what_does_not_finish_in_time_is_ended(lean):
     assert not any(map(is_running, below))
 
 
-def test_a_server_that_is_killed_takes_its_workers_along(lean):
+def test_a_worker_that_is_killed_is_replaced_and_dies_with_its_server(lean):
     with Server.command("--workers", "1") as server:
+        [worker] = server.children()
+        os.kill(worker, signal.SIGKILL)
+        body = {"snippets": [{"id": "a", "code": "example : 1 = 1 := rfl"}]}
+        _, answer = server.post("/api/check", body)
+        assert answer["results"][0]["response"] == {"env": 0}
+        assert server.metric("fdjax_worker_restarts_total") == 1
         below = server.children()
-        assert below
+        assert below not in ([], [worker])
         os.kill(server.pid, signal.SIGKILL)
         server.process.wait()
         assert wait_until(lambda: not any(map(is_running, below)), 10)
+
+
+@pytest.mark.parametrize("package", ["fastapi", "prometheus_client"])
+def test_a_missing_package_is_named(package):
+    program = (
+        "import sys; sys.modules[sys.argv[1]] = None\n"
+        "from fdjax.cli import main\n"
+        "main(['serve', '--backend', 'fake'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, package],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert f"needs the package {package}" in done.stderr
+    assert "pip install fdjax[serve]" in done.stderr
+
+
+def test_the_command_brings_no_jax():
+    program = "import sys, fdjax.cli, fdjax.serve.app; sys.exit('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0
 
 
 def refuses(server):
@@ -147,7 +187,5 @@ def refuses(server):
 
 
 def attempt(server, body):
-    try:
+    with suppress(OSError):  # the server ends in the middle of it
         server.request("POST", "/api/check", body)
-    except OSError:
-        pass  # the server ends in the middle of it

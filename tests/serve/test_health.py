@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from serving import Server, wait_until
 
 BODY = {"snippets": [{"id": "a", "code": "x"}]}

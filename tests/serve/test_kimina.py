@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from serving import Server
 
 TOKEN = "kimina"
@@ -65,15 +66,14 @@ def untimed(text):
         (
             "/api/check",
             '{"snippets":[{"id":"a","code":"import Std\\n\\ntheorem t : 1 = 2 := by\\n'
-            '  sorry"},{"id":"b","code":"example : 1 = 2 := rfl\\n#check Nat"}]}',
+            '  sorry"},{"id":"b","code":"example : False := foo\\n#check Nat"}]}',
             '{"results":[{"id":"a","time":0,"response":{"env":0,"messages":'
             '[{"severity":"warning","pos":{"line":3,"column":8},'
             '"endPos":{"line":3,"column":9},"data":"declaration uses `sorry`"}],'
             '"sorries":[{"pos":{"line":3,"column":8},"endPos":{"line":3,"column":9},'
             '"goal":""}]}},{"id":"b","time":0,"response":{"env":0,"messages":'
             '[{"severity":"error","pos":{"line":1,"column":19},'
-            '"endPos":{"line":1,"column":22},"data":"Type mismatch\\n  rfl\\nhas type\\n'
-            '  ?m.8 = ?m.8\\nbut is expected to have type\\n  1 = 2"},'
+            '"endPos":{"line":1,"column":22},"data":"Unknown identifier `foo`"},'
             '{"severity":"info","pos":{"line":2,"column":0},'
             '"endPos":{"line":2,"column":6},"data":"Nat : Type"}]}}]}',
         ),
@@ -149,6 +149,7 @@ def test_the_published_client(real):
     done = subprocess.run(
         [sys.executable, str(program), real.url, TOKEN],
         capture_output=True,
+        check=False,
         text=True,
         timeout=120,
     )

@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+
 from serving import Server, wait_until
 
 TOKEN = "a secret"

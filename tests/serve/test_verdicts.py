@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from serving import Server
 
 from fdjax.lean import Limits, Verdict
+from serving import Server
 
 STATEMENT = "theorem t (p q : Prop) (h : p ∧ q) : q ∧ p"
 FILE = f"theorem side : 1 = 1 := rfl\n{STATEMENT} := ⟨h.2, h.1⟩"

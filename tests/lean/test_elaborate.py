@@ -80,3 +80,13 @@ def test_closing_ends_a_call_that_waits_for_its_turn():
     caller.join(10)
     assert not caller.is_alive()
     assert "closed" in str(outcomes[0])
+
+
+def test_a_report_that_fills_a_pipe_arrives_whole(verifier):
+    """A pipe holds 64 KiB; a report is somewhat larger than the text in it."""
+    source = f"theorem t ({'h' * 70_000} : 1 = 1) : 2 = 2 := rfl"
+    for _ in range(5):
+        [elaboration] = verifier.elaborate([source])
+        assert elaboration.ended == "done"
+        [warning] = elaboration.diagnostics
+        assert len(warning.text) == verifier.limits.output_bytes

@@ -87,10 +87,16 @@ class RemoteBackend:
         """Have one request elaborated.
 
         Raises:
-          WorkerDiedError: the checker died on the server, or no answer came in time.
-          BackendError: the server refuses, or is not who it was.
+          WorkerDiedError: the checker died on the server, or this request alone gets
+            no answer.
+          BackendError: the server cannot be reached, refuses, or is not who it was.
         """
-        values = self._client.post(CHECK_PATH, asdict(request))
+        try:
+            values = self._client.post(CHECK_PATH, asdict(request))
+        except WorkerDiedError:
+            # Nobody there is the fault of no proof: it must not be recorded as one.
+            self.start()
+            raise
         answer = self._read(CheckAnswer, values)
         self._require(answer.identity)
         if answer.report is None:

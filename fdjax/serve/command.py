@@ -6,37 +6,38 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 from rich.console import Console
 
 from fdjax.errors import ConfigError
-from fdjax.lean import Backend, FakeBackend, Limits, Verifier, WasmBackend
+from fdjax.lean import Limits, Verifier
+from fdjax.lean.backends import (
+    BackendName,
+    BackendOptions,
+    backend_factory,
+    backend_kind,
+)
+from fdjax.lean.machine import fitting_workers
 from fdjax.serve.config import ServeConfig
 
 __all__ = ["serve"]
-
-_BACKENDS: dict[str, Callable[[], Backend]] = {
-    "wasm": WasmBackend,
-    "fake": FakeBackend,
-}
 
 
 def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
-    workers: int = 2,
-    backend: Literal["wasm", "fake"] = "wasm",
+    workers: int | None = None,
+    backend: BackendName = "wasm",
+    project: Path | None = None,
     token_file: Path | None = None,
     token_env: str | None = None,
     insecure: bool = False,
     trust_headers: bool = False,
     cache: Path | None = None,
     timeout: float = 60.0,
-    memory_mb: int = 2048,
+    memory_mb: int | None = None,
     max_items: int = 1024,
     max_pending: int = 4096,
     max_body_mb: int = 16,
@@ -47,9 +48,10 @@ def serve(
     Args:
       host: address to listen on.
       port: port to listen on; 0 takes a free one.
-      workers: Lean processes, one per core that they may use.
-      backend: the embedded Lean (wasm), or none at all (fake), which accepts what
-        contains `trivial` and is for trying out clients.
+      workers: Lean processes; one a core by default, fewer where memory is short.
+      backend: which Lean: the embedded one (wasm), or none at all (fake), which accepts
+        what contains `trivial` and is for trying out clients.
+      project: folder of the Lake project to use, for backends that need one.
       token_file: file with the bearer token that clients must send.
       token_env: environment variable with that token.
       insecure: listen on other machines' side of the network without a token.
@@ -57,7 +59,7 @@ def serve(
         all be trusted alike.
       cache: file for verdicts, which servers on one machine may share.
       timeout: most seconds of Lean's time that one proof or snippet may take.
-      memory_mb: memory of one worker, in MiB.
+      memory_mb: memory of one worker, in MiB; what suits the backend by default.
       max_items: most proofs or snippets in one request.
       max_pending: most of them admitted and unfinished over all requests.
       max_body_mb: largest request, in MiB.
@@ -73,26 +75,21 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    token = _token(token_file, token_env)
-    if token is None and not insecure and not _is_loopback(host):
-        raise ConfigError(
-            f"fdjax serve: expected a token for a host that others reach, got {host} "
-            "without one; add --token-file or --token-env, or --insecure where the "
-            "network itself keeps others out."
-        )
     config = ServeConfig(
-        token=token,
+        token=_require_token(host, _token(token_file, token_env), insecure),
         max_body_bytes=max_body_mb << 20,
         max_items=max_items,
         max_pending=max_pending,
         trust_headers=trust_headers,
     )
-    limits = Limits(wall_s=timeout, memory_mb=memory_mb)
+    kind = backend_kind(backend)
+    limits = Limits(wall_s=timeout, memory_mb=memory_mb or kind.memory_mb)
+    factory = backend_factory(backend, BackendOptions(project=project))
+    if workers is None:
+        workers = fitting_workers(kind.worker_mb)
     with (
         _bound(host, port) as listener,
-        Verifier(
-            _BACKENDS[backend], workers=workers, limits=limits, cache_path=cache
-        ) as verifier,
+        Verifier(factory, workers=workers, limits=limits, cache_path=cache) as verifier,
     ):
         verifier.start()  # errors of an installation are better met here
 
@@ -141,6 +138,16 @@ def _token(file: Path | None, variable: str | None) -> str | None:
     if not token:
         raise ConfigError(
             f"fdjax serve: expected a token in {place}, got nothing; write it there."
+        )
+    return token
+
+
+def _require_token(host: str, token: str | None, insecure: bool) -> str | None:
+    if token is None and not insecure and not _is_loopback(host):
+        raise ConfigError(
+            f"fdjax serve: expected a token for a host that others reach, got {host} "
+            "without one; add --token-file or --token-env, or --insecure where the "
+            "network itself keeps others out."
         )
     return token
 

@@ -1,11 +1,9 @@
 """Files that need prove nothing, without Lean; with it see test_contract."""
 
-import threading
 from dataclasses import replace
 
 import pytest
 
-from fdjax.errors import BackendError
 from fdjax.lean import (
     FakeBackend,
     RawReport,
@@ -51,42 +49,3 @@ def test_observe_gives_facts_or_raises():
         assert verifier.observe(RunRequest(source="")) == rejected()
         with pytest.raises(WorkerDiedError, match="killed"):
             verifier.observe(RunRequest(source="die"))
-
-
-def test_closing_ends_a_call_that_waits_for_its_turn():
-    running, go = threading.Event(), threading.Event()
-
-    def answer(request):
-        running.set()
-        go.wait(10)
-        return RawReport()
-
-    verifier = Verifier(lambda: FakeBackend(answer), workers=1)
-    outcomes = []
-
-    def call():
-        try:
-            outcomes.append(verifier.elaborate(["one", "two", "three"]))
-        except BackendError as error:
-            outcomes.append(error)
-
-    caller = threading.Thread(target=call)
-    caller.start()
-    running.wait(10)
-    closer = threading.Thread(target=verifier.close)
-    closer.start()
-    go.set()
-    closer.join(10)
-    caller.join(10)
-    assert not caller.is_alive()
-    assert "closed" in str(outcomes[0])
-
-
-def test_a_report_that_fills_a_pipe_arrives_whole(verifier):
-    """A pipe holds 64 KiB; a report is somewhat larger than the text in it."""
-    source = f"theorem t ({'h' * 70_000} : 1 = 1) : 2 = 2 := rfl"
-    for _ in range(5):
-        [elaboration] = verifier.elaborate([source])
-        assert elaboration.ended == "done"
-        [warning] = elaboration.diagnostics
-        assert len(warning.text) == verifier.limits.output_bytes

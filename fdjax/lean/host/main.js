@@ -12,24 +12,13 @@
 'use strict';
 const fs = require('fs');
 const { Worker, isMainThread } = require('worker_threads');
+const { writeAll } = require('./pipe.js');
 
 const STACK_MB = 256; // V8 gives the first thread's stack a fixed, small size
 const JAVASCRIPT_HEAP_MB = 1024;
 const DAMAGED = 71;
-const PAUSE_MS = 1;
 
-// A pipe takes what it has room for; the rest waits until the parent has read.
-function send(value) {
-  const bytes = Buffer.from(JSON.stringify(value) + '\n');
-  for (let sent = 0; sent < bytes.length;) {
-    try {
-      sent += fs.writeSync(1, bytes, sent);
-    } catch (error) {
-      if (error.code !== 'EAGAIN') throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
-    }
-  }
-}
+const send = (value) => writeAll(1, Buffer.from(JSON.stringify(value) + '\n'));
 
 function fail(error) {
   const text = String((error && error.stack) || error).slice(0, 2000);

@@ -16,6 +16,7 @@ const FOREVER_MS = 3600000;
 const [hostDir, install, runtime, , file, ...programArguments] = process.argv.slice(2);
 
 function useRealStreams(lean) {
+  const { writeAll } = require(path.join(hostDir, 'pipe.js'));
   const { FS } = lean.internals;
   const stdin = FS.getStream(0);
   stdin.stream_ops = {
@@ -32,7 +33,7 @@ function useRealStreams(lean) {
     ...stdout.stream_ops,
     write(stream, buffer, offset, length) {
       const chunk = Buffer.from(buffer.slice(offset, offset + length));
-      for (let sent = 0; sent < length;) sent += fs.writeSync(1, chunk, sent);
+      writeAll(1, chunk);
       return length;
     },
   };

@@ -11,6 +11,7 @@ from fdjax.errors import ConfigError
 from fdjax.lean.backend import DEFAULT_LIMITS, Backend
 from fdjax.lean.fake import FakeBackend
 from fdjax.lean.native import NativeBackend
+from fdjax.lean.repl import ReplBackend
 from fdjax.lean.wasm import WasmBackend
 
 __all__ = [
@@ -21,9 +22,10 @@ __all__ = [
     "backend_kind",
 ]
 
-BackendName = Literal["wasm", "native", "fake"]
-"""`wasm` is the embedded Lean, `native` a Lake project's own. `fake` runs no Lean: it
-accepts a proof that contains `trivial`, for trying out a pipeline."""
+BackendName = Literal["wasm", "native", "repl", "kimina", "remote", "fake"]
+"""`wasm` is the embedded Lean, `native` a Lake project's own, `repl` the same through
+the community REPL, `kimina` a Kimina server, `remote` an `fdjax serve`. `fake` runs no
+Lean: it accepts a proof that contains `trivial`, for trying out a pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +77,32 @@ def _native(options: BackendOptions) -> Callable[[], Backend]:
     return partial(NativeBackend, options.project)
 
 
+def _repl(options: BackendOptions) -> Callable[[], Backend]:
+    assert options.project is not None, "checked by `needs`"
+    return partial(ReplBackend, options.project)
+
+
+def _kimina(options: BackendOptions) -> Callable[[], Backend]:
+    # These two import what their extra brings.
+    from fdjax.lean.kimina import KiminaBackend
+
+    return partial(KiminaBackend, options.url, token=options.token() or None)
+
+
+def _remote(options: BackendOptions) -> Callable[[], Backend]:
+    from fdjax.lean.remote import RemoteBackend
+
+    return partial(RemoteBackend, options.url, token=options.token() or None)
+
+
 _KINDS: dict[BackendName, BackendKind] = {
     "wasm": BackendKind(make=lambda options: WasmBackend, worker_mb=700),
     "native": BackendKind(
-        make=_native,
-        needs=("project",),
-        worker_mb=8192,
-        memory_mb=8192,
+        make=_native, needs=("project",), worker_mb=8192, memory_mb=8192
     ),
+    "repl": BackendKind(make=_repl, needs=("project",), worker_mb=8192, memory_mb=8192),
+    "kimina": BackendKind(make=_kimina, needs=("url",), takes=("token_env",)),
+    "remote": BackendKind(make=_remote, needs=("url",), takes=("token_env",)),
     "fake": BackendKind(make=lambda options: FakeBackend),
 }
 

@@ -24,8 +24,9 @@ class VerifyOptions:
     """How to verify; the command line's options."""
 
     backend: BackendName = "wasm"
-    """The Lean to use: wasm is the embedded one; fake is none and accepts what contains
-    `trivial`, for trying things out."""
+    """The Lean to use: wasm is the embedded one, native that of a Lake project, repl
+    the same through the community REPL, kimina and remote are servers; fake is none and
+    accepts what contains `trivial`, for trying things out."""
     workers: int | None = None
     """Lean processes at a time; one a core by default, fewer where memory is short."""
     timeout: float = DEFAULT_LIMITS.wall_s

@@ -174,6 +174,18 @@ FILES = [
 ]
 """Problems with texts of whole files that prove them."""
 
+MATCH = problem("theorem pick : (match (3 : Nat) with | 0 => (1 : Nat) | _ => 2) = 1")
+MATCH_TRUE = problem(
+    "theorem pick : (match (3 : Nat) with | 0 => (1 : Nat) | _ => 2) = 2"
+)
+REDEFINED_MATCH = (
+    "def pick.match_1 (motive : Nat → Sort u) (x : Nat) (zero : Unit → motive 0)\n"
+    "    (other : (x : Nat) → motive x) : motive x :=\n"
+    "  other x\n"
+    "theorem pick : pick.match_1 (fun _ => Nat) (3 : Nat) (fun _ => 1) (fun _ => 2) = 1"
+    " := by\n  sorry\n"
+)
+
 FALSE_FILES = {
     Status.REJECTED: [
         "",

@@ -17,6 +17,14 @@ const RENDER_MS = 150; // for printing messages, on top of the proof's own time
 const THEOREM = 2; // constructor of ConstantInfo
 const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
 
+const DEFINITION = 1; // likewise
+const VALUED = new Set([DEFINITION, THEOREM]);
+
+// Parts of a ConstantInfo (borrowed): its ConstantVal, type, and a definition's value.
+const valOf = (lean, constant) => lean.field(lean.field(constant, 0), 0);
+const typeOf = (lean, constant) => lean.field(valOf(lean, constant), 2);
+const valueOf = (lean, constant) => lean.field(lean.field(constant, 0), 1);
+
 class TrustedSourceError extends Error {}
 
 // What Lean would say if the file were read on its own.
@@ -67,9 +75,8 @@ class Checker {
     };
     const { lean } = this;
     this.headers = new Kept(HEADERS_KEPT, (state) => lean.release(state));
-    this.statements = new Kept(STATEMENTS_KEPT, ({ constant, name }) => {
-      if (constant) lean.release(constant);
-      if (name) lean.release(name);
+    this.statements = new Kept(STATEMENTS_KEPT, ({ constant, name, parts = [] }) => {
+      for (const object of [constant, name, ...parts]) if (object) lean.release(object);
     });
   }
 
@@ -166,6 +173,7 @@ class Checker {
     const full = this.fullName(headerState, name);
     const constant = this.find(elaborator.environmentOf(state), full);
     const isTheorem = constant && lean.tag(constant) === THEOREM;
+    const parts = isTheorem ? this.ownParts(headerState, state, constant) : [];
     this.releaseCommand(command);
     this.releaseCommand(rest);
     for (const object of [state, cursor.parser, cursor.input, cursor.messages]) {
@@ -174,7 +182,34 @@ class Checker {
     if (!isTheorem) {
       throw new TrustedSourceError(`the statement declares no theorem ${name}`);
     }
-    return { constant, name: full };
+    return { constant, name: full, parts };
+  }
+
+  // The constants (owned) that elaborating a statement adds besides the theorem: a
+  // `match` in it becomes a definition. A submission could define them first.
+  ownParts(headerState, state, theorem) {
+    const { lean, elaborator } = this;
+    const before = elaborator.environmentOf(headerState);
+    const after = elaborator.environmentOf(state);
+    const parts = [];
+    const seen = new Set();
+    const visit = (expression) => {
+      const used = lean.call('l_Lean_Expr_getUsedConstants', lean.retain(expression));
+      for (let i = 0; i < lean.arraySize(used); i++) {
+        const name = lean.element(used, i);
+        const known = this.find(before, name);
+        if (known) lean.release(known);
+        if (known || seen.has(lean.nameText(name))) continue;
+        seen.add(lean.nameText(name));
+        const part = this.find(after, name);
+        parts.push(part);
+        visit(typeOf(lean, part));
+        if (VALUED.has(lean.tag(part))) visit(valueOf(lean, part));
+      }
+      lean.release(used);
+    };
+    visit(typeOf(lean, theorem));
+    return parts;
   }
 
   mayImport(name) {
@@ -348,12 +383,13 @@ class Checker {
     return constant;
   }
 
-  target(environment, { constant: trusted, name }) {
+  target(environment, { constant: trusted, name, parts }) {
     const { lean } = this;
     const constant = this.find(environment, name);
     if (!constant) return null;
     const isTheorem = lean.tag(constant) === THEOREM;
-    const matches = this.sameType(constant, trusted);
+    const matches = this.sameType(constant, trusted)
+      && parts.every((part) => this.hasSame(environment, part));
     lean.release(constant);
     return {
       is_theorem: isTheorem,
@@ -362,16 +398,26 @@ class Checker {
     };
   }
 
+  // Whether the environment's constant of that name has the same type and value.
+  hasSame(environment, part) {
+    const { lean } = this;
+    const found = this.find(environment, lean.field(valOf(lean, part), 0));
+    if (!found) return false;
+    const same = VALUED.has(lean.tag(part)) && lean.tag(found) === lean.tag(part)
+      && this.sameType(found, part)
+      && (lean.call('lean_expr_eqv', valueOf(lean, found), valueOf(lean, part)) & 1) === 1;
+    lean.release(found);
+    return same;
+  }
+
   // Universe names and type of two constants are the same.
   sameType(left, right) {
     const { lean } = this;
-    const base = (constant) => lean.field(lean.field(constant, 0), 0);
-    const levels = (constant) => [...lean.list(lean.field(base(constant), 1))];
-    const type = (constant) => lean.field(base(constant), 2);
+    const levels = (constant) => [...lean.list(lean.field(valOf(lean, constant), 1))];
     const a = levels(left), b = levels(right);
     return a.length === b.length
       && a.every((level, i) => lean.sameName(level, b[i]))
-      && (lean.call('lean_expr_eqv', type(left), type(right)) & 1) === 1;
+      && (lean.call('lean_expr_eqv', typeOf(lean, left), typeOf(lean, right)) & 1) === 1;
   }
 
   // All axioms a constant rests on. The library's files hold exported data only, in

@@ -377,8 +377,15 @@ def elaborateHeader (settings : Settings) (source : String) : Trusted Command.St
 def kernelFind? (env : Environment) (name : Name) : Option ConstantInfo :=
   env.toKernelEnv.find? name
 
+/-- A trusted theorem, and the environment in which its statement means what it does. -/
+structure Statement where
+  theorem_ : ConstantInfo
+  env : Environment
+
+def Statement.name (statement : Statement) : Name := statement.theorem_.name
+
 def elaborateStatement (settings : Settings) (header : Command.State)
-    (request : Request) : Trusted ConstantInfo := do
+    (request : Request) : Trusted Statement := do
   let cursor ← Cursor.open (request.statement ++ " := sorry")
   requireNoErrors cursor.messages "the statement"
   let state := continueState header
@@ -390,7 +397,7 @@ def elaborateStatement (settings : Settings) (header : Command.State)
   let result ← elaborateTrusted settings cursor stx state "the statement"
   let name := header.scopes.head!.currNamespace ++ request.name.toName
   match kernelFind? result.env name with
-  | some (.thmInfo value) => return .thmInfo value
+  | some (.thmInfo value) => return { theorem_ := .thmInfo value, env := result.env }
   | _ => throw { reason := s!"the statement declares no theorem {request.name}" }
 
 /-! ## The kernel's environment -/
@@ -493,7 +500,25 @@ def secondLook (header result : Environment) (name : Name) : Option String :=
     | some info => some s!"{nameText info.name} is not what the kernel derives"
     | none => none
 
-def targetJson (result : Environment) (trusted : ConstantInfo) : Json :=
+/-- Whether what a statement mentions and its header lacks is the same in the result: a
+`match` in a statement becomes a definition, which a submission could make first. -/
+partial def sameParts (header result : Environment) (trusted : Statement) :
+    List Name → Bool
+  | [] => true
+  | name :: rest =>
+    let isSame := (kernelFind? header name).isSome
+      || match kernelFind? trusted.env name, kernelFind? result name with
+        | some (.defnInfo own), some (.defnInfo found) =>
+          sameType (.defnInfo own) (.defnInfo found) && own.value == found.value
+            && sameParts header result trusted own.type.getUsedConstants.toList
+            && sameParts header result trusted own.value.getUsedConstants.toList
+        | some (.thmInfo own), some (.thmInfo found) =>
+          sameType (.thmInfo own) (.thmInfo found)
+            && sameParts header result trusted own.type.getUsedConstants.toList
+        | _, _ => false
+    isSame && sameParts header result trusted rest
+
+def targetJson (header result : Environment) (trusted : Statement) : Json :=
   match kernelFind? result trusted.name with
   | none => .null
   | some found =>
@@ -503,7 +528,8 @@ def targetJson (result : Environment) (trusted : ConstantInfo) : Json :=
     let axioms := (axiomsOf result trusted.name).map fun name => toJson (nameText name)
     Json.mkObj [
       ("is_theorem", isTheorem),
-      ("matches_statement", sameType found trusted),
+      ("matches_statement", sameType found trusted.theorem_
+        && sameParts header result trusted found.type.getUsedConstants.toList),
       ("axioms", .arr axioms.toArray)]
 
 def errorMessage (text : String) : Json := Json.mkObj [
@@ -523,8 +549,8 @@ structure Report where
 
 /-- The facts about the target, and a second look where there is something to accept. -/
 def Report.conclude (report : Report) (header result : Environment)
-    (trusted : ConstantInfo) : Report :=
-  let report := { report with target := targetJson result trusted }
+    (trusted : Statement) : Report :=
+  let report := { report with target := targetJson header result trusted }
   if report.hasErrors || report.timedOut || report.target.isNull then report
   else match secondLook header result trusted.name with
     | none => report
@@ -532,7 +558,7 @@ def Report.conclude (report : Report) (header result : Environment)
       { report with hasErrors := true, messages := errorMessage reason :: report.messages }
 
 def checkProof (settings : Settings) (request : Request) (header : Command.State)
-    (trusted : ConstantInfo) (deadline : Nat) : IO Report := do
+    (trusted : Statement) (deadline : Nat) : IO Report := do
   let cursor ← Cursor.open request.source
   let state := continueState header
   let (stx, messages, next) := cursor.parse state
@@ -587,7 +613,7 @@ def isLoaded (env : Environment) (imported : Import) : Bool :=
 /-- All commands of a file: on the problem's header, or on the file's own imports where
 there is no problem. -/
 def checkFile (settings : Settings) (request : Request)
-    (problem : Option (Command.State × ConstantInfo)) (deadline : Nat) : IO Report := do
+    (problem : Option (Command.State × Statement)) (deadline : Nat) : IO Report := do
   let cursor ← Cursor.open request.source
   if cursor.messages.hasErrors then
     let (messages, leftOut) ← render cursor.messages request.outputBytes
@@ -625,7 +651,7 @@ def checkFile (settings : Settings) (request : Request)
 /-- Headers and statements that were elaborated, faults included. -/
 structure Kept where
   headers : List (String × Except Fault Command.State) := []
-  statements : List (String × Except Fault ConstantInfo) := []
+  statements : List (String × Except Fault Statement) := []
 
 def headersKept := 8
 def statementsKept := 256
@@ -660,7 +686,7 @@ def limitHeartbeats (state : Command.State) (heartbeats : Nat) : Command.State :
 
 /-- The header's state for proofs, and the statement's own constant. -/
 def prepare (settings : Settings) (kept : IO.Ref Kept) (request : Request) :
-    IO (Except Fault (Command.State × ConstantInfo)) := do
+    IO (Except Fault (Command.State × Statement)) := do
   match ← header settings kept request.header with
   | .error fault => return .error fault
   | .ok trusted =>

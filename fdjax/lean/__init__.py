@@ -25,6 +25,7 @@ from fdjax.lean.install import install
 from fdjax.lean.location import default_target, installed
 from fdjax.lean.native import NativeBackend
 from fdjax.lean.remote import RemoteBackend
+from fdjax.lean.repl import ReplBackend
 from fdjax.lean.safety import scan, scan_file
 from fdjax.lean.verdict import Diagnostic, Goal, Status, Verdict
 from fdjax.lean.verifier import Elaboration, StatementReport, Statistics, Verifier
@@ -44,6 +45,7 @@ __all__ = [
     "RawMessage",
     "RawReport",
     "RemoteBackend",
+    "ReplBackend",
     "RunRequest",
     "StatementReport",
     "Statistics",

@@ -60,9 +60,17 @@ class SnippetTimeoutError(Exception):
 class _TryAgainError(Exception):
     """The server did not take the request."""
 
-    def __init__(self, what: str, *, busy: bool = False, pause_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        busy: bool = False,
+        absent: bool = False,
+        pause_s: float = 0.0,
+    ) -> None:
         super().__init__(what)
         self.busy = busy
+        self.innocent = busy or absent
         self.pause_s = pause_s
 
 
@@ -141,7 +149,9 @@ class KiminaConnection:
         try:
             response = await retrying(self._send_once, method, path, body, patience_s)
         except _TryAgainError as error:
-            raise WorkerDiedError(f"{self._url}{path}: {error}") from error
+            raise WorkerDiedError(
+                f"{self._url}{path}: {error}", innocent=error.innocent
+            ) from error
         try:
             return response.json()
         except ValueError:
@@ -158,7 +168,9 @@ class KiminaConnection:
                 method, self._url + path, json=body, timeout=timeout
             )
         except httpx.TransportError as error:
-            raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
+            absent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+            what = f"{type(error).__name__} {error}".strip()
+            raise _TryAgainError(what, absent=absent) from error
         status = response.status_code
         if status in RETRIED:
             raise _TryAgainError(

@@ -31,7 +31,7 @@ from fdjax.lean.backend import (
 from fdjax.lean.sandbox import Confinement, confined
 from fdjax.lean.source import source_of
 
-__all__ = ["CheckerProcess", "Program", "kill_group"]
+__all__ = ["CheckerProcess", "Program", "is_stopped", "kill_group"]
 
 _log = logging.getLogger(__name__)
 
@@ -278,7 +278,7 @@ class CheckerProcess(ABC):
                 if answer is not None or self._process.poll() is not None:
                     return answer
                 # Nobody will wake a process that was stopped as it started.
-                if _is_stopped(self._process.pid):
+                if is_stopped(self._process.pid):
                     return None
         except WorkerDiedError as error:
             raise WorkerDiedError(str(error), innocent=True) from None
@@ -291,7 +291,7 @@ class CheckerProcess(ABC):
         with suppress(subprocess.TimeoutExpired):
             process.wait(REAP_S)
         killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        stopped = _is_stopped(process.pid)
+        stopped = is_stopped(process.pid)
         self.close()
         if killed or stopped:
             raise WorkerDiedError(
@@ -303,7 +303,7 @@ class CheckerProcess(ABC):
         assert self._process is not None
         if elapsed < wall_s:
             raise self._died()
-        stopped = _is_stopped(self._process.pid)
+        stopped = is_stopped(self._process.pid)
         self.close()
         if stopped:
             raise WorkerDiedError("the Lean process had been stopped", innocent=True)
@@ -325,7 +325,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _is_stopped(group: int) -> bool:
+def is_stopped(group: int) -> bool:
     """Whether a process of the group is stopped, where that can be known."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -226,17 +226,16 @@ class ReplBackend:
         return run_report(state) if isinstance(state, RawReport) else state
 
     def _trusted(self, cmd: str, env: int | None, patience_s: float) -> dict[str, Any]:
+        """The answer to text that no submission has a part in."""
         assert self._process is not None
         try:
             return self._process.ask(cmd, env, time.monotonic() + patience_s)
         except NoAnswerError:
-            self.close()
-            raise WorkerDiedError(
-                f"the REPL did not answer to trusted text in {patience_s:g} s"
-            ) from None
-        except WorkerDiedError:
-            self.close()
-            raise
+            what = f"the REPL did not answer to trusted text in {patience_s:g} s"
+        except WorkerDiedError as error:
+            what = str(error)
+        self.close()
+        raise WorkerDiedError(what, innocent=True)
 
     # ---- untrusted text
 
@@ -250,10 +249,15 @@ class ReplBackend:
             reply = self._process.ask(command, state, begin + wall_s + RENDER_S)
         except (NoAnswerError, WorkerDiedError) as error:
             elapsed = time.monotonic() - begin
+            stopped = self._process.is_stopped()
             self.close()
-            if elapsed >= wall_s:
-                return RawReport(timed_out=True, seconds=elapsed)
-            raise WorkerDiedError(str(error)) from error
+            if elapsed < wall_s:
+                raise WorkerDiedError(str(error)) from error
+            if stopped:
+                raise WorkerDiedError(
+                    "the REPL had been stopped", innocent=True
+                ) from error
+            return RawReport(timed_out=True, seconds=elapsed)
         return report_of(self._require_record(reply, nonce), request.limits)
 
     def _require_record(self, reply: dict[str, Any], nonce: str) -> dict[str, Any]:

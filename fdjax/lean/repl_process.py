@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import threading
 import time
@@ -14,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fdjax.lean.backend import WorkerDiedError
+from fdjax.lean.process import is_stopped, kill_group
 
 __all__ = ["NoAnswerError", "ReplProcess"]
+
+
+REAP_S = 0.2
+"""How long a process that closed its pipe may take to end."""
 
 
 class NoAnswerError(Exception):
@@ -99,12 +103,13 @@ class ReplProcess:
             raise self._failure(f"expected a state, got {str(answer)[:500]}")
         return answer
 
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped it, so that it cannot answer."""
+        return is_stopped(self._process.pid)
+
     def kill(self) -> None:
         """Kill it and what it started; may be called from another thread."""
-        # Until the process is reaped, its group's number is taken.
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        kill_group(self._process)
 
     def close(self) -> None:
         """Kill it and wait for its end."""
@@ -144,6 +149,8 @@ class ReplProcess:
         return answer
 
     def _failure(self, what: str) -> WorkerDiedError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(REAP_S)
         self.kill()
         self._process.wait()
         self._drain.join()

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fdjax.lean import NativeBackend, Verifier, WasmBackend, install
+from fdjax.lean import (
+    NativeBackend,
+    ReplBackend,
+    Verifier,
+    WasmBackend,
+    install,
+)
+from fdjax.lean.kimina import KiminaBackend, Patience
 from fdjax.lean.location import (
     HOST_DIR,
     default_target,
@@ -15,6 +22,7 @@ from fdjax.lean.location import (
     node_folder,
     runtime_file,
 )
+from lean.standin.kimina import KiminaStandIn
 
 STANDIN = Path(__file__).parent / "standin"
 
@@ -101,6 +109,29 @@ def repl_command(full_lean_folder):
         "memory_mb": 2048,
     }
     return [str(node_executable()), str(STANDIN / "repl.js"), json.dumps(settings)]
+
+
+@pytest.fixture(scope="module")
+def repl(repl_command, tmp_path_factory):
+    """A single worker that talks to such a process."""
+    backend = ReplBackend(tmp_path_factory.mktemp("project"), command=repl_command)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def kimina_server(repl_command):
+    """A server with Kimina's interface over such a process."""
+    with KiminaStandIn(repl_command) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kimina(kimina_server):
+    """A single client, so that the server's Lean meets one program of ours."""
+    backend = KiminaBackend(kimina_server.url, patience=Patience(failures=1))
+    yield backend
+    backend.close()
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,11 @@ from lean.corpus import (
     problem,
 )
 
+# The two servers run the same Lean program; test_kimina.py tests the rest of the way.
+SERVERS = ["repl", pytest.param("kimina", marks=pytest.mark.slow)]
 
-@pytest.fixture(scope="module", params=["wasm", "native"])
+
+@pytest.fixture(scope="module", params=["wasm", "native", *SERVERS])
 def backend(request):
     """One worker of each kind, without the textual scan in front of it."""
     return request.getfixturevalue(request.param)

@@ -12,30 +12,8 @@ from fdjax.lean.backend import RunRequest, WholeFile
 from fdjax.lean.judge import judge
 from fdjax.lean.kimina import KiminaBackend, Patience
 from fdjax.lean.source import source_of
-from lean.corpus import FAILURES, FALSE, GIVING_UP, SWAP, THEOREMS, TRUE, UNSAFE
+from lean.corpus import FAILURES, FALSE, GIVING_UP, SWAP, THEOREMS, TRUE
 from lean.standin.kimina import KiminaStandIn
-
-SLOW = Problem(
-    name="slow", statement="theorem slow : ∀ a b c : Fin 60, a + b + c = c + b + a"
-)
-SLOW_PROOF = (
-    "  set_option maxRecDepth 100000 in\n  set_option maxHeartbeats 0 in\n  decide"
-)
-
-
-@pytest.fixture(scope="module")
-def lean_server(repl_command):
-    with KiminaStandIn(repl_command) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def kimina(lean_server):
-    """One client, so that the server's Lean meets one program."""
-    backend = KiminaBackend(lean_server.url)
-    backend.start()
-    yield backend
-    backend.close()
 
 
 @pytest.fixture
@@ -77,18 +55,13 @@ def test_the_contract(kimina):
     assert found == expected
 
 
-@pytest.mark.parametrize("proof", UNSAFE)
-def test_without_the_scan_no_attack_is_verified(kimina, proof):
-    assert status(kimina, FALSE, proof) is not Status.VERIFIED
-
-
-def test_no_character_ends_a_comment_on_the_way(kimina, lean_server):
+def test_no_character_ends_a_comment_on_the_way(kimina, kimina_server):
     # The server splits lines as Python does, Lean at "\n" only.
     for end in "\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029":
         proof = f"  rfl -- {end}#eval 1"
-        lean_server.requests.clear()
+        kimina_server.requests.clear()
         assert status(kimina, TRUE, proof) is not Status.UNSAFE
-        [sent] = lean_server.requests
+        [sent] = kimina_server.requests
         [snippet] = sent["snippets"]
         assert snippet["code"].splitlines() == snippet["code"].split("\n")
 
@@ -157,9 +130,11 @@ def test_what_is_no_answer_is_a_death(client, server, fault):
 def test_attempts_end(server):
     server.faults.extend([(500,)] * 2)
     client = KiminaBackend(server.url, patience=Patience(failures=2))
-    with pytest.raises(WorkerDiedError, match="status 500"):
+    with pytest.raises(WorkerDiedError, match="status 500") as caught:
         client.check(request(TRUE, "  rfl"))
     client.close()
+    # The proof may be why the server failed.
+    assert not caught.value.innocent
     assert len(server.requests) == 2
 
 
@@ -177,6 +152,16 @@ def test_a_slow_answer_is_waited_for_and_a_late_one_is_not(server):
     with pytest.raises(WorkerDiedError, match="ReadTimeout"):
         hasty.check(request(TRUE, "  rfl", wall_s=0.5))
     hasty.close()
+
+
+def test_a_server_that_went_away_is_not_the_proofs_fault(scripted_command):
+    with KiminaStandIn(scripted_command) as server:
+        client = KiminaBackend(server.url, patience=Patience(failures=1))
+        client.start()
+    with pytest.raises(WorkerDiedError, match="ConnectError") as caught:
+        client.check(request(TRUE, "  rfl"))
+    client.close()
+    assert caught.value.innocent
 
 
 def test_a_wrong_token_is_a_clear_error(scripted_command):

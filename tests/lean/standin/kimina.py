@@ -49,7 +49,14 @@ class Repl:
             raise TimeoutError(text) from None
 
     def ask(self, request, timeout):
-        killer = threading.Timer(timeout, self.process.kill)
+        late = threading.Event()
+        process = self.process
+
+        def end():
+            late.set()
+            process.kill()
+
+        killer = threading.Timer(timeout, end)
         killer.start()
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n\n")
@@ -58,11 +65,13 @@ class Repl:
             while (line := self.process.stdout.readline()).strip():
                 answer += line
             if not line:
-                raise TimeoutError
+                raise EOFError
             return json.loads(answer)
-        except (TimeoutError, BrokenPipeError):
+        except (EOFError, BrokenPipeError):
             self.close()
-            raise TimeoutError from None
+            if late.is_set():
+                raise TimeoutError from None
+            raise
         finally:
             killer.cancel()
             killer.join()
@@ -178,10 +187,13 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(fault, tuple):
             status, *headers = fault
             return self.answer(status, {"detail": f"fault {status}"}, headers)
-        results = [
-            self.elaborate(snippet["id"], snippet["code"], body.get("timeout", 30))
-            for snippet in body["snippets"]
-        ]
+        try:
+            results = [
+                self.elaborate(snippet["id"], snippet["code"], body.get("timeout", 30))
+                for snippet in body["snippets"]
+            ]
+        except (EOFError, BrokenPipeError):
+            return self.answer(500, {"detail": "JSON decode error"})
         return self.answer(200, {"results": results})
 
     def verify(self, body):

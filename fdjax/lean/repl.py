@@ -113,6 +113,7 @@ class ReplBackend:
         Raises:
           BackendError: the REPL cannot be started, or its Lean does not take our
             program.
+          WorkerDiedError: somebody killed it as it started.
         """
         self.close()
         command = self._wrap(self._command)
@@ -120,19 +121,20 @@ class ReplBackend:
             name: os.environ[name] for name in self._environment if name in os.environ
         }
         try:
-            self._process = ReplProcess(
-                command, folder=self._project, environment=variables
-            )
+            process = ReplProcess(command, folder=self._project, environment=variables)
         except OSError as error:
             raise BackendError(
                 f"ReplBackend: expected to run {command} in {self._project}, got "
                 f"{error}; build the project and the REPL there, or pass command=."
             ) from error
+        self._process = process
         try:
             ready = self._header("")
             if self._first_header:
                 self._header(self._first_header)
         except WorkerDiedError as error:
+            if process.was_killed:
+                raise
             ready = RawReport(statement_error=str(error))
         if isinstance(ready, RawReport):
             self.close()

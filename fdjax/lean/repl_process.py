@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -64,6 +65,8 @@ class ReplProcess:
         self._drain.start()
         self.commands = 0
         """How many were sent; the REPL keeps the state after each of them."""
+        self.was_killed = False
+        """Whether somebody else has killed it."""
 
     @property
     def pid(self) -> int:
@@ -150,7 +153,8 @@ class ReplProcess:
 
     def _failure(self, what: str) -> WorkerDiedError:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(REAP_S)
+            status = self._process.wait(REAP_S)
+            self.was_killed = status in (-signal.SIGKILL, 128 + signal.SIGKILL)
         self.kill()
         self._process.wait()
         self._drain.join()

@@ -338,6 +338,15 @@ def test_what_cannot_be_started_is_a_backend_error(tmp_path):
         ReplBackend(tmp_path, command=exits).start()
 
 
+def test_a_process_killed_as_it_starts_is_replaced(tmp_path):
+    kills = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    backend = ReplBackend(tmp_path, command=[sys.executable, "-c", kills])
+    with pytest.raises(WorkerDiedError) as caught:
+        backend.start()
+    assert caught.value.innocent
+    assert backend.pid is None
+
+
 def test_a_missing_import_is_the_statements_fault(scripted):
     target = Problem(name="t", statement="theorem t : True", header="import Missing")
     report = scripted.check(request(target, "  trivial"))

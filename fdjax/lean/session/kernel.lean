@@ -8,6 +8,7 @@ partial def admit (source : Environment) (target : Environment) (name : Name) :
   | some _, _ => return target
   | none, none => throw s!"{nameText name} is unknown"
   | none, some info => do
+    if info.isUnsafe || info.isPartial then throw s!"{nameText name} is unsafe"
     match info with
     | .thmInfo value =>
       add (.thmDecl value) (← uses target [] [value.type, value.value])

@@ -168,23 +168,26 @@ FILES = [
         "theorem inner : True := trivial",
     ),
     (
+        problem("theorem t : (match 1 with | 0 => 1 | _ => 2) = 2"),
+        "theorem t : (match 1 with | 0 => 1 | _ => 2) = 2 := by rfl",
+    ),
+    (
         problem("theorem u.{v} (α : Type v) (a : α) : a = a"),
         "theorem u.{v} (α : Type v) (a : α) : a = a := rfl",
     ),
 ]
 """Problems with texts of whole files that prove them."""
 
-MATCH = problem("theorem pick : (match (3 : Nat) with | 0 => (1 : Nat) | _ => 2) = 1")
-MATCH_TRUE = problem(
-    "theorem pick : (match (3 : Nat) with | 0 => (1 : Nat) | _ => 2) = 2"
-)
-REDEFINED_MATCH = (
-    "def pick.match_1 (motive : Nat → Sort u) (x : Nat) (zero : Unit → motive 0)\n"
-    "    (other : (x : Nat) → motive x) : motive x :=\n"
-    "  other x\n"
-    "theorem pick : pick.match_1 (fun _ => Nat) (3 : Nat) (fun _ => 1) (fun _ => 2) = 1"
-    " := by\n  sorry\n"
-)
+MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
+OWN_MATCH = """
+def t.match_1.{u} (motive : Nat → Sort u) (x : Nat) (one : Unit → motive 0)
+    (two : (n : Nat) → motive n) : motive x := two x
+theorem t : (let_mvar% ?m := (0 : Nat); (by
+    exact t.match_1 (fun (_ : Nat) => Nat)
+      (0 : Nat) (fun (_ : Unit) => (1 : Nat)) (fun (_ : Nat) => (2 : Nat)))) =
+    (2 : Nat) := rfl
+"""
+"""The type reads like the false statement's, but its `match` is another one."""
 
 FALSE_FILES = {
     Status.REJECTED: [

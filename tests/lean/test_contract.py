@@ -25,6 +25,8 @@ from lean.corpus import (
     FILES,
     FILES_BEHIND_THE_SCAN,
     GIVING_UP,
+    MATCH,
+    OWN_MATCH,
     THEOREMS,
     TRUE,
     UNSAFE,
@@ -101,6 +103,12 @@ def test_whole_files_that_cheat(verifier, expected):
     items = [(FALSE, WholeFile(text)) for text in FALSE_FILES[expected]]
     found = statuses(verifier, items)
     assert [row for row in found if row[2] is not expected] == []
+
+
+def test_a_statement_means_what_its_own_definitions_mean(verifier):
+    [verdict] = verifier.verify([(MATCH, WholeFile(OWN_MATCH))])
+    assert verdict.status is Status.REJECTED
+    assert verdict.reason == "the theorem proves another statement"
 
 
 def test_without_the_scan_no_file_is_verified(backend):

@@ -39,7 +39,7 @@ TRUSTED_S = 190.0
 """Longest wait for a header and a statement: the checker gives each a minute, and
 importing a large library takes time, too."""
 LOOK_S = 2.0
-"""How often a process that is starting is looked at."""
+"""How often a process that does not answer is looked at."""
 REAP_S = 0.5
 """How long a process that closed its pipe may take to end."""
 RENDER_S = 0.15
@@ -151,6 +151,8 @@ class CheckerProcess(ABC):
                 f"{program.command[0]} was expected to start, got {error}; "
                 f"{self._remedy()}."
             ) from error
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._complaints.clear()
         self._drain = threading.Thread(
             target=self._drain_stderr, args=(self._process,), daemon=True
@@ -233,12 +235,19 @@ class CheckerProcess(ABC):
     def _write(self, line: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
+        descriptor = self._process.stdin.fileno()
+        deadline = time.monotonic() + TRUSTED_S
         view = memoryview(line)
-        try:
-            while view:
-                view = view[self._process.stdin.write(view) or 0 :]
-        except BrokenPipeError:
-            raise self._died() from None
+        while view:
+            if not select.select([], [descriptor], [], LOOK_S)[1]:
+                self._require_running()
+                if time.monotonic() > deadline:
+                    raise self._died("it takes no request")
+                continue
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BrokenPipeError:
+                raise self._died() from None
 
     def _answer(self, nonce: str, deadline: float) -> dict[str, Any] | None:
         """The next line that carries our nonce; None at the end or the deadline."""
@@ -253,8 +262,11 @@ class CheckerProcess(ABC):
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
             wait = deadline - time.monotonic()
-            if wait <= 0 or not select.select([descriptor], [], [], wait)[0]:
+            if wait <= 0:
                 return None
+            if not select.select([descriptor], [], [], min(wait, LOOK_S))[0]:
+                self._require_running()
+                continue
             chunk = os.read(descriptor, 1 << 16)
             if not chunk:
                 return None
@@ -270,19 +282,10 @@ class CheckerProcess(ABC):
         return answer
 
     def _first_answer(self) -> dict[str, Any] | None:
-        assert self._process is not None
-        deadline = time.monotonic() + self._start_timeout_s
         try:
-            while (wait := deadline - time.monotonic()) > 0:
-                answer = self._read_line(time.monotonic() + min(wait, LOOK_S))
-                if answer is not None or self._process.poll() is not None:
-                    return answer
-                # Nobody will wake a process that was stopped as it started.
-                if is_stopped(self._process.pid):
-                    return None
+            return self._read_line(time.monotonic() + self._start_timeout_s)
         except WorkerDiedError as error:
             raise WorkerDiedError(str(error), innocent=True) from None
-        return None
 
     def _require_own_end(self) -> None:
         """End a process that is not ready; raise if something else had ended it."""
@@ -291,22 +294,25 @@ class CheckerProcess(ABC):
         with suppress(subprocess.TimeoutExpired):
             process.wait(REAP_S)
         killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        stopped = is_stopped(process.pid)
         self.close()
-        if killed or stopped:
+        if killed:
             raise WorkerDiedError(
                 "the Lean process was ended as it started", innocent=True
             )
 
+    def _require_running(self) -> None:
+        """Give up a process that something outside has stopped."""
+        assert self._process is not None
+        if is_stopped(self._process.pid):
+            self.close()
+            raise WorkerDiedError("the Lean process had been stopped", innocent=True)
+
     def _lost_proof(self, wall_s: float, elapsed: float) -> RawReport:
         """No report came: the proof's fault only when its time was really used up."""
-        assert self._process is not None
         if elapsed < wall_s:
             raise self._died()
-        stopped = is_stopped(self._process.pid)
+        self._require_running()
         self.close()
-        if stopped:
-            raise WorkerDiedError("the Lean process had been stopped", innocent=True)
         return RawReport(timed_out=True, seconds=elapsed)
 
     def _died(self, what: str = "") -> WorkerDiedError:

@@ -89,7 +89,13 @@ def test_a_token_file_and_a_free_port(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_runs_is_finished_and_nothing_stays(lean, number):
+def test_both_signals_end_it_well(number):
+    with Server.command("--backend", "fake") as server:
+        assert server.stop(number) == 0
+        assert "Traceback" not in "".join(server.output)
+
+
+def test_what_runs_is_finished_and_nothing_stays(lean):
     with Server.command("--workers", "1") as server:
         answers = []
         request = threading.Thread(
@@ -105,7 +111,7 @@ def test_what_runs_is_finished_and_nothing_stays(lean, number):
         below = server.children()
         assert below
         begin = time.monotonic()
-        server.process.send_signal(number)
+        server.process.send_signal(signal.SIGTERM)
         assert wait_until(lambda: refuses(server), 5)
         request.join(20)
         assert server.process.wait(20) == 0

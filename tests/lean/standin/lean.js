@@ -54,7 +54,7 @@ function elaborate(elaborator, source) {
     }
     for (const log of logs) {
       if (!elaborator.hasErrors(log)) continue;
-      const [first] = elaborator.render(log, 4096, Infinity);
+      const [first] = elaborator.render(log, 4096, Infinity).messages;
       throw Error(`${file}:${first.line}: ${first.text}`);
     }
     if (end) return elaborator.environmentOf(state);

@@ -65,7 +65,7 @@ class Repl {
       // error.
       cursor.parser = this.beginning;
     }
-    const shown = elaborator.render(cursor.messages, ...this.limits());
+    const shown = elaborator.render(cursor.messages, ...this.limits()).messages;
     return this.run(request.cmd, cursor, state, shown);
   }
 
@@ -96,10 +96,10 @@ class Repl {
     shown = steps.length ? [...steps[steps.length - 1].shown] : shown;
     for (;;) {
       const command = elaborator.parse(cursor, state);
-      shown.push(...elaborator.render(command.messages, ...this.limits()));
+      shown.push(...elaborator.render(command.messages, ...this.limits()).messages);
       const result = elaborator.elaborate(cursor, command, lean.retain(state), FOREVER_MS);
       const log = elaborator.messagesOf(result.state);
-      shown.push(...elaborator.render(log, ...this.limits()));
+      shown.push(...elaborator.render(log, ...this.limits()).messages);
       state = elaborator.continueState(result.state);
       lean.release(result.state);
       if (elaborator.isEnd(command.syntax)) break;
@@ -150,13 +150,14 @@ class Repl {
 async function main() {
   const { startLean } = host('runtime.js');
   const { Elaborator } = host('elaborator.js');
+  const { writeAll } = host('pipe.js');
   const lean = await startLean({
     install: settings.install, runtime: settings.runtime, memoryMiB: settings.memory_mb,
   });
   const repl = new Repl(new Elaborator(lean, FOREVER_MS));
   for (const request of requests()) {
     const answer = repl.answer(JSON.parse(request));
-    fs.writeSync(1, JSON.stringify(answer, null, 1) + '\n\n');
+    writeAll(1, Buffer.from(JSON.stringify(answer, null, 1) + '\n\n'));
   }
   process.exit(0);
 }

@@ -180,8 +180,7 @@ class RayBackend:
             _log.warning("a Ray actor was lost and is replaced: %s", _in_short(loss))
         raise WorkerDiedError(
             f"The request lost its Ray actor {self._max_losses + 1} times: "
-            f"{_in_short(loss)}",
-            innocent=True,
+            f"{_in_short(loss)}"
         )
 
     def _check(self, request: Request) -> RawReport:

@@ -209,8 +209,6 @@ def run_report(report: RawReport) -> RawReport:
 def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
     """The program's answer about a submission."""
     messages = _shown(record["messages"], limits.output_bytes)
-    # The program stops printing at the limit and does not say what came after it.
-    left_out = sum(len(m.text.encode()) for m in messages) >= limits.output_bytes
     complaint = record.get("complaint", "")
     if complaint:
         text = f"checked again from the start: {complaint}"
@@ -221,7 +219,7 @@ def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
     return RawReport(
         has_errors=record["has_errors"] or bool(complaint),
         messages=messages,
-        left_out=left_out,
+        left_out=record["left_out"],
         timed_out=seconds > limits.wall_s,
         refused=record["refused"],
         left_proof=record["left_proof"],

@@ -20,6 +20,7 @@ CHECKED = {
     "refused": "",
     "left_proof": False,
     "messages": [],
+    "left_out": False,
     "microseconds": 1000,
     "target": {"is_theorem": True, "matches_statement": True, "axioms": []},
 }

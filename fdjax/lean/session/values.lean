@@ -111,28 +111,31 @@ def isShown (severity : MessageSeverity) (message : Message) : Bool :=
   | .warning, .warning | .information, .information => !isSilent message
   | _, _ => false
 
-/-- The messages of one severity until `left` bytes are used up. -/
+/-- The messages of one severity until `left` bytes are used up: what is left then, and
+whether some are missing. -/
 def renderSeverity (severity : MessageSeverity) (left : Nat) :
-    List Message → IO (Nat × List Json)
-  | [] => return (left, [])
+    List Message → IO (Nat × Bool × List Json)
+  | [] => return (left, false, [])
   | message :: rest => do
-    unless left > 0 && isShown severity message do
+    unless isShown severity message do
       return ← renderSeverity severity left rest
+    if left == 0 then return (0, true, [])
     let data ← message.data.toString
     let span := join (position "line" "column" message.pos) (match message.endPos with
       | some pos => position "end_line" "end_column" pos
       | none => [])
     let fields := ("severity", Json.str (severityText severity))
       :: ("kind", .str (nameText (kindOf message))) :: ("text", .str data) :: span
-    let (left, shown) ← renderSeverity severity (left - data.utf8ByteSize) rest
-    return (left, Json.mkObj fields :: shown)
+    let (left, isCut, shown) ← renderSeverity severity (left - data.utf8ByteSize) rest
+    return (left, isCut, Json.mkObj fields :: shown)
 
-/-- Errors first, then warnings: what is cut is what matters least. -/
-def render (bytes : Nat) (messages : List Message) : IO Json := do
-  let (left, errors) ← renderSeverity .error bytes messages
-  let (left, warnings) ← renderSeverity .warning left messages
-  let (_, others) ← renderSeverity .information left messages
-  return strings (join errors (join warnings others))
+/-- Errors first, then warnings: what is cut is what matters least. Also whether an error
+or a warning is missing. -/
+def render (bytes : Nat) (messages : List Message) : IO (Json × Bool) := do
+  let (left, cutErrors, errors) ← renderSeverity .error bytes messages
+  let (left, cutWarnings, warnings) ← renderSeverity .warning left messages
+  let (_, _, others) ← renderSeverity .information left messages
+  return (strings (join errors (join warnings others)), cutErrors || cutWarnings)
 
 def firstError : List Message → IO String
   | [] => return "unknown"

@@ -5,9 +5,10 @@ def fullName (name : String) : CommandElabM Name :=
 
 def broken (what : String) (messages : List Message) : CommandElabM (List (String × Json)) := do
   let reason ← firstError messages
+  let (messages, _) ← render 4096 messages
   return [
     ("statement_error", .str s!"{what} does not elaborate: {reason}"),
-    ("messages", ← render 4096 messages)]
+    ("messages", messages)]
 
 def isMissing : List Name → Option String
   | [] => none
@@ -121,11 +122,13 @@ def check (request : Json) : CommandElabM (List (String × Json)) := do
   let facts ← if isDecided then pure []
     else targetFields base outcome.state.env name outcome.failed
   let nanoseconds := (← IO.monoNanosNow) - begin
+  let (messages, isCut) ← render (number request "output_bytes") outcome.messages
   return join facts [
     ("has_errors", .bool outcome.failed),
     ("refused", .str outcome.refused),
     ("left_proof", .bool left),
-    ("messages", ← render (number request "output_bytes") outcome.messages),
+    ("messages", messages),
+    ("left_out", .bool isCut),
     ("microseconds", .num (.fromNat (nanoseconds / 1000)))]
 
 def answer (request : Json) : CommandElabM (List (String × Json)) :=

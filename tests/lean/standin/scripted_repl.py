@@ -15,6 +15,7 @@ ACCEPTED = {
     "refused": "",
     "left_proof": False,
     "messages": [],
+    "left_out": False,
     "microseconds": 1000,
     "complaint": "",
     "target": {"is_theorem": True, "matches_statement": True, "axioms": []},

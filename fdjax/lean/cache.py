@@ -5,6 +5,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
@@ -26,6 +27,7 @@ IN_MEMORY = 50_000
 DIGEST_BYTES = 16
 QUERY_SIZE = 500
 BUSY_S = 5.0
+"""How long one call waits for other processes that write."""
 
 _CREATE = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, entry BLOB)"
 
@@ -110,12 +112,21 @@ class VerdictCache:
                         "INSERT OR REPLACE INTO verdicts VALUES (?, ?)", unsaved.items()
                     )
             except sqlite3.Error as error:
-                self._give_up(error)
+                if _is_busy(error) and len(unsaved) < IN_MEMORY:
+                    self._unsaved = unsaved  # another process writes: next time
+                else:
+                    self._give_up(error)
 
     def close(self) -> None:
         """Write what is left and close the file."""
         self.flush()
         with self._lock:
+            if self._unsaved:
+                _log.warning(
+                    "%d verdicts were not written to %s: it is locked",
+                    len(self._unsaved),
+                    self._path,
+                )
             if self._database is not None:
                 self._database.close()
                 self._database = None
@@ -150,7 +161,7 @@ class VerdictCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
         try:
-            database.execute("PRAGMA journal_mode=WAL")
+            _begin_log(database)
             # A verdict lost in a power cut is only checked again.
             database.execute("PRAGMA synchronous=OFF")
             with database:
@@ -203,6 +214,28 @@ class VerdictCache:
         self._database = None
         if database is not None:
             database.close()
+
+
+def _begin_log(database: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging.
+
+    SQLite's own patience does not cover this switch: a process that opens the file at
+    the same time is told at once that it is locked.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process holds the file; the first byte is the primary code."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _encode(key: bytes, verdict: Verdict) -> bytes:

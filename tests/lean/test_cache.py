@@ -4,12 +4,14 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 
 from fdjax.lean import CheckRequest, Limits, Status, Verdict
+from fdjax.lean import cache as cache_module
 from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 
 REQUEST = CheckRequest(name="t", header="", statement="theorem t : True", proof="  x")
@@ -144,6 +146,47 @@ def test_two_processes_write_at_once(path):
     found = cache.get_many(keys)
     cache.close()
     assert [found[key].reason for key in keys] == ["1"] * 300 + ["2"] * 300
+
+
+def test_opening_waits_for_a_process_that_opens_the_file(path, caplog):
+    """SQLite itself does not wait while the journal's mode is changed."""
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    timer.start()
+    fill(path)
+    timer.join()
+    other.close()
+    assert caplog.text == ""
+    assert stored(path) == replace(VERDICT, cached=True)
+
+
+def test_what_a_locked_file_does_not_take_is_written_later(path, monkeypatch, caplog):
+    monkeypatch.setattr(cache_module, "BUSY_S", 0.1)
+    cache = VerdictCache(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    cache.put(KEY, VERDICT)
+    cache.flush()
+    assert stored(path) is None
+    other.execute("COMMIT")
+    other.close()
+    cache.close()
+    assert caplog.text == ""
+    assert stored(path) is not None
+
+
+def test_what_could_not_be_written_is_told(path, monkeypatch, caplog):
+    monkeypatch.setattr(cache_module, "BUSY_S", 0.1)
+    cache = VerdictCache(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    cache.put(KEY, VERDICT)
+    cache.close()
+    other.close()
+    assert "1 verdicts were not written" in caplog.text
 
 
 def test_hits_are_quick(path):

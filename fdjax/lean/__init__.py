@@ -24,6 +24,7 @@ from fdjax.lean.fake import FakeBackend
 from fdjax.lean.install import install
 from fdjax.lean.location import default_target, installed
 from fdjax.lean.native import NativeBackend
+from fdjax.lean.pool import Cancellation
 from fdjax.lean.remote import RemoteBackend
 from fdjax.lean.repl import ReplBackend
 from fdjax.lean.safety import scan, scan_file
@@ -34,6 +35,7 @@ from fdjax.records import Problem
 
 __all__ = [
     "Backend",
+    "Cancellation",
     "CheckRequest",
     "Diagnostic",
     "Elaboration",

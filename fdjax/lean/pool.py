@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fdjax.errors import BackendError
@@ -16,7 +16,7 @@ from fdjax.lean.backend import (
     WorkerDiedError,
 )
 
-__all__ = ["WorkerPool"]
+__all__ = ["Cancellation", "WorkerPool"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,44 @@ class _Batch:
     )
     cancelled: bool = False
 
+    def cancel(self) -> None:
+        """Have `run` raise and the workers skip what they have not begun."""
+        self.cancelled = True
+        self.answers.put((-1, CancelledError("the call was cancelled")))
+
+
+class Cancellation:
+    """Gives up a call that runs in another thread; what has begun is finished."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._batch: _Batch | None = None
+
+    def cancel(self) -> None:
+        """Make the call raise `concurrent.futures.CancelledError`, now or when made."""
+        with self._lock:
+            self._cancelled = True
+            if self._batch is not None:
+                self._batch.cancel()
+
+    def watch(self, batch: _Batch) -> None:
+        """What to give up from now on."""
+        with self._lock:
+            self._batch = batch
+            if self._cancelled:
+                batch.cancel()
+
+
+@dataclass
+class _Worker:
+    """A backend, used by whoever holds the lock."""
+
+    backend: Backend
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    begun: bool = False
+    """Whether it was started or used before."""
+
 
 class WorkerPool:
     """A fixed number of workers; processes start when first needed."""
@@ -51,17 +89,16 @@ class WorkerPool:
           workers: number of Lean processes.
         """
         self._jobs: queue.SimpleQueue[tuple[_Batch, int] | None] = queue.SimpleQueue()
-        self._backends = [factory() for _ in range(workers)]
+        self._workers = [_Worker(factory()) for _ in range(workers)]
         self._closing = False
-        self._used = False
         self._lock = threading.Lock()
         self.deaths = 0
         """How often a worker died during a request, since the pool was made."""
         self._threads = [
             threading.Thread(
-                target=self._work, args=(backend,), name=f"lean-{number}", daemon=True
+                target=self._work, args=(worker,), name=f"lean-{number}", daemon=True
             )
-            for number, backend in enumerate(self._backends)
+            for number, worker in enumerate(self._workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -69,25 +106,30 @@ class WorkerPool:
     @property
     def identity(self) -> str:
         """The backends' identity."""
-        return self._backends[0].identity
+        return self._workers[0].backend.identity
 
     def start(self) -> None:
-        """Start all processes at once; does nothing after the first `run`.
+        """Start all processes at once that were not started or used before.
 
         Raises:
           BackendError, InstallError: a worker cannot be started.
         """
-        if self._used:
-            return
-        self._used = True
-        with ThreadPoolExecutor(len(self._backends)) as executor:
-            for started in [executor.submit(b.start) for b in self._backends]:
+
+        def start(worker: _Worker) -> None:
+            with worker.lock:
+                if not worker.begun:
+                    worker.begun = True
+                    worker.backend.start()
+
+        with ThreadPoolExecutor(len(self._workers)) as executor:
+            for started in [executor.submit(start, each) for each in self._workers]:
                 started.result()
 
     def run(
         self,
         requests: Sequence[Request],
         receive: Callable[[int, Answer], None] | None = None,
+        cancellation: Cancellation | None = None,
     ) -> list[Answer]:
         """Check all requests; answers in the order of the requests.
 
@@ -98,18 +140,21 @@ class WorkerPool:
         Args:
           requests: what to check.
           receive: called in this thread with (index, answer) as answers arrive.
+          cancellation: lets another thread give the call up.
 
         Raises:
+          CancelledError: it was given up.
           BackendError, InstallError: a worker cannot be started.
         """
         batch = _Batch(requests)
+        if cancellation is not None:
+            cancellation.watch(batch)
         with self._lock:
             if self._closing:
                 raise BackendError(
                     "WorkerPool.run: expected an open pool, got a closed one; make a "
                     "new one."
                 )
-            self._used = True
             for index in range(len(requests)):
                 self._jobs.put((batch, index))
         answers: dict[int, Answer] = {}
@@ -134,33 +179,36 @@ class WorkerPool:
             self._closing = True
             for _ in self._threads:
                 self._jobs.put(None)
-        for thread, backend in zip(self._threads, self._backends, strict=True):
+        for thread, worker in zip(self._threads, self._workers, strict=True):
             while thread.is_alive():
                 # A worker may be between two processes: ask until it has ended.
-                backend.interrupt()
+                worker.backend.interrupt()
                 thread.join(timeout=0.05)
 
-    def _work(self, backend: Backend) -> None:
+    def _work(self, worker: _Worker) -> None:
         try:
             while (job := self._jobs.get()) is not None:
                 batch, index = job
                 if batch.cancelled:
                     continue
                 try:
-                    answer = self._check(backend, batch.requests[index])
+                    answer = self._check(worker, batch.requests[index])
                 except Exception as error:  # noqa: BLE001 - raised again by `run`
                     answer = error
                 batch.answers.put((index, answer))
         finally:
-            backend.close()
+            with worker.lock:
+                worker.backend.close()
 
-    def _check(self, backend: Backend, request: Request) -> Answer:
+    def _check(self, worker: _Worker, request: Request) -> Answer:
         guilty, innocent = 0, 0
         while True:
             if self._closing:
                 return WorkerDiedError("the pool was closed", innocent=True)
             try:
-                return backend.check(request)
+                with worker.lock:
+                    worker.begun = True
+                    return worker.backend.check(request)
             except WorkerDiedError as error:
                 self._count_death(error)
                 innocent += error.innocent

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from fdjax.lean.backend import (
 )
 from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
-from fdjax.lean.pool import WorkerPool
+from fdjax.lean.pool import Cancellation, WorkerPool
 from fdjax.lean.safety import scan, scan_file
 from fdjax.lean.source import File, source_of, splice
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
@@ -118,9 +119,13 @@ class Verifier:
                 "a good number."
             )
         self._limits = limits
-        self._cache = VerdictCache(cache_path)
         self._pool = WorkerPool(backend_factory, workers)
-        self._setting = cache_setting(self._pool.identity, limits)
+        try:
+            self._setting = cache_setting(self._pool.identity, limits)
+            self._cache = VerdictCache(cache_path)
+        except BaseException:
+            self._pool.close()
+            raise
         self._lock = threading.Lock()
         self._checked = 0
         self._cached = 0
@@ -145,6 +150,7 @@ class Verifier:
         *,
         decided: Callable[[int, Verdict], None] | None = None,
         broken_statements: Literal["raise", "reject"] = "raise",
+        cancellation: Cancellation | None = None,
     ) -> list[Verdict]:
         """One verdict for each (problem, submission), in the same order.
 
@@ -159,8 +165,11 @@ class Verifier:
           broken_statements: what to do about problems whose own statement does not
             elaborate, after everything else has been checked and cached: raise, or
             reject their proofs with the reason.
+          cancellation: lets another thread give the call up; verdicts so far are
+            cached.
 
         Raises:
+          concurrent.futures.CancelledError: it was given up.
           BackendError, InstallError: Lean cannot be started.
           DataError: a problem's own statement does not elaborate (see
             `check_statements`).
@@ -168,7 +177,7 @@ class Verifier:
         begin = time.monotonic()
         try:
             verdicts, broken = self._verify(
-                items, progress or _no_progress, decided or _not_told
+                items, progress or _no_progress, decided or _not_told, cancellation
             )
         finally:
             self._cache.flush()
@@ -188,12 +197,30 @@ class Verifier:
         items: Sequence[tuple[Problem, Submission]],
         progress: Callable[[int], None] | None = None,
         *,
+        decided: Callable[[int, Verdict], None] | None = None,
         broken_statements: Literal["raise", "reject"] = "raise",
     ) -> list[Verdict]:
-        """`verify` in a thread of its own; `progress` is called in that thread."""
-        return await asyncio.to_thread(
-            self.verify, items, progress, broken_statements=broken_statements
-        )
+        """`verify` in a thread of its own, where the callbacks are called, too.
+
+        When the task is cancelled, items that no worker has begun are dropped.
+        """
+        cancellation = Cancellation()
+        # Not the loop's own executor: its threads are as few as the cores.
+        executor = ThreadPoolExecutor(1, thread_name_prefix="averify")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                executor,
+                lambda: self.verify(
+                    items,
+                    progress,
+                    decided=decided,
+                    broken_statements=broken_statements,
+                    cancellation=cancellation,
+                ),
+            )
+        finally:
+            cancellation.cancel()
+            executor.shutdown(wait=False)
 
     def elaborate(
         self,
@@ -201,6 +228,7 @@ class Verifier:
         progress: Callable[[int], None] | None = None,
         *,
         limits: Limits | None = None,
+        cancellation: Cancellation | None = None,
     ) -> list[Elaboration]:
         """What Lean says about whole files that need prove nothing, in order.
 
@@ -208,8 +236,10 @@ class Verifier:
           sources: the files, imports included.
           progress: called in this thread with the number of finished files.
           limits: what each file may use; the verifier's limits by default.
+          cancellation: lets another thread give the call up.
 
         Raises:
+          concurrent.futures.CancelledError: it was given up.
           BackendError, InstallError: Lean cannot be started.
         """
         found = {
@@ -230,19 +260,28 @@ class Verifier:
             found[left[position]] = _elaboration(requests[position], answer)
             progress(len(found))
 
-        self._pool.run(requests, receive)
+        self._pool.run(requests, receive, cancellation)
         return [found[index] for index in range(len(sources))]
 
-    def observe(self, request: CheckRequest | RunRequest) -> RawReport:
+    def observe(
+        self,
+        request: CheckRequest | RunRequest,
+        cancellation: Cancellation | None = None,
+    ) -> RawReport:
         """The facts about one request, for a caller that judges them.
 
         Nothing is scanned, decided or cached, and the request's own limits hold.
 
+        Args:
+          request: what to elaborate.
+          cancellation: lets another thread give the call up.
+
         Raises:
+          concurrent.futures.CancelledError: it was given up.
           WorkerDiedError: the checker failed twice.
           BackendError, InstallError: Lean cannot be started.
         """
-        [answer] = self._pool.run([request])
+        [answer] = self._pool.run([request], cancellation=cancellation)
         if isinstance(answer, WorkerDiedError):
             raise answer
         return answer
@@ -312,6 +351,7 @@ class Verifier:
         items: Sequence[tuple[Problem, Submission]],
         progress: Callable[[int], None],
         decided: Callable[[int, Verdict], None],
+        cancellation: Cancellation | None,
     ) -> tuple[list[Verdict], dict[str, str]]:
         """All verdicts, and why statements are broken by the problem's name."""
         requests = [self._request(problem, proof) for problem, proof in items]
@@ -367,7 +407,7 @@ class Verifier:
                 self._cache.flush()
                 last_flush = time.monotonic()
 
-        self._pool.run([first[key] for key in to_check], receive)
+        self._pool.run([first[key] for key in to_check], receive, cancellation)
         return [verdicts[key] for key in keys], broken
 
     def _verdict(

@@ -5,7 +5,7 @@ server does not run comes back with an error message, and info trees are refused
 """
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from fdjax.lean import Diagnostic, Elaboration
 from fdjax.serve.models import CheckBody, LegacyBody
-from fdjax.serve.work import Work
+from fdjax.serve.work import Job, Work
 
 __all__ = ["kimina_routes"]
 
@@ -27,16 +27,16 @@ def kimina_routes(work: Work) -> APIRouter:
     router = APIRouter(tags=["kimina"])
     server_id = str(uuid.uuid4())
 
-    def run(
-        texts: Sequence[str], timeout_s: float, progress: Callable[[int], None]
-    ) -> list[dict[str, Any]]:
+    def run(texts: Sequence[str], timeout_s: float, job: Job) -> list[dict[str, Any]]:
         """What each text's result holds besides its id."""
         limits = work.verifier.limits
         wall_s = min(timeout_s, limits.wall_s)
         if wall_s <= 0:
             return [_timed_out(timeout_s, server_id) for _ in texts]
         limits = replace(limits, wall_s=wall_s)
-        found = work.verifier.elaborate(texts, progress, limits=limits)
+        found = work.verifier.elaborate(
+            texts, job.progress, limits=limits, cancellation=job.cancellation
+        )
         for elaboration in found:
             was_run = elaboration.ended != "unsafe"
             seconds = elaboration.seconds if was_run else None
@@ -46,9 +46,9 @@ def kimina_routes(work: Work) -> APIRouter:
     @router.post("/api/check")
     @router.post("/api/check/", include_in_schema=False)
     async def check(body: CheckBody, request: Request) -> Response:
-        def task(progress: Callable[[int], None]) -> dict[str, Any]:
+        def task(job: Job) -> dict[str, Any]:
             texts = [snippet.code for snippet in body.snippets]
-            results = run(texts, float(body.timeout), progress)
+            results = run(texts, float(body.timeout), job)
             for result in results:
                 if not body.debug and "error" not in result:
                     del result["diagnostics"]
@@ -60,9 +60,9 @@ def kimina_routes(work: Work) -> APIRouter:
     @router.post("/verify")
     @router.post("/one_pass_verify_batch", include_in_schema=False)
     async def verify(body: LegacyBody, request: Request) -> Response:
-        def task(progress: Callable[[int], None]) -> dict[str, Any]:
+        def task(job: Job) -> dict[str, Any]:
             texts = [code.text for code in body.codes]
-            results = run(texts, float(body.timeout), progress)
+            results = run(texts, float(body.timeout), job)
             named = zip(body.codes, results, strict=True)
             rows = [_legacy(str(code.custom_id), result) for code, result in named]
             return {"results": rows}

@@ -19,7 +19,7 @@ from fdjax.lean import (
 )
 from fdjax.lean.wire import CHECK_PATH, IDENTITY_PATH, CheckAnswer, ServerIdentity
 from fdjax.serve.models import VerifyBody, VerifyItem
-from fdjax.serve.work import Work
+from fdjax.serve.work import Job, Work
 
 __all__ = ["verdict_routes"]
 
@@ -43,7 +43,7 @@ def verdict_routes(work: Work, *, trust_headers: bool) -> APIRouter:
 
     @router.post("/v1/verify")
     async def verify(body: VerifyBody, request: Request) -> Response:
-        def task(progress: Callable[[int], None]) -> dict[str, Any]:
+        def task(job: Job) -> dict[str, Any]:
             verdicts = {
                 index: Verdict(status=Status.REJECTED, reason=reason)
                 for index, item in enumerate(body.items)
@@ -54,8 +54,9 @@ def verdict_routes(work: Work, *, trust_headers: bool) -> APIRouter:
             pairs = [(body.items[i].problem, body.items[i].submission) for i in sound]
             found = verifier.verify(
                 pairs,
-                lambda finished: progress(refused + finished),
+                lambda finished: job.progress(refused + finished),
                 broken_statements="reject",
+                cancellation=job.cancellation,
             )
             verdicts |= zip(sound, found, strict=True)
             for verdict in verdicts.values():
@@ -70,11 +71,11 @@ def verdict_routes(work: Work, *, trust_headers: bool) -> APIRouter:
     async def check(body: CheckRequest | RunRequest, request: Request) -> Response:
         _require_limits(body, verifier.limits.wall_s, verifier.limits.output_bytes)
 
-        def task(progress: Callable[[int], None]) -> dict[str, Any]:
+        def task(job: Job) -> dict[str, Any]:
             report, died = _refusal(body, fault), ""
             if report is None:
                 try:
-                    report = verifier.observe(_own_memory(body))
+                    report = verifier.observe(_own_memory(body), job.cancellation)
                 except WorkerDiedError as error:
                     died = str(error)
             seconds = report.seconds if report else None

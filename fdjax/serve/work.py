@@ -10,15 +10,36 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import Verifier
+from fdjax.lean import Cancellation, Verifier
 from fdjax.serve.config import ServeConfig
 from fdjax.serve.health import Health
 from fdjax.serve.metrics import Metrics
 
-__all__ = ["Work"]
+__all__ = ["Job", "Work"]
 
 THREADS = 256
 """Requests that are worked on at once; each waits in a thread for its answers."""
+
+
+class Job:
+    """One request's items on their way."""
+
+    def __init__(self, items: int, count: Callable[[int], None]) -> None:
+        """Begin with all items left.
+
+        Args:
+          items: how many snippets or proofs.
+          count: told how many more are pending, a negative number of those finished.
+        """
+        self.cancellation = Cancellation()
+        """Gives the job up when its client leaves."""
+        self._items = self._left = items
+        self._count = count
+
+    def progress(self, finished: int) -> None:
+        """Take note of the number of finished items."""
+        self._count(self._items - finished - self._left)
+        self._left = self._items - finished
 
 
 class Work:
@@ -39,7 +60,7 @@ class Work:
         self._pending = 0
 
     async def answer(
-        self, request: Request, items: int, task: Callable[[Callable[[int], None]], Any]
+        self, request: Request, items: int, task: Callable[[Job], Any]
     ) -> Response:
         """Run `task` in a thread and answer with the JSON of what it returns.
 
@@ -47,7 +68,7 @@ class Work:
           request: where the work comes from; when its client leaves, what has not
             begun is dropped.
           items: how many snippets or proofs it holds.
-          task: blocks; calls its argument with the number of finished items.
+          task: blocks.
 
         Raises:
           HTTPException: 422 for too many items, 429 when too many are waiting, 499
@@ -55,7 +76,7 @@ class Work:
         """
         job = self._admit(items)
         running = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._work, job, task
+            self._executor, self._work, job, items, task
         )
         running.add_done_callback(_look_at)
         leaving = asyncio.create_task(_disconnected(request))
@@ -67,14 +88,14 @@ class Work:
         except (BackendError, InstallError) as error:
             raise HTTPException(500, str(error)) from error
         finally:
-            job.abandoned = True
+            job.cancellation.cancel()
             leaving.cancel()
 
     def close(self) -> None:
         """Wait for the threads; the verifier must be closed by then."""
         self._executor.shutdown()
 
-    def _admit(self, items: int) -> "_Job":
+    def _admit(self, items: int) -> Job:
         config = self._config
         if items > config.max_items:
             raise HTTPException(
@@ -86,45 +107,25 @@ class Work:
             if self._pending + items > config.max_pending:
                 pause = {"Retry-After": str(config.retry_after_s)}
                 raise HTTPException(429, "No available REPLs", pause)
-            self._count(items)
-        return _Job(items)
+            self._pending += items
+        self._count(0)
+        return Job(items, self._count)
 
-    def _work(self, job: "_Job", task: Callable[[Callable[[int], None]], Any]) -> bytes:
-        def progress(finished: int) -> None:
-            with self._lock:
-                self._count(job.items - finished - job.left)
-                job.left = job.items - finished
-            if job.abandoned:
-                raise _AbandonedError
-
+    def _work(self, job: Job, items: int, task: Callable[[Job], Any]) -> bytes:
         try:
-            progress(0)
-            values = task(progress)
+            values = task(job)
             self._health.succeeded()
             return _json(values)
         except (BackendError, InstallError) as error:
             self._health.failed(error)
             raise
         finally:
-            with self._lock:
-                self._count(-job.left)
+            job.progress(items)
 
     def _count(self, more: int) -> None:
-        self._pending += more
-        self.metrics.pending.set(self._pending)
-
-
-class _Job:
-    """One request's items on their way."""
-
-    def __init__(self, items: int) -> None:
-        self.items = items
-        self.left = items
-        self.abandoned = False
-
-
-class _AbandonedError(Exception):
-    """Nobody waits for the rest of a job any more."""
+        with self._lock:
+            self._pending += more
+            self.metrics.pending.set(self._pending)
 
 
 async def _disconnected(request: Request) -> None:

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 import pytest
 
 from fdjax.errors import BackendError
-from fdjax.lean import CheckRequest, FakeBackend, WorkerDiedError
+from fdjax.lean import Cancellation, CheckRequest, FakeBackend, WorkerDiedError
 from fdjax.lean.fake import accepted, rejected
 from fdjax.lean.pool import WorkerPool
 
@@ -147,3 +148,46 @@ def test_closing_answers_what_was_still_waiting():
     assert not thread.is_alive()
     assert len(answers) == 50
     assert isinstance(answers[-1], WorkerDiedError)
+
+
+def test_a_cancelled_call_ends_at_once_and_drops_what_has_not_begun(make_pool):
+    begun, go_on = [], threading.Event()
+
+    def answer(request):
+        begun.append(request.proof)
+        go_on.wait(10)
+        return accepted()
+
+    pool = make_pool(lambda: FakeBackend(answer), workers=1)
+    cancellation = Cancellation()
+    threading.Timer(0.1, cancellation.cancel).start()
+    with pytest.raises(CancelledError):
+        pool.run(requests(5), cancellation=cancellation)
+    with pytest.raises(CancelledError):
+        pool.run(requests(1), cancellation=cancellation)
+    go_on.set()
+    # The worker is free for others, and never saw the rest.
+    assert pool.run([replace(REQUEST, proof="other")]) == [accepted()]
+    assert begun == ["0", "other"]
+
+
+def test_a_worker_is_not_started_while_it_checks(make_pool):
+    class Watchful(FakeBackend):
+        checking = False
+
+        def start(self):
+            assert not self.checking
+            super().start()
+
+        def check(self, request):
+            self.checking = True
+            time.sleep(0.2)
+            self.checking = False
+            return super().check(request)
+
+    pool = make_pool(Watchful)
+    thread = threading.Thread(target=pool.run, args=(requests(2),))
+    thread.start()
+    time.sleep(0.05)
+    pool.start()
+    thread.join()

@@ -1,9 +1,14 @@
 """What every backend must do, and what the verifier adds around it."""
 
+import asyncio
+import threading
+import time
+
 import pytest
 
-from fdjax.errors import ConfigError, DataError
+from fdjax.errors import ConfigError, DataError, InstallError
 from fdjax.lean import FakeBackend, Status, Verifier, WorkerDiedError
+from fdjax.lean.fake import accepted
 from lean.corpus import problem
 
 TRIVIAL = problem("theorem easy : True")
@@ -128,3 +133,57 @@ def test_crashes_are_counted_not_cached():
 def test_no_workers_are_refused():
     with pytest.raises(ConfigError, match="workers >= 1, got 0"):
         Verifier(FakeBackend, workers=0)
+
+
+def test_many_tasks_wait_for_verdicts_at_once():
+    """More than the event loop's own executor has threads."""
+    together = threading.Barrier(40)
+
+    def answer(request):
+        together.wait(10)
+        return accepted()
+
+    async def main(verifier):
+        return await asyncio.gather(
+            *(verifier.averify([(TRIVIAL, f"  exact {n}")]) for n in range(40))
+        )
+
+    with Verifier(lambda: FakeBackend(answer), workers=40) as verifier:
+        verdicts = asyncio.run(main(verifier))
+    assert [verdict.verified for [verdict] in verdicts] == [True] * 40
+
+
+def test_a_cancelled_task_drops_what_has_not_begun():
+    asked = []
+
+    def answer(request):
+        asked.append(request.proof)
+        time.sleep(0.1)
+        return accepted()
+
+    async def main(verifier):
+        told = []
+        items = [(TRIVIAL, f"  exact {n}") for n in range(100)]
+        task = verifier.averify(items, decided=lambda i, verdict: told.append(i))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(task, 0.35)
+        return told
+
+    with Verifier(lambda: FakeBackend(answer), workers=1) as verifier:
+        begin = time.monotonic()
+        told = asyncio.run(main(verifier))
+        assert time.monotonic() - begin < 5
+        assert verifier.verify([(TRIVIAL, "  exact 0")])[0].cached
+    assert 1 <= len(told) <= len(asked) < 10
+
+
+def test_a_verifier_that_cannot_be_made_leaves_no_threads():
+    class Nameless(FakeBackend):
+        @property
+        def identity(self):
+            raise InstallError("no Lean")
+
+    before = threading.active_count()
+    with pytest.raises(InstallError, match="no Lean"):
+        Verifier(Nameless, workers=4)
+    assert threading.active_count() == before

@@ -237,3 +237,25 @@ def test_a_client_that_leaves_takes_its_work_along_and_nobody_elses(server):
     assert status == 200
     assert data_of(answer["results"]) == ["b", "c"]
     assert wait_until(lambda: server.metric("fdjax_pending_items") == 0)
+
+
+def test_single_proofs_of_clients_that_leave_are_not_begun(server):
+    request = {
+        "name": "t",
+        "header": "",
+        "statement": "theorem t : True",
+        "proof": "  trivial",
+    }
+    connections = []
+    for number in range(12):
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+        body = json.dumps(request | {"proof": f"  trivial -- sleep 1000 {number}"})
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/check", body, headers)
+        connections.append(connection)
+    assert wait_until(lambda: server.metric("fdjax_pending_items") == 12)
+    for connection in connections:
+        connection.close()
+    # All of them would take 6 s on two workers.
+    assert wait_until(lambda: server.metric("fdjax_pending_items") == 0, seconds=3)
+    assert server.post("/v1/check", request)[0] == 200

@@ -39,16 +39,19 @@ class Limits:
     """UTF-8 bytes of message text kept; errors are kept before warnings."""
 
     def __post_init__(self) -> None:
-        if self.wall_s <= 0 or self.heartbeats < 0 or self.output_bytes < 0:
-            raise ConfigError(
-                "Limits: expected wall_s > 0, heartbeats >= 0 and output_bytes >= 0, "
-                f"got {self}; correct the negative value."
-            )
-        if self.memory_mb < 512:
-            raise ConfigError(
-                f"Limits: expected memory_mb >= 512, got {self.memory_mb}; Lean's "
-                "library alone needs about 400."
-            )
+        # Written so that NaN fails, too.
+        for name, least, most, reason in (
+            ("wall_s", 0.001, 86_400, "a proof is given seconds, a day at most"),
+            ("heartbeats", 0, 10**9, "0 means no limit"),
+            ("memory_mb", 512, 2**20, "Lean's library alone needs about 400"),
+            ("output_bytes", 0, 2**30, "a verdict is held in memory"),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(
+                    f"Limits: expected {name} from {least} to {most}, got {value}; "
+                    f"{reason}."
+                )
 
 
 DEFAULT_LIMITS = Limits()

@@ -1,13 +1,14 @@
 """Verdicts on disk, found by the content of what was checked."""
 
 import hashlib
+import itertools
 import json
 import logging
 import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ DIGEST_BYTES = 16
 QUERY_SIZE = 500
 BUSY_S = 5.0
 """How long one call waits for other processes that write."""
+
+GIVEN_UP = "verdicts are no longer written to %s (%s); verification goes on"
 
 _CREATE = "CREATE TABLE IF NOT EXISTS verdicts (key BLOB PRIMARY KEY, entry BLOB)"
 
@@ -56,8 +59,9 @@ def verdict_key(request: CheckRequest, setting: bytes) -> bytes:
 class VerdictCache:
     """An in-memory map in front of an SQLite file that processes may share.
 
-    The file is never needed: when it cannot be read or written (damage, full disk)
-    this is logged once and the cache goes on in memory.
+    The file is never needed. A damaged one is moved aside and started afresh; when it
+    cannot be read or written (full disk) this is logged once and the cache goes on in
+    memory.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -70,6 +74,7 @@ class VerdictCache:
         self._lock = threading.Lock()
         self._memory: OrderedDict[bytes, Verdict] = OrderedDict()
         self._unsaved: dict[bytes, bytes] = {}
+        self._file: int | None = None  # inode of the file that is open
         self._database = self._open()
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
@@ -115,7 +120,7 @@ class VerdictCache:
                 if _is_busy(error) and len(unsaved) < IN_MEMORY:
                     self._unsaved = unsaved  # another process writes: next time
                 else:
-                    self._give_up(error)
+                    self._fail(error)
 
     def close(self) -> None:
         """Write what is left and close the file."""
@@ -136,25 +141,31 @@ class VerdictCache:
             return None
         try:
             return self._connect(self._path)
-        except (sqlite3.OperationalError, OSError) as error:
-            # Locked, full or not permitted: another process may be using the file.
-            self._give_up(error)
-            return None
-        except sqlite3.DatabaseError as error:
-            _log.warning(
-                "%s is damaged or no cache of verdicts (%s); it is kept as %s.damaged "
-                "and started afresh",
-                self._path,
-                error,
-                self._path.name,
-            )
-        try:
-            self._path.replace(f"{self._path}.damaged")
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
-            return self._connect(self._path)
         except (sqlite3.Error, OSError) as error:
-            self._give_up(error)
+            return self._reopen(self._path, error)
+
+    def _reopen(self, path: Path, error: Exception) -> sqlite3.Connection | None:
+        """A fresh file in place of a damaged one; None for other errors."""
+        if not _is_damage(error):
+            # Locked, full or not permitted: another process may be using the file.
+            _log.warning(GIVEN_UP, path, error)
+            return None
+        try:
+            if self._file in (None, path.stat().st_ino):
+                aside = next(p for p in _damaged(path) if not p.exists())
+                path.rename(aside)
+                for suffix in ("-wal", "-shm"):
+                    Path(f"{path}{suffix}").unlink(missing_ok=True)
+                _log.warning(
+                    "%s is damaged or no cache of verdicts (%s); it is kept as %s and "
+                    "started afresh",
+                    path,
+                    error,
+                    aside.name,
+                )
+            return self._connect(path)
+        except (sqlite3.Error, OSError) as again:
+            _log.warning(GIVEN_UP, path, again)
             return None
 
     def _connect(self, path: Path) -> sqlite3.Connection:
@@ -162,11 +173,12 @@ class VerdictCache:
         database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
         try:
             _begin_log(database)
-            # A verdict lost in a power cut is only checked again.
-            database.execute("PRAGMA synchronous=OFF")
+            # Enough for the file to survive a power cut; the last verdicts may not.
+            database.execute("PRAGMA synchronous=NORMAL")
             with database:
                 database.execute(_CREATE)
-        except sqlite3.Error:
+            self._file = path.stat().st_ino
+        except (sqlite3.Error, OSError):
             database.close()
             raise
         return database
@@ -188,7 +200,8 @@ class VerdictCache:
                         found[key] = verdict
             self._drop(damaged)
         except sqlite3.Error as error:
-            self._give_up(error)
+            if not _is_busy(error):  # a damaged entry is dropped another time
+                self._fail(error)
         return found
 
     def _drop(self, keys: Iterable[bytes]) -> None:
@@ -203,17 +216,12 @@ class VerdictCache:
         if len(self._memory) > IN_MEMORY:
             self._memory.popitem(last=False)
 
-    def _give_up(self, error: Exception) -> None:
-        _log.warning(
-            "verdicts are no longer written to %s (%s); verification goes on",
-            self._path,
-            error,
-        )
-        # `_open` may fail before the attribute exists.
-        database = getattr(self, "_database", None)
-        self._database = None
-        if database is not None:
-            database.close()
+    def _fail(self, error: sqlite3.Error) -> None:
+        """Go on after an error: with a fresh file, or in memory."""
+        assert self._path is not None
+        if self._database is not None:
+            self._database.close()
+        self._database = self._reopen(self._path, error)
 
 
 def _begin_log(database: sqlite3.Connection) -> None:
@@ -231,6 +239,17 @@ def _begin_log(database: sqlite3.Connection) -> None:
             if not _is_busy(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.01)
+
+
+def _damaged(path: Path) -> Iterator[Path]:
+    """Names for a file that is moved aside."""
+    yield Path(f"{path}.damaged")
+    yield from (Path(f"{path}.damaged-{number}") for number in itertools.count(2))
+
+
+def _is_damage(error: Exception) -> bool:
+    codes = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF in codes
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import secrets
 import select
@@ -38,10 +39,16 @@ _log = logging.getLogger(__name__)
 TRUSTED_S = 190.0
 """Longest wait for a header and a statement: the checker gives each a minute, and
 importing a large library takes time, too."""
+LIFE_S = 3600.0
+"""A process as old as this is replaced after its answer."""
 LOOK_S = 2.0
 """How often a process that does not answer is looked at."""
 REAP_S = 0.5
 """How long a process that closed its pipe may take to end."""
+LINE_BYTES = 1 << 20
+LINE_FACTOR = 256
+"""Longest line that a checker may print: so much, and so much more for each byte of
+output that it may show, since a message of one byte has a position and a kind."""
 RENDER_S = 0.15
 """What the checker may take to print messages after the proof's own time."""
 
@@ -86,8 +93,11 @@ class CheckerProcess(ABC):
         self._grace_s = grace_s
         self._start_timeout_s = start_timeout_s
         self._memory_mb = DEFAULT_LIMITS.memory_mb
+        self._wall_s = LIFE_S
         self._process: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._longest_line = LINE_BYTES
+        self._born = 0.0
         self._complaints: deque[bytes] = deque(maxlen=20)
         self._drain: threading.Thread | None = None
 
@@ -133,6 +143,9 @@ class CheckerProcess(ABC):
             program.command,
             readable=program.readable,
             memory_mb=program.memory_mb,
+            # What all its threads can use in a long life: only a process that got out
+            # of our sight ever meets this limit.
+            cpu_s=math.ceil(LIFE_S + self._wall_s) * (os.cpu_count() or 1),
             confinement=self._confinement,
         )
         try:
@@ -153,6 +166,7 @@ class CheckerProcess(ABC):
             ) from error
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
+        self._born = time.monotonic()
         self._complaints.clear()
         self._drain = threading.Thread(
             target=self._drain_stderr, args=(self._process,), daemon=True
@@ -176,12 +190,14 @@ class CheckerProcess(ABC):
           BackendError, InstallError: the process cannot be started.
         """
         memory_mb = self._usable_memory_mb(request.limits.memory_mb)
-        if memory_mb != self._memory_mb:
-            self._memory_mb = memory_mb
+        wall_s = max(self._wall_s, request.limits.wall_s)
+        if (memory_mb, wall_s) != (self._memory_mb, self._wall_s):
+            self._memory_mb, self._wall_s = memory_mb, wall_s
             self.close()
         if self._process is None:
             self.start()
         nonce = secrets.token_hex(8)
+        self._longest_line = LINE_BYTES + LINE_FACTOR * request.limits.output_bytes
         self._write(_request_line(request, nonce))
         answer = self._answer(nonce, time.monotonic() + TRUSTED_S)
         started = time.monotonic()
@@ -200,7 +216,7 @@ class CheckerProcess(ABC):
             if answer["out_of_memory"]:
                 return RawReport(out_of_memory=True, seconds=seconds)
             raise WorkerDiedError(f"Lean failed: {answer['crash']}")
-        if self._is_worn(answer):
+        if self._is_worn(answer) or time.monotonic() > self._born + LIFE_S:
             self.close()
         return _report(answer)
 
@@ -213,7 +229,7 @@ class CheckerProcess(ABC):
     def close(self) -> None:
         """Kill the process group and wait for its end."""
         process, self._process = self._process, None
-        self._buffer = b""
+        self._buffer.clear()
         if process is None:
             return
         kill_group(process)
@@ -260,7 +276,11 @@ class CheckerProcess(ABC):
         assert self._process is not None
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
-        while b"\n" not in self._buffer:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > self._longest_line:
+                raise self._died(f"it printed {searched} bytes without a line's end")
             wait = deadline - time.monotonic()
             if wait <= 0:
                 return None
@@ -271,7 +291,8 @@ class CheckerProcess(ABC):
             if not chunk:
                 return None
             self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         try:
             answer = json.loads(line)
         except ValueError:

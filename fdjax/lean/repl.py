@@ -4,19 +4,21 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fdjax.errors import BackendError
+from fdjax.errors import BackendError, InstallError
 from fdjax.lean.backend import (
+    DEFAULT_LIMITS,
     CheckRequest,
     RawReport,
     RunRequest,
     WorkerDiedError,
 )
+from fdjax.lean.lake import toolchain
 from fdjax.lean.record import (
     NOT_TEXT,
     Program,
@@ -30,6 +32,7 @@ from fdjax.lean.record import (
     without_program,
 )
 from fdjax.lean.repl_process import NoAnswerError, ReplProcess
+from fdjax.lean.sandbox import Confinement, confined
 
 __all__ = ["ReplBackend"]
 
@@ -37,13 +40,8 @@ TRUSTED_S = 60.0
 """Longest wait for a header's commands or a statement."""
 RENDER_S = 0.25
 """What the answer may take after the proof's own time."""
-PROJECT_FILES = (
-    "lean-toolchain",
-    "lake-manifest.json",
-    "lakefile.toml",
-    "lakefile.lean",
-)
-"""What decides a project's Lean and its dependencies."""
+THREADS_MB = 2048
+"""Private memory besides Lean's heap: stacks and arenas, reserved rather than used."""
 
 
 class ReplBackend:
@@ -51,37 +49,41 @@ class ReplBackend:
 
     Imports, headers and statements are elaborated once per process and kept. All that
     is believed of the process is a message with a nonce that our own Lean program
-    writes (see `fdjax.lean.record`). The REPL itself limits nothing: memory, network
-    and files are for `wrap` to limit.
+    writes (see `fdjax.lean.record`).
     """
 
     def __init__(
         self,
         project: Path,
         *,
-        command: Sequence[str] = ("lake", "env", "repl"),
-        wrap: Callable[[list[str]], list[str]] = list,
+        lake: str = "lake",
+        command: Sequence[str] | None = None,
         environment: Sequence[str] = ("HOME", "PATH", "ELAN_HOME"),
         header: str = "",
         import_timeout_s: float = 300.0,
         commands_per_process: int = 2000,
+        confinement: Confinement | None = None,
     ) -> None:
         """Prepare; `start` does the work.
 
         Args:
           project: folder of a built Lake project; the process runs in it.
-          command: starts the REPL.
-          wrap: puts a sandbox around a command.
-          environment: names of the variables that the process gets from this one.
+          lake: name or path of the `lake` program.
+          command: starts the REPL, without any sandbox: put one around it. By default
+            the project's own program `repl` runs in ours, as every checker does.
+          environment: names of the variables that `command` gets from this process.
           header: loaded at the start instead of with the first proof.
           import_timeout_s: longest wait for imports, in seconds.
           commands_per_process: a process that has answered so many is replaced,
             because the REPL keeps every state it has been in.
+          confinement: kind of sandbox; the strongest that works here by default.
         """
-        self._project = project
-        self._command = list(command)
-        self._wrap = wrap
-        self._environment = tuple(environment)
+        self._project = Path(project).resolve()
+        self._lake = lake
+        self._own_command = None if command is None else list(command)
+        self._own_variables = tuple(environment)
+        self._confinement: Confinement | None = confinement
+        self._memory_mb = DEFAULT_LIMITS.memory_mb
         self._first_header = header
         self._import_timeout_s = import_timeout_s
         self._commands_per_process = commands_per_process
@@ -91,16 +93,19 @@ class ReplBackend:
 
     @property
     def identity(self) -> str:
-        """Hashes of the command, the project's toolchain and manifest, our program.
+        """Lean's version, hashes of the project as it was built and of our program.
 
-        The project's own Lean files are not part of it.
+        Of a `command` of one's own no more is known than its words.
+
+        Raises:
+          InstallError: there is no `lake`, or the folder is no Lake project.
         """
-        digest = hashlib.sha256(json.dumps(self._command).encode())
-        for name in PROJECT_FILES:
-            with suppress(FileNotFoundError):
-                content = (self._project / name).read_bytes()
-                digest.update(name.encode() + b"\0" + content)
-        return f"repl/{digest.hexdigest()[:16]}/{program_version()}"
+        if self._own_command is None:
+            what = toolchain(self._project, self._lake).version
+        else:
+            words = json.dumps([str(self._project), self._own_command])
+            what = hashlib.sha256(words.encode()).hexdigest()[:16]
+        return f"repl/{what}/{program_version()}"
 
     @property
     def pid(self) -> int | None:
@@ -113,13 +118,11 @@ class ReplBackend:
         Raises:
           BackendError: the REPL cannot be started, or its Lean does not take our
             program.
+          InstallError: the project has no REPL.
           WorkerDiedError: somebody killed it as it started.
         """
         self.close()
-        command = self._wrap(self._command)
-        variables = {
-            name: os.environ[name] for name in self._environment if name in os.environ
-        }
+        command, variables = self._how_to_run()
         try:
             process = ReplProcess(command, folder=self._project, environment=variables)
         except OSError as error:
@@ -139,7 +142,7 @@ class ReplBackend:
         if isinstance(ready, RawReport):
             self.close()
             raise BackendError(
-                f"ReplBackend: expected {command} in {self._project} to elaborate "
+                f"ReplBackend: expected the REPL in {self._project} to elaborate "
                 f"`import Lean` and our program, got: {ready.statement_error}; check "
                 "that the REPL runs there, built with the project's toolchain."
             )
@@ -154,6 +157,9 @@ class ReplBackend:
         """
         if not is_text(request):
             return NOT_TEXT
+        if request.limits.memory_mb != self._memory_mb:
+            self._memory_mb = request.limits.memory_mb
+            self.close()
         if self._process and self._process.commands >= self._commands_per_process:
             self.close()
         if self._process is None:
@@ -180,6 +186,33 @@ class ReplBackend:
         self._forget()
         if process is not None:
             process.close()
+
+    def _how_to_run(self) -> tuple[list[str], dict[str, str]]:
+        """The command line and its variables."""
+        if self._own_command is not None:
+            names = [name for name in self._own_variables if name in os.environ]
+            return self._own_command, {name: os.environ[name] for name in names}
+        project = toolchain(self._project, self._lake)
+        repl = shutil.which("repl", path=project.programs)
+        if repl is None:
+            raise InstallError(
+                f"ReplBackend: expected a program `repl` among those of the project "
+                f"{self._project}, got none; require leanprover-community/repl in its "
+                "lakefile and build it, or pass command=."
+            )
+        search_path = ":".join(map(str, project.folders))
+        command = confined(
+            [str(Path(repl).absolute())],
+            readable=[*project.readable, Path(repl).absolute()],
+            memory_mb=self._memory_mb + THREADS_MB,
+            # With its sysroot named, Lean asks no other program for it.
+            environment={
+                "LEAN_PATH": search_path,
+                "LEAN_SYSROOT": str(project.sysroot),
+            },
+            confinement=self._confinement,
+        )
+        return command, {}
 
     def _forget(self) -> None:
         # Answers to imports; then numbers of states, or why there is none.

@@ -19,6 +19,8 @@ from fdjax.lean.process import is_stopped, kill_group
 __all__ = ["NoAnswerError", "ReplProcess"]
 
 
+LONGEST_ANSWER = 256 << 20
+"""Bytes; our program's messages are cut, but not what else a session prints."""
 REAP_S = 0.2
 """How long a process that closed its pipe may take to end."""
 
@@ -140,6 +142,8 @@ class ReplProcess:
         searched = 0
         while (end := self._unread.find(b"\n\n", searched)) < 0:
             searched = max(0, len(self._unread) - 1)
+            if searched > LONGEST_ANSWER:
+                raise self._failure(f"it printed {searched} bytes without an end")
             wait = deadline - time.monotonic()
             if wait <= 0 or not select.select([self._output], [], [], wait)[0]:
                 raise NoAnswerError

@@ -58,8 +58,8 @@ def full_lean_folder():
 
 
 @pytest.fixture(scope="session")
-def lake_project(tmp_path_factory, full_lean_folder):
-    """A Lake project whose toolchain is the embedded Lean, and its `lake`."""
+def lake_project(tmp_path_factory, full_lean_folder, repl_command):
+    """A Lake project whose toolchain is the embedded Lean, its `lake` and its REPL."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "lakefile.toml").write_text('name = "standin"\n')
     (folder / "bin").mkdir()
@@ -76,13 +76,16 @@ def lake_project(tmp_path_factory, full_lean_folder):
         'if [ "$1" = --version ]; then echo "Lean (version 4.28.0)"; exit; fi',
         f'exec {command} "$@"',
     )
+    (folder / "programs").mkdir()
+    script(folder / "programs" / "repl", f"exec {shlex.join(repl_command)}")
     # What a toolchain's `lean` may read is named by Lake; the stand-in reads these.
-    readable = [full_lean_folder, node_folder(), STANDIN]
-    script(
-        folder / "lake",
+    readable = [full_lean_folder, node_folder(), STANDIN, HOST_DIR]
+    says = [
         f"echo LEAN_PATH={shlex.quote(':'.join(map(str, readable)))}",
         f"echo LEAN_SYSROOT={shlex.quote(str(folder))}",
-    )
+    ]
+    script(folder / "lake-without-programs", *says)
+    script(folder / "lake", *says, f"echo PATH={shlex.quote(str(folder / 'programs'))}")
     return folder
 
 
@@ -112,9 +115,9 @@ def repl_command(full_lean_folder):
 
 
 @pytest.fixture(scope="module")
-def repl(repl_command, tmp_path_factory):
-    """A single worker that talks to such a process."""
-    backend = ReplBackend(tmp_path_factory.mktemp("project"), command=repl_command)
+def repl(lake_project):
+    """A single worker that talks to the project's REPL."""
+    backend = ReplBackend(lake_project, lake=str(lake_project / "lake"))
     yield backend
     backend.close()
 

@@ -96,6 +96,40 @@ def test_a_file_that_is_no_database_is_moved_aside(path):
     assert path.with_name(f"{path.name}.damaged").read_bytes() == content
 
 
+def test_a_file_damaged_inside_is_replaced_and_nothing_is_overwritten(path, caplog):
+    keys = [number.to_bytes(32, "big") for number in range(2000)]
+    for _ in range(2):
+        cache = VerdictCache(path)
+        for key in keys:
+            cache.put(key, VERDICT)
+        cache.close()
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            file.seek(8192)  # the header and the schema stay
+            file.write(b"x" * (size - 8192))
+        cache = VerdictCache(path)
+        assert cache.get_many(keys) == {}
+        cache.put(keys[0], VERDICT)
+        cache.close()
+        assert stored(path, keys[0]) == replace(VERDICT, cached=True)
+    assert caplog.text.count("started afresh") == 2
+    aside = sorted(each.name for each in path.parent.glob("*.damaged*"))
+    assert aside == [f"{path.name}.damaged", f"{path.name}.damaged-2"]
+
+
+def test_a_file_that_another_process_has_replaced_is_opened_again(path):
+    fill(path)
+    cache = VerdictCache(path)
+    path.rename(f"{path}.old")
+    fill(path)
+    damage = sqlite3.DatabaseError("malformed")
+    damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    cache._fail(damage)
+    assert cache.get_many([KEY]) == {KEY: replace(VERDICT, cached=True)}
+    cache.close()
+    assert not list(path.parent.glob("*.damaged*"))
+
+
 def test_a_full_disk_is_logged_once_and_memory_goes_on(path, caplog):
     cache = VerdictCache(path)
     assert cache._database is not None

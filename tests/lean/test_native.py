@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import CheckRequest, Limits, NativeBackend
+from fdjax.lean import CheckRequest, Limits, NativeBackend, lake
 from fdjax.lean import native as native_module
 from fdjax.lean.safety import POLICY
 from lean.conftest import script
@@ -71,6 +71,33 @@ def test_the_identity_follows_the_projects_dependencies(native, tmp_path, lake_p
     assert native.identity.startswith("Lean (version 4.28.0)/")
     assert native.identity.rsplit("/", 1)[1] == other.identity.rsplit("/", 1)[1]
     assert native.identity != other.identity
+
+
+def test_the_identity_follows_what_was_built(tmp_path):
+    """Of the project and of packages beside it; the manifest pins the others."""
+    built = tmp_path / ".lake" / "build" / "lib"
+    pinned = tmp_path / ".lake" / "packages" / "mathlib"
+    for folder in (built, pinned):
+        folder.mkdir(parents=True)
+        (folder / "Defs.olean").write_bytes(b"one")
+
+    def version():
+        return lake._fingerprint(tmp_path, (built, pinned))
+
+    versions = [version()]
+    (pinned / "Defs.olean").write_bytes(b"two")
+    assert version() == versions[0]
+    (built / "Defs.olean").write_bytes(b"two")
+    versions.append(version())
+    (built / "Defs.olean.hash").write_bytes(b"3")
+    versions.append(version())
+    (built / "Defs.olean.hash").write_bytes(b"4")
+    versions.append(version())
+    (built / "More.olean").write_bytes(b"")
+    versions.append(version())
+    (tmp_path / "lakefile.toml").write_text("[leanOptions]")
+    versions.append(version())
+    assert len(set(versions)) == len(versions)
 
 
 def test_a_hard_limit_ends_what_the_watchdog_cannot(native):

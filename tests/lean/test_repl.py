@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from fdjax.errors import BackendError
-from fdjax.lean import CheckRequest, Limits, Problem, Status, Verifier, WorkerDiedError
+from fdjax.errors import BackendError, InstallError
+from fdjax.lean import (
+    CheckRequest,
+    Limits,
+    Problem,
+    Status,
+    Verifier,
+    WorkerDiedError,
+    repl_process,
+)
 from fdjax.lean.backend import RunRequest, WholeFile
 from fdjax.lean.judge import judge
 from fdjax.lean.repl import ReplBackend
+from fdjax.lean.sandbox import best_confinement
 from fdjax.lean.source import source_of
 from lean.corpus import (
     FALSE,
@@ -23,6 +32,7 @@ from lean.corpus import (
     TRUE,
     problem,
 )
+from lean.test_wasm import worker_of
 
 GOOD = "  exact ⟨h.2, h.1⟩"
 
@@ -224,6 +234,12 @@ def test_time_limits_are_exact(scripted):
     assert status(scripted, TRUE, "  rfl") is Status.VERIFIED
 
 
+def test_an_answer_without_end_is_none(scripted, monkeypatch):
+    monkeypatch.setattr(repl_process, "LONGEST_ANSWER", 50_000)
+    with pytest.raises(WorkerDiedError, match="bytes without an end"):
+        scripted.check(request(TRUE, "  flood", wall_s=30.0))
+
+
 def test_a_stopped_process_is_not_held_against_the_proof(scripted):
     with pytest.raises(WorkerDiedError, match="stopped") as caught:
         scripted.check(request(TRUE, "  stop", wall_s=0.5))
@@ -317,17 +333,24 @@ def test_an_interrupt_ends_a_check(scripted):
     assert time.monotonic() - begin < 3
 
 
-def test_a_sandbox_is_wrapped_around_the_command(scripted_command, tmp_path):
-    seen = []
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_projects_own_repl_is_confined(repl):
+    repl.start()
+    process = Path(f"/proc/{worker_of(repl.pid)}")
+    environment = process.joinpath("environ").read_bytes().split(b"\0")
+    names = {entry.partition(b"=")[0] for entry in environment if entry}
+    assert names <= {b"LEAN_PATH", b"LEAN_SYSROOT", b"PWD"}
+    if best_confinement() != "rlimits":
+        status = process.joinpath("status").read_text()
+        assert "Seccomp:\t2" in status
+        assert "NoNewPrivs:\t1" in status
 
-    def wrap(command):
-        seen.append(command)
-        return ["/usr/bin/env", "WRAPPED=1", *command]
 
-    backend = ReplBackend(tmp_path, command=scripted_command, wrap=wrap)
-    with pytest.raises(WorkerDiedError, match="WRAPPED"):
-        backend.check(request(TRUE, "  environment"))
-    assert seen == [scripted_command]
+def test_a_project_without_a_repl(tmp_path, lake_project):
+    (tmp_path / "lakefile.toml").write_text('name = "empty"\n')
+    backend = ReplBackend(tmp_path, lake=str(lake_project / "lake-without-programs"))
+    with pytest.raises(InstallError, match="leanprover-community/repl"):
+        backend.start()
 
 
 def test_what_cannot_be_started_is_a_backend_error(tmp_path):
@@ -355,9 +378,9 @@ def test_a_missing_import_is_the_statements_fault(scripted):
     assert run.has_errors
 
 
-def test_identity_changes_with_the_toolchain(scripted_command, tmp_path):
-    backend = ReplBackend(tmp_path, command=scripted_command)
-    before = backend.identity
-    (tmp_path / "lean-toolchain").write_text("leanprover/lean4:v4.28.0\n")
-    assert backend.identity != before
-    assert backend.identity.startswith("repl/")
+def test_identities(repl, native, scripted_command, tmp_path):
+    version = native.identity.rsplit("/", 1)[0]
+    assert repl.identity.startswith(f"repl/{version}/")
+    mine = ReplBackend(tmp_path, command=scripted_command)
+    other = ReplBackend(tmp_path, command=[*scripted_command, "--flag"])
+    assert mine.identity != other.identity

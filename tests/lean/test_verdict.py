@@ -1,6 +1,7 @@
 """Every missing fact stops a proof from being VERIFIED; JSON keeps all fields."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -72,7 +73,16 @@ def test_json_round_trip():
 
 
 @pytest.mark.parametrize(
-    "values", [{"wall_s": 0.0}, {"heartbeats": -1}, {"memory_mb": 64}]
+    "values",
+    [
+        {"wall_s": 0.0},
+        {"wall_s": math.nan},
+        {"wall_s": math.inf},
+        {"heartbeats": -1},
+        {"heartbeats": 10**22},
+        {"memory_mb": 64},
+        {"output_bytes": -1},
+    ],
 )
 def test_senseless_limits_are_refused(values):
     with pytest.raises(ConfigError, match="expected"):

@@ -19,7 +19,9 @@ from fdjax.lean import (
     WasmBackend,
     WorkerDiedError,
 )
+from fdjax.lean import process as process_module
 from fdjax.lean.location import HOST_DIR
+from fdjax.lean.process import Program
 from fdjax.lean.sandbox import best_confinement
 from lean.corpus import SWAP, TRUE, problem
 
@@ -204,6 +206,47 @@ def test_the_sandbox(backend):
         assert "NoNewPrivs:\t1" in status
     # A session of its own: Ctrl-C in the terminal does not reach the worker.
     assert os.getsid(backend.pid) == backend.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_has_a_bounded_life(lean_folder, monkeypatch):
+    monkeypatch.setattr(process_module, "LIFE_S", 30.0)
+    backend = WasmBackend(lean_folder)
+    try:
+        backend.start()
+        limits = Path(f"/proc/{worker_of(backend.pid)}/limits").read_text()
+        [cpu_s] = [line.split()[3] for line in limits.split("\n") if "cpu time" in line]
+        assert int(cpu_s) == (30 + 30) * os.cpu_count()
+        backend.check(request(TRUE, "  rfl"))
+        assert backend.pid is not None
+        monkeypatch.setattr(process_module, "LIFE_S", 0.0)
+        assert backend.check(request(TRUE, "  rfl")).target is not None
+        assert backend.pid is None
+    finally:
+        backend.close()
+
+
+class Babbling(WasmBackend):
+    """Becomes ready and then prints without end."""
+
+    def _program(self):
+        script = (
+            "echo '{\"ready\": true}'; read request; "
+            "while :; do printf '%01000d' 0; done"
+        )
+        return Program(
+            command=["/bin/sh", "-c", script],
+            folder=Path("/"),
+            readable=[],
+            memory_mb=512,
+        )
+
+
+def test_a_line_without_end_is_no_answer():
+    backend = Babbling()
+    with pytest.raises(WorkerDiedError, match="bytes without a line's end"):
+        backend.check(request(TRUE, "  rfl", output_bytes=0))
+    assert backend.pid is None
 
 
 def test_a_missing_installation_names_the_remedy(tmp_path):

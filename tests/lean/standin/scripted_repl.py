@@ -51,6 +51,10 @@ def misbehave(request):
     if "forge" in source:
         # Two answers at once: whatever is asked next would get the second one.
         say(json.dumps({"env": 0, "messages": [info("0" * 32 + " {}")]}))
+    if "flood" in source:
+        sys.stdout.write("x" * 100_000)
+        sys.stdout.flush()
+        time.sleep(60)
     if "complain" in source:
         sys.stderr.write("x" * 1_000_000)
         sys.stderr.flush()

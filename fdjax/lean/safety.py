@@ -34,6 +34,12 @@ class Policy:
     """Further kinds that may not occur in a parsed proof."""
     words: tuple[str, ...]
     """Names that may not occur in either, alone or as part of a longer one."""
+    reserved: tuple[str, ...]
+    """What no part of a name in either may begin with: Lean names so the few
+    definitions of its own that it compiles and runs."""
+    constants: tuple[str, ...]
+    """Names that a tactic's configuration may hold besides keys: it is compiled and
+    run, so it may be made of literals and these only."""
     imports: tuple[str, ...]
     """Library roots that a trusted header may import."""
 
@@ -73,13 +79,14 @@ _CODE = _words(
     dbg_trace_if_shared dbg_trace_val dbgSleep dbgStackTrace dbgTrace dbgTraceIfShared
     dbgTraceVal elab_stx eval_expr evalExpr extern implemented_by include_bytes
     include_str lcAny lcProof lcUnreachable native native_decide ofReduceBool
-    ofReduceNat polyrith reduceBool reduceNat run_cmd run_conv run_elab run_meta
-    run_tac run_term_elab skipKernelTC trustCompiler unsafe unsafeBaseIO unsafeCast
-    unsafeEIO unsafeIO
+    ofReduceNat plausible polyrith ptrAddrUnsafe ptrEq reduceBool reduceNat run_cmd
+    run_conv run_elab run_meta run_tac run_term_elab skipKernelTC slim_check
+    trustCompiler unsafe unsafeBaseIO unsafeCast unsafeEIO unsafeIO withPtrAddr
+    withPtrAddrUnsafe withPtrEq withPtrEqDecEq withPtrEqUnsafe
     """
 )
 # As a part of a longer name these are harmless, as in `h.native`.
-_POISON = _CODE - {"native", "unsafe", "extern"}
+_POISON = _CODE - {"native", "unsafe", "extern", "plausible", "slim_check"}
 _HASH_COMMANDS = _words(
     """
     check check_failure check_simp check_tactic discr_tree_key eval exit find guard
@@ -125,16 +132,18 @@ POLICY = Policy(
         sorted(
             _words(
                 """
-                class congr continuity default_instance deprecated elab_as_elim
-                ext fun_prop gcongr grind implicit_reducible inherit_doc inline instance
-                irreducible local measurability mono norm_cast push_cast
-                reducible refl scoped semireducible simp simps symm to_additive trans
+                always_inline class coe congr continuity default_instance deprecated
+                elab_as_elim expose ext fun_prop gcongr grind implicit_reducible
+                inherit_doc inline instance irreducible local match_pattern
+                measurability mono noinline nolint norm_cast push_cast reducible refl
+                scoped semireducible simp simps specialize symm to_additive trans
                 """
             )
         )
     ),
     file_options=("autoImplicit", "relaxedAutoImplicit"),
     options=(
+        "diagnostics",
         "exponentiation.threshold",
         "linter.",
         "maxHeartbeats",
@@ -162,6 +171,26 @@ POLICY = Policy(
     ),
     proof_kinds=("Lean.Parser.Term.attributes",),
     words=tuple(sorted(_POISON)),
+    reserved=("_auto", "_tmp"),
+    constants=(
+        "false",
+        "none",
+        "some",
+        "true",
+        *(
+            f"{scope}{name}"
+            for scope in ("", "Lean.Meta.")
+            for name in (
+                "Occurrences.all",
+                "Occurrences.neg",
+                "Occurrences.pos",
+                "TransparencyMode.all",
+                "TransparencyMode.default",
+                "TransparencyMode.instances",
+                "TransparencyMode.reducible",
+            )
+        ),
+    ),
     imports=("Init", "Std"),
 )
 
@@ -172,6 +201,8 @@ _RAW_OPENING = re.compile(r'r(#*)"')
 _COMMENT_EDGE = re.compile(r"/-|-/")
 _QUOTED_NAME = re.compile(r"«[^»]*(?:»|\Z)")
 _PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
+# Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
+_NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
 _BEFORE_FIELD = re.compile(r"[\w'!?)»]")
 
 
@@ -263,26 +294,31 @@ def _refuse(kind: str, token: str, previous: str, rules: _Rules) -> str:
     forbidden = f"`{token}` is not allowed"
     if kind == "ambiguous":
         return f"{token} can be read in two ways; put spaces around it"
+    if token in ("Lean", "«Lean»") and rules.attributes and previous != "import":
+        return "`Lean` is not allowed: its namespace is for metaprograms"
     if kind == "string":
         # In s!"{…}" the braces hold a term, strings and all.
         return "braces in a string are not allowed" if "{" in token else ""
     if kind == "name":
-        return forbidden if token[1:-1] in _POISON else ""
+        return forbidden if _is_poison(token[1:-1]) else ""
     if kind == "field":
-        return forbidden if token in _POISON else ""
+        return forbidden if _is_poison(token) else ""
     if kind == "word":
         if previous == "#" and token.rstrip("!?") in rules.hash_commands:
             return f"the command `#{token}` is not allowed"
-        if token == "Lean" and rules.attributes and previous != "import":
-            return "`Lean` is not allowed: its namespace is for metaprograms"
         if token in rules.commands:
             return f"`{token}` begins something that is not allowed"
-        return forbidden if token in _CODE else ""
+        return forbidden if token in _CODE or _is_poison(token) else ""
     if previous == "@" and token.startswith("[") and not rules.attributes:
         return "attributes are not allowed in a proof"
     if previous == "eval" and token == "%":
         return "`eval%` is not allowed"
     return ""
+
+
+def _is_poison(name: str) -> bool:
+    """Whether a name may not even be a part of a longer one."""
+    return name in _POISON or name.startswith(POLICY.reserved)
 
 
 def _option_allowed(option: str, rules: _Rules) -> bool:
@@ -328,7 +364,7 @@ def _token(text: str, position: int) -> tuple[str, int]:
         end = text.find(closing, match.end())
         return "symbol", len(text) if end < 0 else end + len(closing)
     if match := _WORD.match(text, position):
-        if before.isdigit() and "'" in match.group():
+        if "'" in match.group() and _in_number(text, position):
             return "ambiguous", match.end()
         is_field = before == "." and _joins(text, position - 1)
         return "field" if is_field else "word", match.end()
@@ -341,6 +377,14 @@ def _token(text: str, position: int) -> tuple[str, int]:
     if character == "«" and (match := _QUOTED_NAME.match(text, position)):
         return "name", match.end()
     return "symbol", position + 1
+
+
+def _in_number(text: str, position: int) -> bool:
+    """Whether a word is the rest of a token that begins with a digit, as in `0x1`."""
+    start = position
+    while start and _NAME_CHARACTER.match(text[start - 1]):
+        start -= 1
+    return start < position and text[start] in "0123456789"
 
 
 def _joins(text: str, dot: int) -> bool:

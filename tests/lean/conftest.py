@@ -9,6 +9,7 @@ import pytest
 
 from fdjax.lean import (
     NativeBackend,
+    RemoteBackend,
     ReplBackend,
     Verifier,
     WasmBackend,
@@ -23,6 +24,7 @@ from fdjax.lean.location import (
     runtime_file,
 )
 from lean.standin.kimina import KiminaStandIn
+from serving import Server
 
 STANDIN = Path(__file__).parent / "standin"
 
@@ -135,6 +137,15 @@ def kimina(kimina_server):
     backend = KiminaBackend(kimina_server.url, patience=Patience(failures=1))
     yield backend
     backend.close()
+
+
+@pytest.fixture(scope="module")
+def remote(lean_folder):
+    """A single client of `fdjax serve` with one worker."""
+    with Server.command("--workers", "1") as server:
+        backend = RemoteBackend(server.url)
+        yield backend
+        backend.close()
 
 
 @pytest.fixture(scope="session")

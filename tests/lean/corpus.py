@@ -1,6 +1,8 @@
 """Theorems, failures and attacks; the core library is all they need."""
 
-from fdjax.lean import Status
+from pathlib import Path
+
+from fdjax.lean import Status, WholeFile
 from fdjax.records import Problem
 
 
@@ -38,7 +40,10 @@ THEOREMS = [
     (TRUE, "  set_option maxRecDepth 4000 in\n  set_option pp.all true in\n  rfl"),
     (TRUE, "  let rec double : Nat → Nat := fun n => (toString n).length + n\n  rfl"),
     (TRUE, "  exact helper\nwhere\n  helper : (2 : Nat) + 2 = 4 := rfl"),
-    (TRUE, "  open Nat in\n  simp (maxSteps := 1000)"),
+    (TRUE, "  open Nat in\n  simp (maxSteps := (1000))"),
+    (TRUE, "  have h0x1' : 1 = 1 := rfl\n  have hσ₂x' := h0x1'\n  rfl"),
+    (SWAP, "  rw (occs := .pos [1]) [and_comm]\n  exact h"),
+    (SWAP, "  rw (occs := Lean.Meta.Occurrences.pos [1]) [and_comm]\n  exact h"),
     (problem("theorem uni.{u} (α : Type u) (a : α) : a = a"), "  rfl"),
     (
         problem(
@@ -83,6 +88,9 @@ UNSAFE = [
     "  exact «unsafeCast» ()",
     "  exact _root_.unsafeCast ()",
     '  have := include_str "/etc/passwd"\n  rfl',
+    "  simp (maxSteps := (ptrAddrUnsafe [1]).toNat)",
+    "  exact target._auto_1 rfl",
+    "  exact «_tmp» rfl",
     '  dbg_trace "x"; rfl',
     "  let rec @[implemented_by Nat.succ] f : Nat → Nat := id\n  rfl",
     "  rfl\n\n#eval IO.Process.exit 0",
@@ -103,6 +111,18 @@ UNSAFE = [
 ]
 """For `FALSE`: refused by the textual scan."""
 
+OWN_CODE = """  exact f 3
+where
+  own : Nat := (Task.spawn fun _ => 1000).get
+  f (n : Nat) : (2 : Nat) + 2 = 4 :=
+    have _h := own; if hn : n = 0 then rfl else f (n - 1)
+  termination_by n
+  decreasing_by
+    have : True := by simp (maxSteps := target.own)
+    omega
+"""
+"""Definitions beside a recursive one are constants while it is elaborated."""
+
 BEHIND_THE_SCAN = [
     ("  set_option debug.skipKernelTC true in decide +kernel", "refused"),
     ("  exact set_option debug.byAsSorry true in by decide", "refused"),
@@ -115,6 +135,12 @@ BEHIND_THE_SCAN = [
     ("  let rec @[reducible] f : Nat → Nat := id\n  rfl", "refused"),
     ("  simp (maxSteps := (#[1])[9]'(by as_aux_lemma => sorry))", "refused"),
     ("  simp (maxSteps := (#[1])[9]'(sorryAx _ true))", "refused"),
+    ("  simp (maxSteps := (ptrAddrUnsafe [1]).toNat)", "refused"),
+    ("  simp (maxSteps := (fun x => x + 1) 5)", "refused"),
+    (OWN_CODE, "refused"),
+    ("  have _auto_1 := 1\n  rfl", "refused"),
+    ("  exact f 1\nwhere\n  f._tmp.x (n : Nat) : Nat := n\n", "refused"),
+    ("  exact «_autoParam» 1\nwhere\n  «_autoParam» (n : Nat) : Nat := n\n", "refused"),
     ("  sorry\n#eval 1", "left_proof"),
     ("  sorry\ntheorem other : True := trivial", "left_proof"),
     ("  sorry\naxiom cheat : False", "left_proof"),
@@ -152,10 +178,16 @@ FILES = [
     ),
     (
         COMM,
-        "structure P where\n  x : Nat\nderiving DecidableEq\n"
-        "instance : Inhabited P := ⟨⟨1⟩⟩\n" + PROOF,
+        "structure P where\n  x : Nat\n  h : x = x := by rfl\nderiving DecidableEq\n"
+        "instance : Inhabited P := ⟨{ x := 1 }⟩\n" + PROOF,
     ),
     (COMM, "theorem target (a b : Nat) : a + b = b + a := Nat.add_comm a b"),
+    (
+        COMM,
+        "theorem same (n : Nat) (h : n = n := by rfl) : n = n := h\n"
+        "theorem target (a b : Nat) : a + b = b + a := by\n"
+        "  have := same 3\n  omega\n",
+    ),
     (
         COMM,
         "theorem target (a b : Nat) : a + b = b + a := by\n"
@@ -177,6 +209,14 @@ FILES = [
     ),
 ]
 """Problems with texts of whole files that prove them."""
+
+HIDDEN_CODE = {
+    path.name: (FALSE, WholeFile(text) if ".file." in path.name else text)
+    for path in sorted(Path(__file__).with_name("attacks").iterdir())
+    for text in [path.read_text()]
+}
+"""Syntax trees made by hand, which no parser and no scan has seen, wait for Lean to run
+them as the tactic block of an automatic parameter; there they break Lean's memory."""
 
 MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
 OWN_MATCH = """

@@ -25,6 +25,7 @@ from lean.corpus import (
     FILES,
     FILES_BEHIND_THE_SCAN,
     GIVING_UP,
+    HIDDEN_CODE,
     MATCH,
     OWN_MATCH,
     THEOREMS,
@@ -33,13 +34,19 @@ from lean.corpus import (
     problem,
 )
 
-# The two servers run the same Lean program; test_kimina.py tests the rest of the way.
-SERVERS = ["repl", pytest.param("kimina", marks=pytest.mark.slow)]
+BACKENDS = [
+    "wasm",
+    "native",
+    "repl",
+    # They run what `repl` and `wasm` run; tests of their own cover the rest of the way.
+    pytest.param("kimina", marks=pytest.mark.slow),
+    pytest.param("remote", marks=pytest.mark.slow),
+]
 
 
-@pytest.fixture(scope="module", params=["wasm", "native", *SERVERS])
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
-    """One worker of each kind, without the textual scan in front of it."""
+    """One worker of each kind, without the verifier's scan in front of it."""
     return request.getfixturevalue(request.param)
 
 
@@ -82,7 +89,8 @@ def test_attacks_are_unsafe(verifier):
 def test_without_the_scan_the_checker_stops_attacks(backend):
     for proof, field in BEHIND_THE_SCAN:
         report = backend.check(request(FALSE, proof))
-        assert getattr(report, field), proof
+        # The server of `remote` has a scan of its own.
+        assert getattr(report, field) or report.refused, proof
         assert judge(report, splice(FALSE.statement, proof)).status is Status.UNSAFE
 
 
@@ -117,6 +125,19 @@ def test_without_the_scan_no_file_is_verified(backend):
         assert not judge(report, File(text=text)).verified, text
     for text in FILES_BEHIND_THE_SCAN:
         assert backend.check(request(FALSE, WholeFile(text))).refused
+
+
+@pytest.mark.parametrize("attack", HIDDEN_CODE)
+def test_no_code_of_a_submission_is_run(backend, attack):
+    target, submission = HIDDEN_CODE[attack]
+    report = backend.check(request(target, submission))
+    verdict = judge(report, source_of(target.statement, "", submission))
+    # A server's scan refuses some; where Lean is asked, it finds no code to run.
+    assert verdict.status in (Status.REJECTED, Status.UNSAFE)
+    assert report.refused or any(
+        re.search("unknown declaration|already been declared", error.text)
+        for error in verdict.errors
+    )
 
 
 def test_errors_of_every_command_count(backend):

@@ -19,6 +19,7 @@ from fdjax.lean import (
     Status,
     Verifier,
     WorkerDiedError,
+    record,
     repl_process,
 )
 from fdjax.lean.backend import RunRequest, WholeFile
@@ -344,6 +345,31 @@ def test_the_projects_own_repl_is_confined(repl):
         status = process.joinpath("status").read_text()
         assert "Seccomp:\t2" in status
         assert "NoNewPrivs:\t1" in status
+
+
+def test_a_lean_that_compiles_everything_is_given_no_definitions(
+    lake_project, monkeypatch
+):
+    """Older ones cannot be told to compile nothing."""
+    template = record._template().replace("compileDeclsRef", "compileNothingRef")
+    monkeypatch.setattr(record, "_template", lambda: template)
+    backend = ReplBackend(lake_project, lake=str(lake_project / "lake"))
+    theorems = (
+        "theorem a : 1 = 1 := rfl\ntheorem target : (2 : Nat) + 2 = 4 := by simp +arith"
+    )
+    try:
+        assert status(backend, SWAP, GOOD) is Status.VERIFIED
+        assert status(backend, TRUE, WholeFile(theorems)) is Status.VERIFIED
+        for text in [
+            "  exact f\nwhere\n  f : (2 : Nat) + 2 = 4 := rfl",
+            "  let rec f : (2 : Nat) + 2 = 4 := rfl\n  exact f",
+            WholeFile(f"def d := 1\n{theorems}"),
+            WholeFile(f"instance : Inhabited Nat := ⟨1⟩\n{theorems}"),
+            WholeFile(f"structure S where\n  x : Nat := by exact 1\n{theorems}"),
+        ]:
+            assert status(backend, TRUE, text) is Status.UNSAFE, text
+    finally:
+        backend.close()
 
 
 def test_a_project_without_a_repl(tmp_path, lake_project):

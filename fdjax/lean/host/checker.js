@@ -64,6 +64,8 @@ class Checker {
       options: policy.options, // names, and prefixes that end in a dot
       kinds: new Set([...policy.kinds, ...policy.proof_kinds]),
       words: new Set(policy.words),
+      reserved: policy.reserved, // prefixes
+      constants: new Set(policy.constants),
       imports: policy.imports,
     };
     this.filePolicy = {
@@ -218,7 +220,9 @@ class Checker {
   }
 
   elaborateTrusted(cursor, command, state, what) {
-    const result = this.elaborator.elaborate(cursor, command, state, TRUSTED_MS);
+    const { elaborator } = this;
+    const result = elaborator.withCode(
+      () => elaborator.elaborate(cursor, command, state, TRUSTED_MS));
     if (result.timedOut || result.interrupted) {
       throw new TrustedSourceError(what + ' takes longer than a minute');
     }

@@ -21,6 +21,10 @@ structure Policy where
   options : List String
   kinds : NameSet
   words : NameSet
+  /-- What no part of a name may begin with. -/
+  reserved : List String
+  /-- What a tactic's configuration may hold besides keys and literals. -/
+  constants : NameSet
   /-- Commands that a file may hold; none for a proof, which is no file. -/
   commands : Option NameSet
   attributes : NameSet
@@ -80,18 +84,20 @@ def Settings.parse (json : Json) : Settings :=
   let policy := (json.getObjVal? "policy").toOption.getD .null
   let kinds := strings policy "kinds"
   let words := setOf (strings policy "words")
+  let reserved := strings policy "reserved"
+  let constants := setOf (strings policy "constants")
   { searchPath := (strings json "search_path").map fun path => ⟨path⟩
     watchdog := (json.getObjVal? "watchdog").toOption == some (.bool true)
     proofs := {
       options := strings policy "options"
       kinds := setOf (kinds ++ strings policy "proof_kinds")
-      words
+      words, reserved, constants
       commands := none
       attributes := {} }
     files := {
       options := strings policy "options" ++ strings policy "file_options"
       kinds := setOf kinds
-      words
+      words, reserved, constants
       commands := some (setOf (strings policy "commands"))
       attributes := setOf (strings policy "attributes") } }
 
@@ -127,21 +133,28 @@ def Policy.allowsOption (policy : Policy) (name : String) : Bool :=
 def isConfiguration (kind : Name) : Bool :=
   ((nameText kind).splitOn "onfig").length > 1
 
-/-- An identifier in a file's configuration that could be one of its own definitions. -/
-def isFree (kind : Name) (index : Nat) (name : Name) : Bool :=
+/-- An identifier in a configuration that is neither a key nor a known constant. A
+configuration is compiled and run. -/
+def Policy.isFree (policy : Policy) (kind : Name) (index : Nat) (name : Name) : Bool :=
   let last := kind.getString!
   let isKey := ["posConfigItem", "negConfigItem", "structInstLVal", "dotIdent"].contains last
     || (last == "valConfigItem" && index == 1)
-  !isKey && ![`true, `false, `none, `some].contains name
+  -- Parentheses come with a nameless identifier.
+  !isKey && !name.isAnonymous && !policy.constants.contains name
+
+/-- Whether a part of a name may not occur, alone or in a longer one. -/
+def Policy.refusesPart (policy : Policy) : Name → Bool
+  | .anonymous => false
+  | .str rest part => policy.words.contains (.mkSimple part)
+    || policy.reserved.any (fun start => part.startsWith start) || policy.refusesPart rest
+  | .num rest _ => policy.refusesPart rest
 
 def Policy.refuseIdentifier (policy : Policy) (name kind : Name) (index : Nat)
     (isOption inConfiguration : Bool) : String :=
-  let parts := name.components
   if isOption then
     if policy.allowsOption (nameText name) then "" else s!"set_option {nameText name}"
-  else if parts.any (fun part => policy.words.contains part) then nameText name
-  else if inConfiguration && parts.contains `sorryAx then nameText name
-  else if policy.commands.isSome && inConfiguration && isFree kind index name then
+  else if policy.refusesPart name then nameText name
+  else if inConfiguration && policy.isFree kind index name then
     s!"{nameText name} in a configuration"
   else ""
 
@@ -258,6 +271,25 @@ def elaborate (settings : Settings) (cursor : Cursor) (stx : Syntax)
     | .error _ => true
   let timedOut := (← token.isSet) || (← IO.monoMsNow) > deadline
   return (← ref.get, timedOut, interrupted)
+
+/-- Whether Lean made the name: a submission has no name with a part that begins with
+`_tmp` or `_auto` (`Policy.reserved`), and no text spells a part that is a number. -/
+def isLeansOwn : Name → Bool
+  | name@(.num _ _) => name.getRoot == `_tmp
+  | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
+  | .anonymous => false
+
+/-- Elaborates what is not trusted. Tactics compile and run their configuration and the
+tactic blocks of automatic parameters; nothing else is compiled, and what has no code
+cannot be run, whatever asks for it. -/
+def elaborateUntrusted (settings : Settings) (cursor : Cursor) (stx : Syntax)
+    (state : Command.State) (deadline : Nat) : IO (Command.State × Bool × Bool) := do
+  let compile ← compileDeclsRef.get
+  compileDeclsRef.set fun names =>
+    if names.toList.all isLeansOwn then compile names else pure ()
+  let result ← elaborate settings cursor stx state deadline
+  compileDeclsRef.set compile
+  return result
 
 /-! ## Messages -/
 
@@ -572,7 +604,8 @@ def checkProof (settings : Settings) (request : Request) (header : Command.State
   let (rest, stray, _) := next.parse state
   if !Parser.isTerminalCommand rest && !stray.hasErrors then
     return { leftProof := true }
-  let (result, timedOut, interrupted) ← elaborate settings cursor stx state deadline
+  let (result, timedOut, interrupted) ←
+    elaborateUntrusted settings cursor stx state deadline
   let log := result.messages
   let (shown, leftOut) ← render log request.outputBytes
   let (strays, more) ← render stray request.outputBytes
@@ -598,7 +631,7 @@ partial def commands (settings : Settings) (cursor : Cursor) (deadline : Nat)
   if refused != "" then return { progress with refused }
   if Parser.isTerminalCommand stx then return progress
   let (state, timedOut, interrupted) ←
-    elaborate settings cursor stx progress.state deadline
+    elaborateUntrusted settings cursor stx progress.state deadline
   let progress := { progress with
     state := { state with messages := {} }
     messages := progress.messages ++ state.messages

@@ -21,27 +21,57 @@ class Elaborator {
         control: this.control.buffer, memory: lean.internals.memory, graceMs,
       },
     }).unref();
-    this.tolerateCompilerFailures();
+    this.compilesAll = false;
+    this.limitCompiler();
   }
 
   // ---- code generation
-  // Tactics evaluate their configuration (`simp +arith`), so code is generated. But the
-  // package lacks the intermediate code of some library functions, and a definition
+  // Tactics compile and run their configuration (`simp +arith`) and the tactic blocks of
+  // automatic parameters, both under names that Lean makes up. Nothing else of a
+  // submission is compiled: what has no code cannot be run, whatever asks for it.
+  //
+  // The package lacks the intermediate code of some library functions, and a definition
   // that cannot be compiled is still a definition: such failures are dropped. The
   // kernel never sees compiled code.
-  tolerateCompilerFailures() {
+  limitCompiler() {
     const { lean } = this;
     const reference = lean.global('l_Lean_compileDeclsRef');
     const compile = lean.call('lean_st_ref_get', reference);
     const index = lean.module.addFunction((names, context, state, world) => {
+      const done = () => lean.constructorObject(0, [box(0)]);
+      if (!this.compilesAll && !this.areLeansOwn(names)) return done();
       const result = lean.call(
         'lean_apply_4', lean.retain(compile), names, context, state, world);
       if (lean.tag(result) === 0) return result;
       lean.release(result);
-      return lean.constructorObject(0, [box(0)]); // success
+      return done();
     }, 'iiiii');
-    const tolerant = lean.closure(index, 4);
-    lean.release(lean.call('lean_st_ref_set', reference, tolerant));
+    const limited = lean.closure(index, 4);
+    lean.release(lean.call('lean_st_ref_set', reference, limited));
+  }
+
+  // Whether all names of an array are such as no submission can spell: no part of a name
+  // in it begins with `_tmp` or `_auto` (policy.reserved), and parts are no numbers.
+  areLeansOwn(names) {
+    const { lean } = this;
+    for (let i = 0; i < lean.arraySize(names); i++) {
+      const name = lean.element(names, i);
+      const parts = lean.nameText(name).split('.');
+      const isOwn = lean.isNumbered(name)
+        ? parts[0] === '_tmp' : /^_auto(Param|_\d+)$/.test(parts[parts.length - 1]);
+      if (!isOwn) return false;
+    }
+    return true;
+  }
+
+  // What `action` elaborates is trusted, and compiled.
+  withCode(action) {
+    this.compilesAll = true;
+    try {
+      return action();
+    } finally {
+      this.compilesAll = false;
+    }
   }
 
   // ---- imports

@@ -10,6 +10,8 @@ const isBoxed = (object) => (object & 1) === 1;
 const HEADER_BYTES = 8;
 const NONE = box(0); // also Name.anonymous, List.nil, Option.none, ()
 
+const STRING_COMPONENT = 1;
+
 class LeanObjects {
   constructor(internals) {
     this.internals = internals;
@@ -149,9 +151,13 @@ class LeanObjects {
 
   // Injective for our purpose: a component with a dot or a comma keeps its guillemets,
   // so no invented name can read like an axiom of the library.
+  // Whether a name's last part is a number, which no text of a program can spell.
+  isNumbered(name) {
+    return !isBoxed(name) && this.tag(name) !== STRING_COMPONENT;
+  }
+
   nameText(name) {
     if (isBoxed(name)) return '';
-    const STRING_COMPONENT = 1;
     let last;
     if (this.tag(name) === STRING_COMPONENT) {
       last = this.text(this.field(name, 1));

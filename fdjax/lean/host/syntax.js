@@ -26,30 +26,28 @@ function allowedOption(policy, name) {
 }
 
 // Why an identifier may not occur, '' when it may.
-function refuseIdentifier(policy, name, isOption, inConfiguration) {
+function refuseIdentifier(policy, name, isOption) {
   if (isOption) return allowedOption(policy, name) ? '' : 'set_option ' + name;
-  const parts = name.split('.');
-  if (parts.some((part) => policy.words.has(part))) return name;
-  return inConfiguration && parts.includes('sorryAx') ? name : '';
+  const parts = name.replace(/[«»]/g, '').split('.');
+  const isRefused = (part) => policy.words.has(part)
+    || policy.reserved.some((prefix) => part.startsWith(prefix));
+  return parts.some(isRefused) ? name : '';
 }
 
-// A tactic's configuration is compiled and run. Lean refuses one with a visible
-// `sorry`; a false proof inside `by` could hide one, and false bounds would let
-// compiled code reach any memory.
+// A tactic's configuration is compiled and run: it holds keys, literals and a few
+// constants only.
 function refuseKind(policy, name, inConfiguration) {
   if (policy.kinds.has(name)) return name;
   return inConfiguration && name === 'Lean.Parser.Term.byTactic'
     ? '`by` in a configuration' : '';
 }
 
-// The same from a definition of the file's own: its configurations hold keys, literals
-// and a few constants only.
-const CONSTANTS = new Set(['true', 'false', 'none', 'some']);
 const KEYS = /(?:posConfigItem|negConfigItem|structInstLVal|dotIdent)$/;
 
-function isFreeInConfiguration(kind, index, name) {
+function isFreeInConfiguration(policy, kind, index, name) {
   const isKey = KEYS.test(kind) || (kind.endsWith('valConfigItem') && index === 1);
-  return !isKey && !CONSTANTS.has(name);
+  // Parentheses come with a nameless identifier.
+  return !isKey && name !== '' && !policy.constants.has(name);
 }
 
 // The text of the first token below a tree.
@@ -96,10 +94,10 @@ function walk(lean, policy, stack) {
       }
       if (tag === IDENTIFIER) {
         const name = lean.nameText(lean.field(child, 2));
-        const word = refuseIdentifier(policy, name, isOption, inConfiguration);
+        const word = refuseIdentifier(policy, name, isOption);
         if (word) return word;
-        const mayBeTheFiles = policy.commands && inConfiguration && !isOption;
-        if (mayBeTheFiles && isFreeInConfiguration(kind, i, name)) {
+        const counts = inConfiguration && !isOption;
+        if (counts && isFreeInConfiguration(policy, kind, i, name)) {
           return `${name} in a configuration`;
         }
       } else {

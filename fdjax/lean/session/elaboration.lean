@@ -63,6 +63,11 @@ def elaborate (cursor : Cursor) (before : Parser.ModuleParserState) (command : S
   let state := { next with messages := {}, traceState := {} }
   return (failed, next.messages.toList, { cursor with state })
 
+/-- The same for a command that is not trusted. -/
+def elaborateUntrusted (cursor : Cursor) (before : Parser.ModuleParserState)
+    (command : Syntax) : CommandElabM (Bool × List Message × Cursor) :=
+  (withoutCode.getD id) (elaborate cursor before command)
+
 /-- Elaborate all commands of trusted text: what Lean said, and the state after it. -/
 partial def elaborateAll (cursor : Cursor) (messages : List Message := []) :
     CommandElabM (List Message × Command.State) := do

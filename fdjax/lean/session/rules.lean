@@ -4,6 +4,10 @@ structure Rules where
   options : List String
   kinds : NameSet
   words : NameSet
+  /-- What no part of a name may begin with. -/
+  reserved : List String
+  /-- What a tactic's configuration may hold besides keys and literals. -/
+  constants : NameSet
   /-- Only in files. -/
   commands : Option NameSet
   attributes : NameSet
@@ -12,11 +16,24 @@ def nameSet (name : String → Name) : List String → NameSet
   | [] => {}
   | text :: rest => (nameSet name rest).insert (name text)
 
+/-- Syntax of definitions that Lean would compile, where it cannot be told not to. -/
+def codeKinds : List String :=
+  match withoutCode (α := Unit) with
+  | some _ => []
+  | none => [
+    "Lean.Parser.Term.letRecDecl", "Lean.Parser.Command.definition",
+    "Lean.Parser.Command.abbrev", "Lean.Parser.Command.instance",
+    "Lean.Parser.Command.structure", "Lean.Parser.Command.inductive",
+    "Lean.Parser.Command.classInductive", "Lean.Parser.Command.opaque"]
+
 def rulesOf (policy : Json) (isFile : Bool) : Rules where
   options := join (texts policy "options") (if isFile then texts policy "file_options" else [])
   kinds := nameSet String.toName
-    (join (texts policy "kinds") (if isFile then [] else texts policy "proof_kinds"))
+    (join codeKinds
+      (join (texts policy "kinds") (if isFile then [] else texts policy "proof_kinds")))
   words := nameSet .mkSimple (texts policy "words")
+  reserved := texts policy "reserved"
+  constants := nameSet String.toName (texts policy "constants")
   commands := if isFile then some (nameSet String.toName (texts policy "commands")) else none
   attributes := nameSet .mkSimple (if isFile then texts policy "attributes" else [])
 
@@ -26,9 +43,14 @@ def allowsOption (name : String) : List String → Bool
     name == allowed || (allowed.endsWith "." && name.startsWith allowed)
       || allowsOption name rest
 
-def hasWord (words : NameSet) : Name → Bool
-  | .str rest part => words.contains (.mkSimple part) || hasWord words rest
-  | .num rest _ => hasWord words rest
+def beginsWith (part : String) : List String → Bool
+  | [] => false
+  | start :: rest => part.startsWith start || beginsWith part rest
+
+def refusesPart (rules : Rules) : Name → Bool
+  | .str rest part => rules.words.contains (.mkSimple part)
+    || beginsWith part rules.reserved || refusesPart rules rest
+  | .num rest _ => refusesPart rules rest
   | .anonymous => false
 
 def isConfiguration (kind : Name) : Bool :=
@@ -43,16 +65,15 @@ def isConfigurationKey (kind : Name) (index : Nat) : Bool :=
     || (kind.endsWith "valConfigItem" && index == 1)
 
 /-- Why an identifier may not occur, empty when it may. A tactic's configuration is
-compiled and run, so in a file it may not mention what the file defines. -/
+compiled and run: it holds keys, literals and a few constants only. -/
 def refuseIdentifier (rules : Rules) (kind : Name) (index : Nat)
     (isOption inConfiguration : Bool) (name : Name) : String :=
   let shown := nameText name
   if isOption then
     if allowsOption shown rules.options then "" else s!"set_option {shown}"
-  else if hasWord rules.words name then shown
-  else if inConfiguration && hasWord (NameSet.empty.insert `sorryAx) name then shown
-  else if inConfiguration && rules.commands.isSome && !isConfigurationKey kind index
-      && !(name == `true || name == `false || name == `none || name == `some) then
+  else if refusesPart rules name then shown
+  else if inConfiguration && !isConfigurationKey kind index
+      && !name.isAnonymous && !rules.constants.contains name then
     s!"{shown} in a configuration"
   else ""
 

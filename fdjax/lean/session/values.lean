@@ -55,6 +55,28 @@ def kernelAdd (env : Environment) (declaration : Declaration) : Option Environme
       | .ok env => some env
       | .error _ => none
 
+/-- Whether Lean made all the names: a submission has none with a part that begins with
+`_tmp` or `_auto` (`Rules.reserved`), and no text spells a part that is a number. -/
+def areLeansOwn : List Name → Bool
+  | [] => true
+  | name :: rest => areLeansOwn rest && match name with
+    | .num _ _ => name.getRoot == `_tmp
+    | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
+    | .anonymous => false
+
+/-- Runs what elaborates a submission. Tactics compile and run their configuration and
+the tactic blocks of automatic parameters; nothing else is compiled, and what has no code
+cannot be run, whatever asks for it. `none` for a Lean that cannot be told: there, a
+submission may define nothing that would be compiled. -/
+def withoutCode {α : Type} : Option (CommandElabM α → CommandElabM α) := by
+  first
+  | exact some fun action => do
+      let compile ← compileDeclsRef.get
+      compileDeclsRef.set fun names =>
+        if areLeansOwn names.toList then compile names else pure ()
+      try action finally compileDeclsRef.set compile
+  | exact none
+
 /-! ### Requests and reports -/
 
 def join {α : Type} : List α → List α → List α

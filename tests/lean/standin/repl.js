@@ -154,7 +154,9 @@ async function main() {
   const lean = await startLean({
     install: settings.install, runtime: settings.runtime, memoryMiB: settings.memory_mb,
   });
-  const repl = new Repl(new Elaborator(lean, FOREVER_MS));
+  const elaborator = new Elaborator(lean, FOREVER_MS);
+  elaborator.compilesAll = true; // as Lean does
+  const repl = new Repl(elaborator);
   for (const request of requests()) {
     const answer = repl.answer(JSON.parse(request));
     writeAll(1, Buffer.from(JSON.stringify(answer, null, 1) + '\n\n'));

@@ -152,6 +152,11 @@ COMM = problem("theorem target (a b : Nat) : a + b = b + a")
 DOUBLE = problem("theorem dbl (n : Nat) : dd n = n + n", "def dd (n : Nat) := n + n")
 PROOF = "theorem target (a b : Nat) : a + b = b + a := by\n  omega\n"
 
+CASE = "1 ≤ (match n with | 0 => 1 | k + 1 => k + 1)"
+CASES = problem(f"theorem t (n : Nat) : {CASE}")
+CASES_PROOF = f"theorem t (n : Nat) : {CASE} :="
+AT = "xs[0]'(by omega)"
+
 FILES = [
     (COMM, PROOF),
     (COMM, "import Init\n\n" + PROOF),
@@ -202,6 +207,21 @@ FILES = [
     (
         problem("theorem t : (match 1 with | 0 => 1 | _ => 2) = 2"),
         "theorem t : (match 1 with | 0 => 1 | _ => 2) = 2 := by rfl",
+    ),
+    (
+        CASES,
+        f"theorem help (n : Nat) : {CASE} := by cases n <;> simp\n{CASES_PROOF} help n",
+    ),
+    (
+        CASES,
+        f"def f (n : Nat) : Nat := {CASE[4:]}\n"
+        "theorem help (n : Nat) : 1 ≤ f n := by cases n <;> simp [f]\n"
+        f"{CASES_PROOF} help n",
+    ),
+    (
+        problem(f"theorem t (xs : Array Nat) (h : xs.size = 3) : {AT} = {AT}"),
+        f"theorem help (xs : Array Nat) (h : xs.size = 3) : {AT} = {AT} := rfl\n"
+        f"theorem t (xs : Array Nat) (h : xs.size = 3) : {AT} = {AT} := rfl",
     ),
     (
         problem("theorem u.{v} (α : Type v) (a : α) : a = a"),

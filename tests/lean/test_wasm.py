@@ -17,6 +17,7 @@ from fdjax.lean import (
     Status,
     Verifier,
     WasmBackend,
+    WholeFile,
     WorkerDiedError,
 )
 from fdjax.lean import process as process_module
@@ -134,6 +135,23 @@ def test_a_number_too_large_for_memory_is_the_proofs_own_fault(backend):
     report = backend.check(request(target, "  rfl"))
     assert report.out_of_memory
     assert backend.check(request(TRUE, "  rfl")).target is not None
+
+
+def test_a_tactic_that_needs_threads_is_an_error_where_it_stands(verifier):
+    target = problem("theorem t (a b : Nat) (h : a < b) : a ≤ b")
+    file = f"-- ∀\n{target.statement} := by\n  try?"
+    proof, inner, whole = verifier.verify(
+        [
+            (target, "  try?"),
+            (target, "  have x := h\n  · try?"),
+            (target, WholeFile(file)),
+        ]
+    )
+    for verdict, place in ((proof, (1, 2)), (inner, (2, 4)), (whole, (3, 2))):
+        [error] = verdict.errors
+        assert verdict.status is Status.REJECTED
+        assert "threads" in error.text
+        assert (error.line, error.column) == place
 
 
 def test_heartbeats_reject_deterministically(backend):

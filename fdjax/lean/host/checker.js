@@ -1,7 +1,10 @@
 // Checks proofs against trusted statements; reports facts, the parent decides.
 'use strict';
 const { isBoxed } = require('./objects.js');
-const { refusalOfProof, refusalOfCommand } = require('./syntax.js');
+const {
+  Comparison, THEOREM, VALUED, nameOf, typeOf, valueOf,
+} = require('./constants.js');
+const { findKind, positionOf, refusalOfProof, refusalOfCommand } = require('./syntax.js');
 
 // Pinned for every elaboration. Auto-bound names would turn a misspelt type into a
 // variable and change what is proved; linters only cost time.
@@ -14,16 +17,11 @@ const STATEMENTS_KEPT = 512;
 const TRUSTED_MS = 60000; // for a header or a statement
 const TRUSTED_BYTES = 4096;
 const RENDER_MS = 150; // for printing messages, on top of the proof's own time
-const THEOREM = 2; // constructor of ConstantInfo
 const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
 
-const DEFINITION = 1; // likewise
-const VALUED = new Set([DEFINITION, THEOREM]);
 
-// Parts of a ConstantInfo (borrowed): its ConstantVal, type, and a definition's value.
-const valOf = (lean, constant) => lean.field(lean.field(constant, 0), 0);
-const typeOf = (lean, constant) => lean.field(valOf(lean, constant), 2);
-const valueOf = (lean, constant) => lean.field(lean.field(constant, 0), 1);
+// What the embedded Lean cannot do: it has no threads.
+const UNAVAILABLE = new Map([['Lean.Parser.Tactic.tryTrace', 'try?']]);
 
 class TrustedSourceError extends Error {}
 
@@ -261,9 +259,11 @@ class Checker {
     const command = elaborator.parse(cursor, state);
     const broken = elaborator.hasErrors(command.messages);
     const refused = broken ? '' : refusalOfProof(lean, command.syntax, this.policy);
+    const lacking = broken || refused ? null : this.unavailable(request, command.syntax);
     let report;
     if (broken) report = this.failure(request, command.messages);
     else if (refused) report = { refused };
+    else if (lacking) report = lacking;
     else report = this.checkRest(request, prepared, cursor, command, state, deadline);
     this.releaseCommand(command);
     for (const object of [state, cursor.parser, cursor.input]) lean.release(object);
@@ -287,6 +287,16 @@ class Checker {
       report.messages.push(...stray.messages);
     }
     return report;
+  }
+
+  // The error about a tactic that cannot run here; null when there is none.
+  unavailable(request, syntax) {
+    const found = findKind(this.lean, syntax, UNAVAILABLE);
+    if (!found) return null;
+    const word = UNAVAILABLE.get(found.kind);
+    const text = `\`${word}\` needs threads, which the embedded Lean does not have`;
+    const place = positionOf(this.lean, found.node, request.source);
+    return { has_errors: true, messages: [{ severity: 'error', ...place, text }] };
   }
 
   failure(request, log) {
@@ -339,12 +349,14 @@ class Checker {
     const { lean, elaborator } = this;
     const report = { has_errors: false, timed_out: false };
     const logs = []; // of the parser and of the elaborator, command by command
-    for (let end = false; !end && !report.timed_out && !report.refused;) {
+    let lacking = null;
+    for (let end = false; !end && !report.timed_out && !report.refused && !lacking;) {
       const command = elaborator.parse(cursor, state);
       end = elaborator.isEnd(command.syntax);
       logs.push(lean.retain(command.messages));
       report.refused = refusalOfCommand(lean, command.syntax, this.filePolicy);
-      if (!report.refused && !end) {
+      if (!report.refused) lacking = this.unavailable(request, command.syntax);
+      if (!report.refused && !lacking && !end) {
         const left = deadline - performance.now();
         const result = elaborator.elaborate(cursor, command, state, left);
         state = result.state;
@@ -356,6 +368,10 @@ class Checker {
     }
     report.has_errors ||= logs.some((log) => elaborator.hasErrors(log));
     Object.assign(report, this.renderAll(logs, request.output_bytes));
+    if (lacking) {
+      report.has_errors = true;
+      report.messages.push(...lacking.messages);
+    }
     if (prepared && !report.refused) {
       report.target = this.target(elaborator.environmentOf(state), prepared);
     }
@@ -387,41 +403,27 @@ class Checker {
     return constant;
   }
 
-  target(environment, { constant: trusted, name, parts }) {
-    const { lean } = this;
+  target(environment, { state, constant: trusted, name, parts }) {
+    const { lean, elaborator } = this;
     const constant = this.find(environment, name);
     if (!constant) return null;
-    const isTheorem = lean.tag(constant) === THEOREM;
-    const matches = this.sameType(constant, trusted)
-      && parts.every((part) => this.hasSame(environment, part));
-    lean.release(constant);
-    return {
-      is_theorem: isTheorem,
-      matches_statement: matches,
+    const header = elaborator.environmentOf(state);
+    const own = new Map(parts.map((part) => [lean.nameText(nameOf(lean, part)), part]));
+    const types = new Comparison(lean, own, {
+      find: (other) => this.find(environment, other),
+      isHeaders: (other) => {
+        const known = this.find(header, other);
+        if (known) lean.release(known);
+        return Boolean(known);
+      },
+    });
+    const target = {
+      is_theorem: lean.tag(constant) === THEOREM,
+      matches_statement: types.sameConstants(trusted, constant),
       axioms: this.axioms(environment, name),
     };
-  }
-
-  // Whether the environment's constant of that name has the same type and value.
-  hasSame(environment, part) {
-    const { lean } = this;
-    const found = this.find(environment, lean.field(valOf(lean, part), 0));
-    if (!found) return false;
-    const same = VALUED.has(lean.tag(part)) && lean.tag(found) === lean.tag(part)
-      && this.sameType(found, part)
-      && (lean.call('lean_expr_eqv', valueOf(lean, found), valueOf(lean, part)) & 1) === 1;
-    lean.release(found);
-    return same;
-  }
-
-  // Universe names and type of two constants are the same.
-  sameType(left, right) {
-    const { lean } = this;
-    const levels = (constant) => [...lean.list(lean.field(valOf(lean, constant), 1))];
-    const a = levels(left), b = levels(right);
-    return a.length === b.length
-      && a.every((level, i) => lean.sameName(level, b[i]))
-      && (lean.call('lean_expr_eqv', typeOf(lean, left), typeOf(lean, right)) & 1) === 1;
+    lean.release(constant);
+    return target;
   }
 
   // All axioms a constant rests on. The library's files hold exported data only, in

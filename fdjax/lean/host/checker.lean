@@ -434,9 +434,6 @@ def elaborateStatement (settings : Settings) (header : Command.State)
 
 /-! ## The kernel's environment -/
 
-def sameType (left right : ConstantInfo) : Bool :=
-  left.levelParams == right.levelParams && left.type == right.type
-
 /-- Axioms of a constant. Where a library's files hold exported data only, its theorems
 look like axioms; Lean records what they were. -/
 def axiomsOf (env : Environment) (name : Name) : List Name :=
@@ -532,23 +529,39 @@ def secondLook (header result : Environment) (name : Name) : Option String :=
     | some info => some s!"{nameText info.name} is not what the kernel derives"
     | none => none
 
-/-- Whether what a statement mentions and its header lacks is the same in the result: a
-`match` in a statement becomes a definition, which a submission could make first. -/
-partial def sameParts (header result : Environment) (trusted : Statement) :
-    List Name → Bool
-  | [] => true
-  | name :: rest =>
-    let isSame := (kernelFind? header name).isSome
-      || match kernelFind? trusted.env name, kernelFind? result name with
-        | some (.defnInfo own), some (.defnInfo found) =>
-          sameType (.defnInfo own) (.defnInfo found) && own.value == found.value
-            && sameParts header result trusted own.type.getUsedConstants.toList
-            && sameParts header result trusted own.value.getUsedConstants.toList
-        | some (.thmInfo own), some (.thmInfo found) =>
-          sameType (.thmInfo own) (.thmInfo found)
-            && sameParts header result trusted own.type.getUsedConstants.toList
-        | _, _ => false
-    isSame && sameParts header result trusted rest
+/-- An expression with the definitions that the header lacks unfolded. A `match` in a
+statement becomes a definition, and Lean uses an equal one again that a submission has
+made before, under another name. -/
+partial def unfold (header env : Environment) (expr : Expr) : Except String Expr :=
+  go expr.getUsedConstants.toList expr
+where
+  go : List Name → Expr → Except String Expr
+    | [], expr => return expr
+    | name :: rest, expr => do
+      if (kernelFind? header name).isSome then go rest expr
+      else
+        let some info := kernelFind? env name | throw s!"{nameText name} is unknown"
+        let some value := valueOf info | throw s!"{nameText name} is no definition"
+        let value ← unfold header env value
+        go rest (expr.replace fun
+          | .const used levels =>
+            if used == name then
+              some (value.instantiateLevelParams info.levelParams levels)
+            else none
+          | _ => none)
+  valueOf : ConstantInfo → Option Expr
+    | .defnInfo value => some value.value
+    | .thmInfo value => some value.value
+    | _ => none
+
+/-- Whether a theorem has the trusted one's universe names and type. -/
+def matchesStatement (header result : Environment) (trusted : Statement)
+    (found : ConstantInfo) : Bool :=
+  found.levelParams == trusted.theorem_.levelParams
+    && match unfold header trusted.env trusted.theorem_.type,
+        unfold header result found.type with
+      | .ok wanted, .ok type => type == wanted
+      | _, _ => false
 
 def targetJson (header result : Environment) (trusted : Statement) : Json :=
   match kernelFind? result trusted.name with
@@ -560,8 +573,7 @@ def targetJson (header result : Environment) (trusted : Statement) : Json :=
     let axioms := (axiomsOf result trusted.name).map fun name => toJson (nameText name)
     Json.mkObj [
       ("is_theorem", isTheorem),
-      ("matches_statement", sameType found trusted.theorem_
-        && sameParts header result trusted found.type.getUsedConstants.toList),
+      ("matches_statement", matchesStatement header result trusted found),
       ("axioms", .arr axioms.toArray)]
 
 def errorMessage (text : String) : Json := Json.mkObj [

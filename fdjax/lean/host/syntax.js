@@ -146,4 +146,32 @@ function refusalOfCommand(lean, root, policy) {
   return refuseCommand(lean, policy, root) || walk(lean, policy, [[root, false]]);
 }
 
-module.exports = { refusalOfProof, refusalOfCommand };
+// The first node whose kind is a key of `kinds`, null when there is none.
+function findKind(lean, root, kinds) {
+  const names = new KindNames(lean);
+  const stack = [root];
+  while (stack.length) {
+    const node = stack.pop();
+    if (isBoxed(node) || lean.tag(node) !== NODE) continue;
+    const kind = names.get(lean.field(node, 1));
+    if (kinds.has(kind)) return { node, kind };
+    const children = lean.field(node, 2);
+    for (let i = lean.arraySize(children) - 1; i >= 0; i--) {
+      stack.push(lean.element(children, i));
+    }
+  }
+  return null;
+}
+
+// Where a node that begins with a word of the source begins.
+function positionOf(lean, node, source) {
+  const first = lean.element(lean.field(node, 2), 0);
+  const bytes = lean.field(lean.field(first, 0), 1) >>> 1;
+  const before = Buffer.from(source, 'utf8').subarray(0, bytes).toString('utf8');
+  const lines = before.split('\n');
+  return { line: lines.length, column: [...lines[lines.length - 1]].length };
+}
+
+module.exports = {
+  findKind, positionOf, refusalOfCommand, refusalOfProof,
+};

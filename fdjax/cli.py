@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from fdjax import __version__
 from fdjax.errors import FdjaxError
 from fdjax.lean import NativeBackend, WasmBackend, install
 from fdjax.lean.sandbox import best_confinement
@@ -141,11 +142,16 @@ def verify(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a subcommand; exit code 0 done, 1 something is missing, 2 bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        Console().print(f"fdjax {__version__}", highlight=False)
+        sys.exit(0)
     try:
         code = tyro.extras.subcommand_cli_from_dict(
             {"doctor": doctor, "lean": lean, "verify": verify, "serve": serve},
             args=arguments,
             prog="fdjax",
+            description="Verify Lean 4 proofs. `fdjax --version` says which fdjax.",
         )
     except (FdjaxError, OSError) as error:
         message = f"[bold red]error[/] {escape(str(error))}"

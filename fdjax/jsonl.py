@@ -1,5 +1,6 @@
 """JSON lines files: rows that know where they stand when something is wrong."""
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -16,23 +17,29 @@ _PROOF_BEGINS = re.compile(r":=(?:\s*by)?(?:\s*sorry)?\s*$")
 class Row:
     """One object of a file, with checks that name file and line."""
 
-    def __init__(self, place: str, line: str):
+    def __init__(self, place: str, line: bytes):
         """Read the object.
 
         Args:
           place: file and line, for messages.
-          line: JSON text.
+          line: JSON text in UTF-8.
 
         Raises:
-          DataError: the line is no JSON object.
+          DataError: the line is no JSON object in UTF-8.
         """
         self._place = place
         try:
-            values = json.loads(line)
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise self.error(
+                "UTF-8", str(error), "save the file in that encoding"
+            ) from error
+        try:
+            values = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise self.error(
                 "a JSON object",
-                f"{shorten(line.strip())} ({error})",
+                f"{shorten(text.strip())} ({error})",
                 "write one complete object on each line",
             ) from error
         if not isinstance(values, dict):
@@ -83,6 +90,8 @@ class Row:
 def iterate_rows(path: Path) -> Iterator[Row]:
     """The rows of a file in order, one at a time; blank lines are skipped.
 
+    A byte order mark at the file's beginning is skipped, too.
+
     Raises:
       DataError: the file cannot be read, or a line is no JSON object in UTF-8.
     """
@@ -90,12 +99,14 @@ def iterate_rows(path: Path) -> Iterator[Row]:
         # Only line feeds end a row: text mode would also cut at other characters.
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
-                    yield Row(f"{path}, line {number}", line.decode())
-    except (OSError, UnicodeDecodeError) as error:
+                    yield Row(f"{path}, line {number}", line)
+    except OSError as error:
         raise DataError(
-            f"Expected a readable UTF-8 JSONL file at {path}, got "
-            f"{type(error).__name__}: {error}; correct the path or the file."
+            f"Expected a readable JSONL file at {path}, got {type(error).__name__}: "
+            f"{error}; correct the path or the file."
         ) from error
 
 

@@ -1,6 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 
-from fdjax import cli, doctor
+from fdjax import __version__, cli, doctor
 from fdjax.lean import install
 
 
@@ -38,6 +41,37 @@ def test_a_corrupted_download_is_refused_and_leaves_nothing(tmp_path, capsys):
     assert not target.exists()
 
 
-def test_unknown_command(capsys):
-    code, _ = run(["no-such-command"], capsys)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "no-such-command",
+        "--no-such-option",
+        "--version doctor",
+        "lean",
+        "lean no-such-command",
+        "verify",
+        "verify in.jsonl",
+        "verify in.jsonl --out out.jsonl --no-such-option",
+        "verify in.jsonl --out out.jsonl --workers many",
+    ],
+)
+def test_usage_errors_end_with_2(arguments, capsys):
+    assert run(arguments.split(), capsys)[0] == 2
+
+
+def test_the_version_also_as_a_module(capsys):
+    line = f"fdjax {__version__}"
+    assert run(["--version"], capsys) == (0, line)
+    command = [sys.executable, "-m", "fdjax", "--version"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (0, line + "\n")
+    assert "--version" in run(["--help"], capsys)[1]
+
+
+def test_a_missing_archive_is_named(tmp_path, capsys):
+    target, archive = tmp_path / "lean", tmp_path / "none.tgz"
+    arguments = ["--target", str(target), "--archive", str(archive)]
+    code, text = run(["lean", "install", *arguments], capsys)
     assert code == 2
+    assert f"a file at {archive}, got none; correct the path" in text

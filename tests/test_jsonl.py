@@ -35,9 +35,18 @@ def test_what_is_no_object_is_named_with_its_line(tmp_path, line, got):
     assert len(str(caught.value)) < 500
 
 
-def test_bytes_that_are_no_text(tmp_path):
-    with pytest.raises(DataError, match="UTF-8"):
-        read(tmp_path, b'{"a": "\xff"}')
+def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path):
+    with pytest.raises(DataError, match=r"line 2: expected UTF-8, got .*0xff.*; save"):
+        read(tmp_path, b'{}\n{"a": "\xff"}')
+
+
+def test_a_byte_order_mark_begins_a_file_only(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    [row] = read(tmp_path, mark + b'{"a": "x"}\n')
+    assert row.values == {"a": "x"}
+    assert read(tmp_path, mark + b"\n") == []
+    with pytest.raises(DataError, match="line 2: expected a JSON object"):
+        read(tmp_path, b"{}\n" + mark + b"{}")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from fdjax import cli
-from fdjax.lean import FakeBackend, WorkerDiedError, backends, install
+from fdjax.errors import BackendError
+from fdjax.lean import FakeBackend, WorkerDiedError, backends, install, machine
 from fdjax.lean.backends import BackendKind
 from fdjax.lean.fake import accepted
 from fdjax.verify import VerifyOptions, display, run, verify_file
@@ -153,11 +156,12 @@ def test_the_output_of_another_input_is_only_replaced_on_demand(files, capsys):
 def test_bad_rows_are_found_before_lean_starts(files, answer, capsys):
     source, out = files
     answer(lambda request: pytest.fail("nothing may be checked"))
-    write(source, [*map(proof, range(5)), {**proof(5), "proof": None}])
+    write(source, [*map(proof, range(5)), {**proof(5), "proof": 3}])
+    out = out.parent / "new" / out.name
     code, _, errors = command([source, "--out", out, "--backend", "fake"], capsys)
     assert code == 2
-    assert "line 6: expected text for `proof`, got None" in errors
-    assert not out.exists()
+    assert "line 6: expected text for `proof`, got 3" in errors
+    assert not out.parent.exists()
     source.write_text("\n")
     code, _, errors = command([source, "--out", out, "--backend", "fake"], capsys)
     assert code == 2
@@ -173,7 +177,10 @@ def test_no_file_is_lost_to_a_wrong_option(files, capsys):
         (["--out", source], "another file than the input"),
         (["--out", out, "--cache", source], "expected a verdict cache"),
         (["--out", out, "--url", "http://127.0.0.1:1"], "no --url"),
-        (["--out", out, "--timeout", "0"], "wall_s > 0"),
+        (["--out", out, "--cache", out.parent], "Is a directory"),
+        (["--out", out, "--cache", source / "cache"], "may read and write"),
+        (["--out", source / "out"], "name a file in a folder where you may write"),
+        (["--out", out, "--timeout", "0"], "wall_s"),
         (["--out", out, "--workers", "0"], "workers >= 1"),
     ]:
         code, _, errors = command([source, *arguments, *fake], capsys)
@@ -222,6 +229,120 @@ def test_crashed_rows_are_said_and_tried_again(files, answer, capsys):
     assert errors == ""
     assert statuses(out) == ["verified"] * 9
     assert "1 rows in" in table
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "missing"])
+def test_an_input_that_is_no_file_is_refused_first(files, capsys, kind):
+    source, out = files
+    out = out.parent / "new" / out.name
+    if kind == "pipe":
+        reading, writing = os.pipe()
+        os.write(writing, json.dumps(proof(0)).encode())
+        os.close(writing)
+        source = Path(f"/dev/fd/{reading}")
+    elif kind == "folder":
+        source.mkdir()
+    code, _, errors = command([source, "--out", out, "--backend", "fake"], capsys)
+    assert code == 2
+    assert str(source) in errors
+    remedy = "correct the path" if kind == "missing" else "write the rows to a file"
+    assert remedy in errors
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("rows", [0, 2, 4])
+def test_an_input_that_changes_meanwhile_is_an_error(files, answer, capsys, rows):
+    source, out = files
+    write(source, [proof(n) for n in range(3)])
+    check = run.VerdictFile.check
+
+    def change(self, submissions):
+        standing = check(self, submissions)
+        write(source, [proof(n) for n in range(rows)])
+        return standing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.VerdictFile, "check", change)
+        code, _, errors = command([source, "--out", out, "--backend", "fake"], capsys)
+    assert code == 2
+    assert f"Expected 3 rows in {source}" in errors
+    assert f"got {rows}: the input changed while it was read" in errors
+    if rows:
+        assert statuses(out) == ["verified"] * rows
+
+
+def test_a_file_without_a_final_newline_is_not_lost(files, capsys):
+    source, out = files
+    write(source, [proof(0)])
+    out.write_text("hello no newline")
+    arguments = [source, "--out", out, "--backend", "fake"]
+    code, _, errors = command(arguments, capsys)
+    assert code == 2
+    assert "got hello no newline" in errors
+    assert out.read_text() == "hello no newline"
+    assert command([*arguments, "--overwrite"], capsys)[0] == 0
+
+
+def crash_all(request):
+    raise WorkerDiedError("it died")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(shutil, "copymode"), (os, "replace"), (Path, "unlink")]
+)
+def test_a_stop_waits_for_the_rewriting(files, answer, owner, name):
+    source, out = files
+    write(source, [proof(n) for n in range(3)])
+    answer(crash_all)
+    assert verify_file(source, out, FAKE) == 1
+    answer(lambda request: accepted())
+    with pytest.MonkeyPatch.context() as patch:
+        real = getattr(owner, name)
+
+        def stop_meanwhile(*arguments, **options):
+            patch.undo()
+            signal.raise_signal(signal.SIGTERM)
+            return real(*arguments, **options)
+
+        patch.setattr(owner, name, stop_meanwhile)
+        assert verify_file(source, out, FAKE) == 143
+    assert statuses(out) == ["verified"] * 3
+    assert set(out.parent.iterdir()) == {source, out}
+
+
+def test_retried_rows_are_written_now_and_then(files, answer, monkeypatch):
+    source, out = files
+    write(source, [proof(n) for n in range(2)])
+    answer(crash_all)
+    assert verify_file(source, out, FAKE) == 1
+    monkeypatch.setattr(run, "REWRITE_S", 0.0)
+
+    def second_sees_first(request):
+        end = time.monotonic() + 60
+        while "-- 1\n" in request.proof and statuses(out)[0] == "crashed":
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return accepted()
+
+    answer(second_sees_first)
+    assert verify_file(source, out, FAKE) == 0
+    assert statuses(out) == ["verified"] * 2
+
+
+def test_the_number_of_workers(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "available_memory_mb", lambda: 10_000)
+    for options, expected in [
+        ({"backend": "wasm"}, 8),
+        ({"backend": "wasm", "memory_mb": 2000}, 4),
+        ({"backend": "native"}, 1),
+        ({"backend": "native", "memory_mb": 4000}, 2),
+        ({"backend": "fake", "memory_mb": 4000}, 8),
+        ({"backend": "remote"}, 16),
+        ({"backend": "kimina"}, 16),
+        ({"backend": "kimina", "workers": 3}, 3),
+    ]:
+        assert VerifyOptions(**options).number_of_workers() == expected, options
 
 
 class Endless(FakeBackend):
@@ -304,6 +425,36 @@ def test_a_stop_comes_between_rows_only(files, monkeypatch):
     assert len({row["digest"] for row in read(out)}) == 40
 
 
+def test_a_stop_waits_for_the_rows_after_an_error(files, answer, monkeypatch):
+    source, out = files
+    write(source, [proof(n) for n in range(3)])
+    two = threading.Event()
+    update = display.ProgressDisplay.update
+    append = run.VerdictFile.append
+
+    def count(self):
+        update(self)
+        if self.decided == 2:
+            two.set()
+
+    def fail_at_last(request):
+        if "-- 0\n" in request.proof:
+            assert two.wait(60)
+            raise BackendError("there is no Lean any more")
+        return accepted()
+
+    def stop_meanwhile(self, submission, verdict):
+        if "-- 0\n" in submission.submission:
+            signal.raise_signal(signal.SIGTERM)
+        append(self, submission, verdict)
+
+    monkeypatch.setattr(display.ProgressDisplay, "update", count)
+    monkeypatch.setattr(run.VerdictFile, "append", stop_meanwhile)
+    answer(fail_at_last)
+    assert verify_file(source, out, FAKE) == 143
+    assert statuses(out) == ["crashed", "verified", "verified"]
+
+
 def test_blocks_leave_no_trace(files, answer, monkeypatch):
     source, out = files
     monkeypatch.setattr(run, "BLOCK", 3)
@@ -383,6 +534,7 @@ def test_a_missing_lean_leaves_no_file(files, tmp_path, capsys, monkeypatch):
     code, _, errors = command([source, "--out", out], capsys)
     assert code == 2
     assert "embedded Lean was expected" in errors
+    assert "`fdjax lean install`" in errors
     assert not out.exists()
 
 

@@ -102,6 +102,11 @@ def install(
 def _install_package(
     target: Path, archive: Path | None, libraries: tuple[str, ...], report: Progress
 ) -> None:
+    if archive is not None and not archive.is_file():
+        raise InstallError(
+            f"Expected the package {PACKAGE}@{PACKAGE_VERSION} as a file at {archive}, "
+            "got none; correct the path, or give no archive to download it."
+        )
     _require_replaceable(target)
     free = shutil.disk_usage(target.parent).free
     if free < NEEDED_BYTES:

@@ -71,7 +71,8 @@ class WasmBackend(CheckerProcess):
             where = self._install_dir or default_target()
             raise InstallError(
                 f"The embedded Lean was expected in {where} and is not there, or is "
-                "of another version; call fdjax.lean.install()."
+                "of another version; run `fdjax lean install`, or call "
+                "fdjax.lean.install()."
             )
         folder = folder.resolve()
         settings = {
@@ -100,7 +101,8 @@ class WasmBackend(CheckerProcess):
         )
 
     def _remedy(self) -> str:
-        return "install it again with fdjax.lean.install()"
+        folder = self._install_dir or default_target()
+        return f"remove {folder} and run `fdjax lean install`"
 
     def _usable_memory_mb(self, wanted_mb: int) -> int:
         return min(wanted_mb, MOST_MEMORY_MB)

@@ -17,6 +17,8 @@ from fdjax.lean.machine import fitting_workers
 __all__ = ["VerifyOptions"]
 
 _SQLITE = b"SQLite format 3\0"
+SERVER_REQUESTS = 16
+"""Requests at a time to a server, whose cores are not known here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class VerifyOptions:
     the same through the community REPL, kimina and remote are servers; fake is none and
     accepts what contains `trivial`, for trying things out."""
     workers: int | None = None
-    """Lean processes at a time; one a core by default, fewer where memory is short."""
+    """Lean processes at a time; one a core by default, fewer where memory is short.
+    With a server, requests at a time; 16 by default."""
     timeout: float = DEFAULT_LIMITS.wall_s
     """Wall time of one proof, in seconds."""
     memory_mb: int | None = None
@@ -56,10 +59,13 @@ class VerifyOptions:
         )
 
     def number_of_workers(self) -> int:
-        """The workers asked for, or as many as this machine holds."""
-        if self.workers is None:
-            return fitting_workers(backend_kind(self.backend).worker_mb)
-        return self.workers
+        """The workers asked for, or as many as this machine holds or a server suits."""
+        if self.workers is not None:
+            return self.workers
+        kind = backend_kind(self.backend)
+        if "url" in kind.needs:
+            return SERVER_REQUESTS
+        return fitting_workers(kind.worker_mb, self.memory_mb)
 
     def factory(self) -> Callable[[], Backend]:
         """What makes a backend for each worker.
@@ -76,12 +82,21 @@ class VerifyOptions:
         """Whether the cache file is none, new or a cache.
 
         Raises:
-          ConfigError: it is another kind of file, which opening a cache would replace.
+          ConfigError: it is something else, which opening a cache would replace, or
+            cannot be read.
         """
-        if self.cache is None or not self.cache.is_file():
+        if self.cache is None:
             return
-        with self.cache.open("rb") as file:
-            start = file.read(len(_SQLITE))
+        try:
+            with self.cache.open("rb") as file:
+                start = file.read(len(_SQLITE))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigError(
+                f"--cache: expected a verdict cache or a new file, got {error}; name a "
+                "file that you may read and write."
+            ) from error
         if start and start != _SQLITE:
             raise ConfigError(
                 f"--cache: expected a verdict cache or a new file, got {self.cache}, "

@@ -1,6 +1,8 @@
 """From a file of submissions to a file of verdicts."""
 
 import signal
+import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +30,8 @@ __all__ = ["verify_file"]
 BLOCK = 4096
 """Rows in memory at a time; more than that per worker would idle at a block's end."""
 BLOCK_PER_WORKER = 256
+REWRITE_S = 60.0
+"""Least time between two rewritings of the output, for verdicts on crashed rows."""
 
 _SKIPPED = Verdict(
     status=Status.CRASHED, reason="the run ended before there was a verdict"
@@ -58,7 +62,8 @@ def verify_file(
     Raises:
       BackendError, InstallError: Lean cannot be started; what was decided is kept.
       ConfigError: the options do not fit together, or the files are one.
-      DataError: a row is not as described, or `verdicts` belongs to another input.
+      DataError: `submissions` is no regular file, changes meanwhile, or has a row that
+        is not as described; `verdicts` belongs to another input, or cannot be written.
     """
     options = options or VerifyOptions()
     console = Console(stderr=True)
@@ -85,12 +90,13 @@ def _verify_file(
 ) -> int:
     factory, limits = options.factory(), options.limits()
     options.check_cache()
-    if verdicts.exists() and submissions.exists() and verdicts.samefile(submissions):
-        raise ConfigError(
-            f"--out: expected another file than the input, got {verdicts}; the input "
-            "would be lost."
-        )
+    _require_regular(submissions)
     with VerdictFile(verdicts) as file:
+        if file.path.samefile(submissions):
+            raise ConfigError(
+                f"--out: expected another file than the input, got {verdicts}; the "
+                "input would be lost: name another one."
+            )
         standing = _standing(submissions, file, overwrite=options.overwrite)
         with (
             Verifier(
@@ -129,6 +135,21 @@ def _verify_file(
     return int(crashed > 0)
 
 
+def _require_regular(submissions: Path) -> None:
+    """Refuse what cannot be read a second time, before anything is made."""
+    try:
+        mode = submissions.stat().st_mode
+    except OSError as error:
+        raise DataError(
+            f"Expected a JSONL file at {submissions}, got {error}; correct the path."
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise DataError(
+            f"Expected a regular file at {submissions}, got a pipe, a device or a "
+            "folder; it is read more than once: write the rows to a file first."
+        )
+
+
 def _standing(submissions: Path, file: VerdictFile, *, overwrite: bool) -> Standing:
     """Check the whole input before Lean starts, and how much of it is done."""
     rows = iterate_submissions(submissions)
@@ -157,12 +178,22 @@ class _Run:
     """Rows in a block."""
 
     def verify(self, path: Path, standing: Standing) -> None:
-        """First what has no verdict, then what crashed in an earlier run."""
+        """First what has no verdict, then what crashed in an earlier run.
+
+        Raises:
+          DataError: the file has more or fewer rows than when they were counted.
+        """
         written = standing.tally.rows
         for rows in _blocks(
             islice(iterate_submissions(path), written, None), self.size
         ):
             self._append(rows)
+        if self.tally.rows != standing.total:
+            raise DataError(
+                f"Expected {standing.total:,} rows in {path} as when they were "
+                f"counted, got {self.tally.rows:,}: the input changed while it was "
+                "read; run the same command again when nothing writes it."
+            )
         if standing.crashed:
             crashed = frozenset(standing.crashed)
             old = enumerate(islice(iterate_submissions(path), written))
@@ -190,25 +221,33 @@ class _Run:
         finally:
             # After a stop, rows decided ahead of their turn are kept, too; those
             # between them count as crashed and are tried again by the next run.
-            for index in range(written, max(waiting, default=-1) + 1):
-                self.file.append(rows[index], waiting.get(index, _SKIPPED))
+            with self.stop.held():
+                for index in range(written, max(waiting, default=-1) + 1):
+                    self.file.append(rows[index], waiting.get(index, _SKIPPED))
 
     def _replace(self, items: list[tuple[int, SubmissionRow]]) -> None:
         """Verify rows that crashed and put the verdicts in their places."""
         verdicts: dict[int, tuple[SubmissionRow, Verdict]] = {}
+        rewritten = time.monotonic()
 
         def decided(index: int, verdict: Verdict) -> None:
+            nonlocal rewritten
             place, row = items[index]
             with self.stop.held():
                 self.tally.statuses[Status.CRASHED] -= 1
                 self._count(verdict)
                 verdicts[place] = row, verdict
+                if time.monotonic() - rewritten >= REWRITE_S:
+                    self.file.replace(verdicts)
+                    verdicts.clear()
+                    rewritten = time.monotonic()
 
         try:
             self._verify([row for _, row in items], decided)
         finally:
-            if verdicts:
-                self.file.replace(verdicts)
+            with self.stop.held():
+                if verdicts:
+                    self.file.replace(verdicts)
 
     def _verify(
         self, rows: list[SubmissionRow], decided: Callable[[int, Verdict], None]

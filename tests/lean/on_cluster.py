@@ -17,10 +17,27 @@ import ray
 from ray.cluster_utils import Cluster
 
 from fdjax.errors import BackendError
-from fdjax.lean import FakeBackend, Limits, Problem, Verifier, WorkerDiedError, install
+from fdjax.lean import (
+    FakeBackend,
+    Limits,
+    Problem,
+    Verifier,
+    WholeFile,
+    WorkerDiedError,
+    install,
+)
 from fdjax.lean.cluster import RayBackend
 from fdjax.lean.fake import accepted, rejected
 from fdjax.lean.wasm import WasmBackend
+from lean.corpus import (
+    FAILURES,
+    FALSE,
+    FILES,
+    GIVING_UP,
+    HIDDEN_CODE,
+    THEOREMS,
+    UNSAFE,
+)
 
 TRUE = Problem(name="t", statement="theorem t : True")
 ADD = Problem(name="add", statement="theorem add (a b : Nat) : a + b = b + a")
@@ -113,6 +130,14 @@ def lean_on_a_lost_node(cluster, nodes):
     return result | {"lean_processes": len(killed[0]), "left": len(alive)}
 
 
+def contract(cluster, nodes):
+    """What every backend answers to the common corpus."""
+    items = [*THEOREMS, *FAILURES, *((FALSE, text) for text in [*GIVING_UP, *UNSAFE])]
+    items += [(target, WholeFile(text)) for target, text in FILES]
+    items += HIDDEN_CODE.values()
+    return verify(WasmBackend, items, workers=1, memory_mb=64, resources={"lean": 1})
+
+
 def deaths(cluster, nodes):
     """Lean dies by itself, and a proof takes its whole actor down each time."""
 
@@ -199,7 +224,7 @@ def refused(cluster, nodes):
     return messages
 
 
-SCENARIOS = [deaths, hung, closed, refused, node_lost, lean_on_a_lost_node]
+SCENARIOS = [contract, deaths, hung, closed, refused, node_lost, lean_on_a_lost_node]
 
 
 def main():

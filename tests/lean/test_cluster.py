@@ -13,7 +13,14 @@ import pytest
 from fdjax.errors import BackendError, InstallError
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.lean.cluster import RayBackend
-from lean.corpus import TRUE
+from lean.corpus import (
+    FAILURES,
+    FILES,
+    GIVING_UP,
+    THEOREMS,
+    TRUE,
+    UNSAFE,
+)
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or sys.platform != "linux",
@@ -51,6 +58,18 @@ def test_no_proof_is_lost_with_its_node(results):
     assert result["checked"] == 400
     assert result["losses"] >= 1
     assert result["restarts"] == 0
+
+
+@needs_ray
+def test_the_contract(results):
+    rejected = len(FAILURES) + len(GIVING_UP)
+    assert results["contract"]["statuses"] == [
+        *["VERIFIED"] * len(THEOREMS),
+        *["REJECTED"] * rejected,
+        *["UNSAFE"] * len(UNSAFE),
+        *["VERIFIED"] * len(FILES),
+        *["REJECTED", "UNSAFE", "UNSAFE"],  # hidden_tactic, own_lean, … by unification
+    ]
 
 
 @needs_ray

@@ -90,6 +90,15 @@ def test_only_the_wanted_files_are_unpacked(tmp_path, archive, accept_any_archiv
     assert all(0 <= done <= total for _, done, total in stages)
 
 
+def test_a_missing_archive_is_named(tmp_path):
+    missing = tmp_path / "elsewhere.tgz"
+    target = tmp_path / "lean"
+    with pytest.raises(InstallError, match=r"elsewhere\.tgz, got none; correct") as why:
+        install_embedded(target, archive=missing)
+    assert "space" not in str(why.value)
+    assert left_behind(target) == set()
+
+
 def test_a_truncated_archive_leaves_nothing(tmp_path, archive, accept_any_archive):
     target = tmp_path / "lean"
     content = archive.read_bytes()

@@ -2,13 +2,19 @@ import json
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
 from fdjax.errors import DataError
 from fdjax.lean import Problem, Status, Verdict
 from fdjax.lean.backend import WholeFile
-from fdjax.lean.rows import SubmissionRow, VerdictFile, iterate_submissions
+from fdjax.lean.rows import (
+    SubmissionRow,
+    VerdictFile,
+    encode,
+    iterate_submissions,
+)
 
 ROW = {"name": "t", "statement": "theorem t : True", "proof": "  trivial"}
 
@@ -51,15 +57,18 @@ def test_proofs_and_whole_files(tmp_path):
         row(header="open Nat", source_dataset="mine", extra=[1]),
         row(header=None, proof=""),
         row(proof=None, source="theorem t : True := trivial"),
+        {**ROW, "source": None, "header": None},
+        {**ROW, "proof": None, "source": "theorem t : True := trivial"},
     )
+    whole = WholeFile("theorem t : True := trivial")
     problem = Problem(name="t", statement="theorem t : True", header="open Nat")
     bare = Problem(name="t", statement="theorem t : True")
     assert list(iterate_submissions(path)) == [
         SubmissionRow(problem=problem, submission="  trivial"),
         SubmissionRow(problem=bare, submission=""),
-        SubmissionRow(
-            problem=bare, submission=WholeFile("theorem t : True := trivial")
-        ),
+        SubmissionRow(problem=bare, submission=whole),
+        SubmissionRow(problem=bare, submission="  trivial"),
+        SubmissionRow(problem=bare, submission=whole),
     ]
 
 
@@ -74,6 +83,8 @@ def test_proofs_and_whole_files(tmp_path):
         (row(proof=["  trivial"]), "text for `proof`"),
         (row(proof=None), "either `proof` .* or `source` .* 'statement'"),
         (row(source="theorem t : True := trivial"), "either `proof` .* or `source`"),
+        ({**ROW, "proof": None}, r"values for \['name', 'statement'\]"),
+        ({**ROW, "proof": None, "source": None}, "either `proof` .* or `source`"),
     ],
 )
 def test_a_bad_row_is_named_with_file_line_and_remedy(tmp_path, bad, expected):
@@ -143,6 +154,44 @@ def test_half_a_line_is_dropped(three, cut):
     assert three.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["t", "Erdős", "\ud800"])
+@pytest.mark.parametrize("reason", ["", "\ud800"])
+def test_half_a_line_of_any_length_is_ours(tmp_path, name, reason):
+    """Also where the verdict's text decides how the name is written."""
+    path = tmp_path / "out.jsonl"
+    problem = Problem(name=name, statement="theorem t : True")
+    ours = SubmissionRow(problem=problem, submission="  trivial")
+    line = encode(ours, Verdict(status=Status.UNSAFE, reason=reason))
+    for length in range(len(line)):
+        path.write_bytes(line[:length])
+        with VerdictFile(path) as file:
+            assert file.check([ours]).tally.rows == 0
+        assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("half", "line"),
+    [
+        (b"hello", 1),
+        (b'{"name": "t", "dig', 0),
+        (b'{"name": "other', 1),
+        (b'{"name": "t", "digest": "0', 1),
+        (b'{"name": "t", "digest": "0', 4),
+        (b"[1]", 4),
+    ],
+)
+def test_half_a_line_of_somebody_else_stays(three, half, line):
+    content = half if line < 4 else three.read_bytes() + half
+    three.write_bytes(content)
+    numbers = range(1, 6) if line else ()
+    with (
+        VerdictFile(three) as file,
+        pytest.raises(DataError, match=rf"line {line or 1}: .*--overwrite"),
+    ):
+        file.check(map(submission, numbers))
+    assert three.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("numbers", "spoil", "expected"),
     [
@@ -168,12 +217,28 @@ def test_a_file_of_another_input_stays_as_it_is(three, numbers, spoil, expected)
 
 def test_replacing_rows(three):
     three.chmod(0o640)
+    own = three.with_name(three.name + ".tmp")
+    own.write_text("of the user")
     with VerdictFile(three) as file:
         file.replace({1: (submission(2), verdict(9))})
         file.append(submission(4), verdict(4))
     rows = [json.loads(line) for line in three.read_text().splitlines()]
     assert [row["seconds"] for row in rows] == [1.0, 9.0, 3.0, 4.0]
     assert three.stat().st_mode & 0o777 == 0o640
+    assert own.read_text() == "of the user"
+    assert set(three.parent.iterdir()) == {three, own}
+
+
+def test_a_replacement_that_fails_leaves_nothing(three):
+    whole = three.read_bytes()
+    with VerdictFile(three) as file:
+        with (
+            file_size_limit(len(whole) - 10),
+            pytest.raises(DataError, match=r"File too large; free disk space"),
+        ):
+            file.replace({1: (submission(2), verdict(9))})
+        file.append(submission(4), verdict(4))
+    assert three.read_bytes().startswith(whole)
     assert list(three.parent.iterdir()) == [three]
 
 
@@ -189,8 +254,12 @@ def test_one_writer_at_a_time(three):
 
 
 def test_a_new_file_without_rows_does_not_stay(tmp_path):
-    VerdictFile(tmp_path / "folder" / "out.jsonl").close()
-    assert list((tmp_path / "folder").iterdir()) == []
+    VerdictFile(tmp_path / "new" / "folder" / "out.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+    there = tmp_path / "there"
+    there.mkdir()
+    VerdictFile(there / "out.jsonl").close()
+    assert list(there.iterdir()) == []
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     VerdictFile(empty).close()
@@ -202,17 +271,30 @@ def test_what_is_no_file_is_refused(tmp_path):
         VerdictFile(tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_has_a_remedy(three):
+    with pytest.raises(DataError, match=r"got .*; .* name a file in a folder"):
+        VerdictFile(three / "folder" / "out.jsonl")
+
+
+@contextmanager
+def file_size_limit(size):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_full_disk_leaves_whole_rows(three):
     whole = three.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with VerdictFile(three) as file:
         # The kernel writes ten bytes of the row, then refuses.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
-        try:
-            with pytest.raises(OSError, match="too large"):
-                file.append(submission(4), verdict(4))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with (
+            file_size_limit(len(whole) + 10),
+            pytest.raises(DataError, match=r"File too large; .*limit on file sizes"),
+        ):
+            file.append(submission(4), verdict(4))
         assert three.read_bytes() == whole
         file.append(submission(4), verdict(4))
     assert three.read_bytes().startswith(whole)

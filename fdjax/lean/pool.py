@@ -1,4 +1,4 @@
-"""Threads that each own one Lean process and share a queue of requests."""
+"""Threads that each own one Lean process and share what is to be done."""
 
 import logging
 import queue
@@ -15,6 +15,7 @@ from fdjax.lean.backend import (
     RunRequest,
     WorkerDiedError,
 )
+from fdjax.lean.jobs import Jobs
 
 __all__ = ["Cancellation", "WorkerPool"]
 
@@ -88,7 +89,7 @@ class WorkerPool:
           factory: makes one backend per worker, not yet started.
           workers: number of Lean processes.
         """
-        self._jobs: queue.SimpleQueue[tuple[_Batch, int] | None] = queue.SimpleQueue()
+        self._jobs: Jobs[tuple[_Batch, int]] = Jobs()
         self._workers = [_Worker(factory()) for _ in range(workers)]
         self._closing = False
         self._lock = threading.Lock()
@@ -96,7 +97,10 @@ class WorkerPool:
         """How often a worker died during a request, since the pool was made."""
         self._threads = [
             threading.Thread(
-                target=self._work, args=(worker,), name=f"lean-{number}", daemon=True
+                target=self._work,
+                args=(number, worker),
+                name=f"lean-{number}",
+                daemon=True,
             )
             for number, worker in enumerate(self._workers)
         ]
@@ -155,8 +159,8 @@ class WorkerPool:
                     "WorkerPool.run: expected an open pool, got a closed one; make a "
                     "new one."
                 )
-            for index in range(len(requests)):
-                self._jobs.put((batch, index))
+            for index, request in enumerate(requests):
+                self._jobs.put((batch, index), _likeness(request))
         answers: dict[int, Answer] = {}
         try:
             while len(answers) < len(requests):
@@ -177,17 +181,16 @@ class WorkerPool:
         """End all workers and their processes, also in the middle of a request."""
         with self._lock:
             self._closing = True
-            for _ in self._threads:
-                self._jobs.put(None)
+            self._jobs.close()
         for thread, worker in zip(self._threads, self._workers, strict=True):
             while thread.is_alive():
                 # A worker may be between two processes: ask until it has ended.
                 worker.backend.interrupt()
                 thread.join(timeout=0.05)
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, number: int, worker: _Worker) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := self._jobs.take(number)) is not None:
                 batch, index = job
                 if batch.cancelled:
                     continue
@@ -221,3 +224,10 @@ class WorkerPool:
             self.deaths += 1
         if not self._closing:
             _log.warning("a Lean worker died and is replaced: %s", error)
+
+
+def _likeness(request: Request) -> tuple[str, str, str] | None:
+    """What a worker elaborates once for several attempts."""
+    if isinstance(request, RunRequest):
+        return None
+    return request.header, request.statement, request.name

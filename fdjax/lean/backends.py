@@ -10,6 +10,7 @@ from typing import Literal
 from fdjax.errors import ConfigError
 from fdjax.lean.backend import DEFAULT_LIMITS, Backend
 from fdjax.lean.fake import FakeBackend
+from fdjax.lean.machine import fitting_workers
 from fdjax.lean.native import NativeBackend
 from fdjax.lean.repl import ReplBackend
 from fdjax.lean.wasm import WasmBackend
@@ -20,7 +21,11 @@ __all__ = [
     "BackendOptions",
     "backend_factory",
     "backend_kind",
+    "default_workers",
 ]
+
+SERVER_REQUESTS = 16
+"""Requests at a time to a server, whose cores are not known here."""
 
 BackendName = Literal["wasm", "native", "repl", "kimina", "remote", "fake"]
 """`wasm` is the embedded Lean, `native` a Lake project's own, `repl` the same through
@@ -110,6 +115,19 @@ _KINDS: dict[BackendName, BackendKind] = {
 def backend_kind(name: BackendName) -> BackendKind:
     """The facts about a backend."""
     return _KINDS[name]
+
+
+def default_workers(name: BackendName, memory_mb: int | None = None) -> int:
+    """Workers where nobody says how many: what this machine holds or a server suits.
+
+    Args:
+      name: the backend.
+      memory_mb: `Limits.memory_mb`, where somebody chose it.
+    """
+    kind = _KINDS[name]
+    if "url" in kind.needs:
+        return SERVER_REQUESTS
+    return fitting_workers(kind.worker_mb, memory_mb)
 
 
 def backend_factory(

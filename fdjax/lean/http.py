@@ -1,26 +1,42 @@
-"""JSON over HTTP with retries, as the backends that ask a server need it."""
+"""JSON over HTTP with patience, as the backends that ask a server need it."""
 
 import asyncio
 import logging
+import math
+import re
+import ssl
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from fdjax.errors import BackendError, InstallError
+from fdjax.errors import BackendError, ConfigError, InstallError
 from fdjax.lean.backend import WorkerDiedError
 
 if TYPE_CHECKING:
     import httpx
-    from tenacity import RetryCallState
+    import tenacity
 
 __all__ = ["JsonClient"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
-TRANSIENT = frozenset({429, 500, 502, 503, 504})
-"""Statuses that another attempt may mend."""
+_Kind = Literal["away", "busy", "failed"]
+"""How an attempt failed that another one may mend: nobody was there to take the
+request, there was no room for it, or whoever took it did not answer it."""
+TRANSIENT: dict[int, _Kind] = {
+    429: "busy",
+    500: "failed",
+    **dict.fromkeys((408, 425, 499, 502, 503, 504), "away"),
+}
+"""What statuses tell of a failed attempt; most of "away" are a balancer's."""
+CONNECT_S = 10.0
+GET_S = 30.0
+"""Longest wait for an answer about the server itself, in seconds."""
 LONGEST_PAUSE_S = 30.0
 _REMEDIES = {
     401: "give the server's token",
@@ -43,36 +59,50 @@ class JsonClient:
         url: str,
         *,
         token: str | None = None,
+        health_path: str = "/health",
         timeout_s: float = 600.0,
-        patience_s: float = 120.0,
+        away_s: float = 120.0,
+        busy_s: float = 600.0,
+        failures: int | None = None,
     ) -> None:
         """Prepare; connections are made when needed.
 
         Args:
           url: the server's address, such as `http://127.0.0.1:8000`.
           token: sent as `Authorization: Bearer …`.
-          timeout_s: longest wait for one answer, in seconds.
-          patience_s: how long failed attempts are repeated, in seconds; what the
-            server's `Retry-After` asks for counts.
+          health_path: answers with success while the server can work.
+          timeout_s: longest wait for the answer to a `post`, in seconds.
+          away_s: how long to ask again, from the first failure on, while there is no
+            connection or a balancer says so (408, 425, 499, 502, 503, 504).
+          busy_s: the same for a server that has no room (429).
+          failures: how often the server may fail on a `post` that it took (500, no
+            answer), if less than `away_s` allows.
 
         Raises:
-          InstallError: the packages for it are missing.
+          ConfigError: `url` is no address.
+          InstallError: httpx is missing.
         """
         try:
             import httpx
-            import tenacity  # noqa: F401 - used by `_retry`
+            import tenacity  # noqa: F401 - it will be needed
         except ImportError as error:
             raise InstallError(
                 f"Asking a server needs the package {error.name}, which is missing; "
-                "run `pip install fdjax[serve]`."
+                "run `pip install fdjax[serve]`, or fdjax[kimina] for a Kimina server."
             ) from error
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         """The server's address."""
-        self._patience_s = patience_s
+        self._health_path = health_path
+        self._timeout_s = timeout_s
+        self._patience_s: dict[_Kind, float] = {
+            "away": away_s,
+            "busy": busy_s,
+            "failed": away_s,
+        }
+        self._failures = failures
         self._settings = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {token}"} if token else {},
-            "timeout": httpx.Timeout(timeout_s, connect=10.0),
         }
         self._lock = threading.Lock()
         self._running: Future[Any] | None = None
@@ -83,20 +113,45 @@ class JsonClient:
         self._thread: threading.Thread | None = None
 
     def get(self, path: str) -> Any:
-        """The JSON value at `path`; raises as `post` does."""
-        return self._run(self._retry("GET", path, None))
-
-    def post(self, path: str, body: Any) -> Any:
-        """Send a JSON value, return the JSON answer.
-
-        Attempts that fail for the moment (429, 5xx, no connection) are repeated with
-        growing pauses, at least as long as the server's `Retry-After`.
+        """The JSON value at `path`, which tells about the server.
 
         Raises:
-          BackendError: the server refuses the request (401, 404, 422, …).
-          WorkerDiedError: the patience is used up, or `interrupt` was called.
+          BackendError: the server refuses, or gives no answer as long as there is
+            patience.
+          WorkerDiedError: `interrupt` was called.
         """
-        return self._run(self._retry("POST", path, body))
+        try:
+            return self._run(self._ask("GET", path, None, GET_S, None))
+        except WorkerDiedError as error:
+            if error.innocent:
+                raise
+            raise BackendError(f"{error}; look at the server's log.") from error
+
+    def post(self, path: str, body: Any, *, timeout_s: float | None = None) -> Any:
+        """Send a JSON value, return the JSON answer.
+
+        What fails for the moment is repeated with growing pauses, at least as long as
+        the server's `Retry-After`.
+
+        Args:
+          path: where to.
+          body: what to send.
+          timeout_s: longest wait for the answer, in seconds; the client's by default.
+
+        Raises:
+          BackendError: the server refuses the request (401, 404, 422, …), cannot be
+            reached, is busy or unwell.
+          WorkerDiedError: the server is well and fails on this request, or `interrupt`
+            was called, which is innocent.
+        """
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return self._run(self._ask("POST", path, body, limit_s, self._failures))
+        except WorkerDiedError as error:
+            if not error.innocent:
+                # A server that is unwell is the fault of no request.
+                self.get(self._health_path)
+            raise
 
     def interrupt(self) -> None:
         """Make a running request end with `WorkerDiedError`."""
@@ -112,7 +167,7 @@ class JsonClient:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
 
-    def _run(self, request: Coroutine[Any, Any, _T]) -> _T:
+    def _run(self, request: Coroutine[Any, Any, Any]) -> Any:
         with self._lock:
             if self._loop is None:
                 self._loop = self._open()
@@ -122,7 +177,7 @@ class JsonClient:
             return running.result()
         except CancelledError:
             raise WorkerDiedError(
-                f"the request to {self.url} was interrupted"
+                f"the request to {self.url} was interrupted", innocent=True
             ) from None
         finally:
             running.cancel()  # after Ctrl-C it may still be under way
@@ -145,69 +200,164 @@ class JsonClient:
             if client is not None:
                 runner.run(client.aclose())
 
-    async def _retry(self, method: str, path: str, body: Any) -> Any:
+    async def _ask(
+        self, method: str, path: str, body: Any, limit_s: float, failures: int | None
+    ) -> Any:
+        """Send until there is an answer or the patience is used up."""
         import tenacity
 
-        attempts = tenacity.AsyncRetrying(
+        patience = _Patience(self._patience_s, failures)
+        retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
-            wait=_pause,
-            stop=tenacity.stop_before_delay(self._patience_s),
-            before_sleep=tenacity.before_sleep_log(_log, logging.WARNING),
+            wait=patience.pause_s,
+            stop=patience.is_used_up,
+            before_sleep=self._tell,
         )
         try:
-            return await attempts(self._send, method, path, body)
-        except tenacity.RetryError as error:
-            tries = error.last_attempt.attempt_number
-            raise WorkerDiedError(
-                f"{self.url}{path} gave no answer in {tries} attempts: "
-                f"{error.last_attempt.exception()}"
-            ) from error
+            return await retrying(self._send, method, path, body, limit_s)
+        except tenacity.RetryError as given_up:
+            last = given_up.last_attempt
+            error = last.exception()
+            assert isinstance(error, _TransientError)
+            raise self._given_up(path, error, last.attempt_number) from error
 
-    async def _send(self, method: str, path: str, body: Any) -> Any:
+    def _tell(self, state: "tenacity.RetryCallState") -> None:
+        _log.warning(
+            "%s gave no answer (%s) and is asked again in %.1f s",
+            self.url,
+            _failure(state),
+            state.upcoming_sleep,
+        )
+
+    def _given_up(
+        self, path: str, error: "_TransientError", attempts: int
+    ) -> BackendError:
+        what = (
+            f"{self.url}{path}: expected an answer, got none in {attempts} attempts, "
+            f"at last {error}"
+        )
+        if error.kind == "failed":
+            return WorkerDiedError(what)
+        if error.kind == "busy":
+            return BackendError(f"{what}; use fewer workers, or a larger server.")
+        return BackendError(f"{what}; start the server, or correct the address.")
+
+    async def _send(self, method: str, path: str, body: Any, limit_s: float) -> Any:
         import httpx
 
         if self._client is None:
             self._client = httpx.AsyncClient(**self._settings)
+        timeout = httpx.Timeout(limit_s, connect=CONNECT_S)
         try:
-            answer = await self._client.request(method, path, json=body)
-        except httpx.TransportError as error:
-            raise _TransientError(f"{type(error).__name__} {error}".rstrip()) from error
-        if answer.status_code in TRANSIENT:
-            raise _TransientError(_described(answer), _retry_after(answer))
-        if answer.is_success:
-            try:
-                return answer.json()
-            except ValueError:
-                pass  # as bad as a refusal
-        remedy = _REMEDIES.get(answer.status_code, "check the address")
-        raise BackendError(
-            f"{self.url}{path}: expected a JSON answer, got {_described(answer)}; "
-            f"{remedy}."
-        )
+            answer = await self._client.request(
+                method, path, json=body, timeout=timeout
+            )
+        except httpx.RequestError as error:
+            what = f"{type(error).__name__} {error}".rstrip()
+            if isinstance(error, httpx.LocalProtocolError) or _is_tls_refusal(error):
+                raise BackendError(
+                    f"{self.url}: expected a connection, got {what}; correct the "
+                    "address, its http or https, the token or the certificates."
+                ) from error
+            connecting = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+            kind = "away" if isinstance(error, connecting) else "failed"
+            raise _TransientError(what, kind) from error
+        return self._read(path, answer)
+
+    def _read(self, path: str, answer: "httpx.Response") -> Any:
+        status = answer.status_code
+        what = f"{status} {answer.reason_phrase}: {answer.text[:500]}"
+        if status in TRANSIENT:
+            raise _TransientError(what, TRANSIENT[status], _retry_after_s(answer))
+        what = f"{self.url}{path}: expected a JSON answer, got {what}"
+        if not answer.is_success:
+            remedy = _REMEDIES.get(status, "check the address")
+            raise BackendError(f"{what}; {remedy}.")
+        try:
+            return answer.json()
+        except ValueError:
+            raise WorkerDiedError(what) from None
 
 
 class _TransientError(Exception):
     """An attempt failed in a way that another one may not."""
 
-    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(reason)
+    def __init__(self, what: str, kind: _Kind, retry_after_s: float = 0.0) -> None:
+        super().__init__(what)
+        self.kind: _Kind = kind
         self.retry_after_s = retry_after_s
 
 
-def _pause(state: "RetryCallState") -> float:
-    import tenacity
+class _Patience:
+    """How long one request is sent again; counts from its first failure."""
 
-    grown = tenacity.wait_random_exponential(multiplier=0.25, max=LONGEST_PAUSE_S)
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, _TransientError) else 0.0
-    return max(grown(state), asked)
+    def __init__(self, patience_s: Mapping[_Kind, float], failures: int | None) -> None:
+        import tenacity
+
+        self._patience_s = patience_s
+        self._failures = failures
+        self._since_s: float | None = None
+        self._failed = 0
+        self._left_s = math.inf
+        # Not in step with the other workers, which met the same failure.
+        self._back_off = tenacity.wait_fixed(0.1) + tenacity.wait_random_exponential(
+            0.25, max=LONGEST_PAUSE_S
+        )
+
+    def pause_s(self, state: "tenacity.RetryCallState") -> float:
+        """How long to wait after a failure."""
+        error, now_s = _failure(state), time.monotonic()
+        if self._since_s is None:
+            self._since_s = now_s
+        self._failed += error.kind == "failed"
+        self._left_s = self._since_s + self._patience_s[error.kind] - now_s
+        return max(error.retry_after_s, min(self._back_off(state), self._left_s))
+
+    def is_used_up(self, state: "tenacity.RetryCallState") -> bool:
+        """Whether that was the last attempt; asked after `pause_s`."""
+        used_up = self._left_s <= _failure(state).retry_after_s
+        return used_up or self._failed == self._failures
 
 
-def _retry_after(answer: "httpx.Response") -> float:
-    """Seconds the server asks to wait; 0 where it names none (or a date)."""
+def _failure(state: "tenacity.RetryCallState") -> _TransientError:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, _TransientError)
+    return error
+
+
+def _address(url: str) -> str:
+    """`url` without a slash at its end."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # no number for a port, no end of a bracket
+        valid = False
+    if not valid or re.search(r"[\s?#]", url):
+        raise ConfigError(
+            f"Expected a server's address, http(s)://host[:port], got {url!r}; correct "
+            "the address."
+        )
+    return url.rstrip("/")
+
+
+def _is_tls_refusal(error: BaseException | None) -> bool:
+    """Whether the two sides will never agree: no TLS over there, a certificate."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    # A connection that ends in the middle is that of a server that ends.
+    return error is not None and not isinstance(error, ssl.SSLEOFError)
+
+
+def _retry_after_s(answer: "httpx.Response") -> float:
+    """The `Retry-After` header, a number or a date, in seconds; 0 without one."""
     value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
-
-
-def _described(answer: "httpx.Response") -> str:
-    return f"{answer.status_code} {answer.reason_phrase}: {answer.text[:500]}"
+    if value.isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

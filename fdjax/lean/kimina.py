@@ -1,12 +1,9 @@
 """A Kimina Lean server as a backend: HTTP to a machine that has Lean."""
 
-import asyncio
 import math
 import secrets
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from fdjax.errors import BackendError
 from fdjax.lean.backend import (
@@ -17,7 +14,7 @@ from fdjax.lean.backend import (
 )
 from fdjax.lean.kimina_http import (
     Answer,
-    KiminaConnection,
+    KiminaServer,
     Patience,
     SnippetTimeoutError,
 )
@@ -36,7 +33,8 @@ from fdjax.lean.record import (
 
 __all__ = ["KiminaBackend", "Patience"]
 
-T = TypeVar("T")
+REFUSAL = "(fdjax: "
+"""Begins what `fdjax serve` answers for text that it does not run, such as ours."""
 
 
 class KiminaBackend:
@@ -64,16 +62,15 @@ class KiminaBackend:
           trusted_s: what our program, the header and the statement may take, and the
             imports too, in seconds. The server's limit on a snippet is this and the
             proof's own time.
-          patience: how long to try with a busy or failing server.
+          patience: how long to try with a busy, absent or failing server.
+
+        Raises:
+          ConfigError: `url` is no address.
+          InstallError: httpx is missing.
         """
-        self._url = url.rstrip("/")
-        self._token = token
+        self._server = KiminaServer(url, token, patience or Patience())
         self._trusted_s = trusted_s
-        self._patience = patience or Patience()
         self._program = Program()
-        self._runner: asyncio.Runner | None = None
-        self._connection: KiminaConnection | None = None
-        self._task: asyncio.Task[Any] | None = None
 
     @property
     def identity(self) -> str:
@@ -82,70 +79,35 @@ class KiminaBackend:
         The server does not tell its toolchain: give another Lean another address, or
         another cache.
         """
-        return f"kimina/{self._url}/{program_version()}"
+        return f"kimina/{self._server.url}/{program_version()}"
 
     def start(self) -> None:
-        """Connect and ask for the server's health.
+        """Ask for the server's health.
 
         Raises:
           BackendError: there is no healthy server, or it refuses the token.
         """
-        self.close()
-        self._runner = asyncio.Runner()
-        self._connection = KiminaConnection(self._url, self._token, self._patience)
-        try:
-            self._run(self._connection.health())
-        except WorkerDiedError as error:
-            self.close()
-            raise BackendError(
-                f"KiminaBackend: expected a healthy server at {self._url}, got: "
-                f"{error}; start it or correct the address."
-            ) from error
+        self._server.require_health()
 
     def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; connects where there is no connection.
 
         Raises:
-          WorkerDiedError: the server gave no usable answer, after retries.
-          BackendError: the server refuses us, or its Lean our program.
+          WorkerDiedError: the server is well and gives no usable answer.
+          BackendError: the server refuses us, or its Lean our program; it is away, busy
+            or unwell for longer than the patience.
         """
         if not is_text(request):
             return NOT_TEXT
-        if self._connection is None:
-            self.start()
-        assert self._connection is not None
-        work = _Check(self._connection, self._program, request, self._trusted_s)
-        return self._run(work.report())
+        return _Check(self._server, self._program, request, self._trusted_s).report()
 
     def interrupt(self) -> None:
         """End a running request; the owner's `check` raises `WorkerDiedError`."""
-        task = self._task
-        if task is not None:
-            with suppress(RuntimeError):  # the loop was closed in the meantime
-                task.get_loop().call_soon_threadsafe(task.cancel)
+        self._server.interrupt()
 
     def close(self) -> None:
         """Close the connection."""
-        runner, self._runner = self._runner, None
-        connection, self._connection = self._connection, None
-        if runner is not None:
-            if connection is not None:
-                runner.run(connection.close())
-            runner.close()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        async def interruptible() -> T:
-            self._task = asyncio.current_task()
-            try:
-                return await work
-            finally:
-                self._task = None
-
-        assert self._runner is not None
-        try:
-            return self._runner.run(interruptible())
-        except asyncio.CancelledError:
-            raise WorkerDiedError("the request was interrupted") from None
+        self._server.close()
 
 
 class _Check:
@@ -153,12 +115,12 @@ class _Check:
 
     def __init__(
         self,
-        connection: KiminaConnection,
+        server: KiminaServer,
         program: Program,
         request: CheckRequest | RunRequest,
         trusted_s: float,
     ) -> None:
-        self._connection = connection
+        self._server = server
         self._program = program
         self._request = request
         self._trusted_s = trusted_s
@@ -177,35 +139,35 @@ class _Check:
         if isinstance(request, CheckRequest):
             self._trusted.append(program.statement(request, self._statement_nonce))
 
-    async def report(self) -> RawReport:
+    def report(self) -> RawReport:
         """What the server's Lean makes of the request."""
         request = self._request
         if isinstance(request, CheckRequest) and request.proof is None:
-            answer = await self._trusted_answer(self._trusted)
-            return await self._broken(answer.reply) or RawReport()
+            answer = self._trusted_answer(self._trusted)
+            return self._broken(answer.reply) or RawReport()
         nonce = secrets.token_hex(16)
         snippet = "\n".join([*self._trusted, self._program.check(request, nonce)])
         limit_s = math.ceil(request.limits.wall_s + self._trusted_s)
         begin = time.monotonic()
         try:
-            answer = await self._connection.check(snippet, limit_s)
+            answer = self._server.check(snippet, limit_s)
         except SnippetTimeoutError as error:
             used_s = min(limit_s, time.monotonic() - begin)
-            return await self._timed_out(used_s, error)
-        if report := await self._broken(answer.reply):
+            return self._timed_out(used_s, error)
+        if report := self._broken(answer.reply):
             return report
         record = read_record(answer.reply, nonce)
         if record is None:
             raise WorkerDiedError(f"no record of ours in {str(answer.reply)[:500]}")
         return report_of(record, request.limits)
 
-    async def _broken(self, reply: dict[str, Any]) -> RawReport | None:
+    def _broken(self, reply: dict[str, Any]) -> RawReport | None:
         """What an answer says is wrong with header or statement; None when nothing."""
         record = read_record(reply, self._header_nonce)
         if record is None:
             if "env" not in reply:
                 raise WorkerDiedError(f"expected a state, got {str(reply)[:500]}")
-            await self._require_program()
+            self._require_program()
             record = without_program(self._header, reply)
         report = trusted_report(record)
         if isinstance(self._request, RunRequest):
@@ -217,22 +179,25 @@ class _Check:
             report = trusted_report(record)
         return report
 
-    async def _require_program(self) -> None:
+    def _require_program(self) -> None:
         """Tell a header that cannot be loaded from a Lean that cannot run us."""
         nonce = secrets.token_hex(16)
-        answer = await self._trusted_answer(
+        answer = self._trusted_answer(
             [self._program.begin(""), self._program.header("", nonce)]
         )
         if read_record(answer.reply, nonce) is None:
             said = without_program("", answer.reply)["statement_error"]
+            remedy = "use a server with Lean 4.9 or later"
+            if REFUSAL in said:
+                remedy = "this is an fdjax serve: use RemoteBackend (--backend remote)"
             raise BackendError(
                 "KiminaBackend: expected the server's Lean to elaborate `import Lean` "
-                f"and our program, got: {said}; use a server with Lean 4.9 or later."
+                f"and our program, got: {said}; {remedy}."
             )
 
-    async def _timed_out(self, used_s: float, error: Exception) -> RawReport:
+    def _timed_out(self, used_s: float, error: Exception) -> RawReport:
         """A time limit is the proof's fault only when the rest left it its time."""
-        answer = await self._trusted_answer(self._trusted)
+        answer = self._trusted_answer(self._trusted)
         proof_s = used_s - answer.seconds
         if proof_s < self._request.limits.wall_s:
             raise WorkerDiedError(
@@ -240,10 +205,8 @@ class _Check:
             )
         return RawReport(timed_out=True, seconds=proof_s)
 
-    async def _trusted_answer(self, parts: list[str]) -> Answer:
+    def _trusted_answer(self, parts: list[str]) -> Answer:
         try:
-            return await self._connection.check(
-                "\n".join(parts), math.ceil(self._trusted_s)
-            )
+            return self._server.check("\n".join(parts), math.ceil(self._trusted_s))
         except SnippetTimeoutError as error:
             raise WorkerDiedError(f"{error}, on trusted text alone") from None

@@ -42,6 +42,7 @@ class RemoteBackend:
         token: str | None = None,
         timeout_s: float = 600.0,
         patience_s: float = 120.0,
+        busy_s: float = 600.0,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -49,9 +50,12 @@ class RemoteBackend:
           url: address of the server or of the load balancer before it.
           token: the server's bearer token.
           timeout_s: longest wait for one answer, queueing included, in seconds.
-          patience_s: how long a server that is busy or away is asked again, in seconds.
+          patience_s: how long a server that is away or unwell is asked again, in
+            seconds.
+          busy_s: the same for one that has no room.
 
         Raises:
+          ConfigError: `url` is no address.
           InstallError: the packages for it are missing.
         """
         if importlib.util.find_spec("pydantic") is None:
@@ -60,7 +64,12 @@ class RemoteBackend:
                 "`pip install fdjax[serve]`."
             )
         self._client = JsonClient(
-            url, token=token, timeout_s=timeout_s, patience_s=patience_s
+            url,
+            token=token,
+            health_path="/ready",
+            timeout_s=timeout_s,
+            away_s=patience_s,
+            busy_s=busy_s,
         )
         self._identity = ""
 
@@ -89,14 +98,10 @@ class RemoteBackend:
         Raises:
           WorkerDiedError: the checker died on the server, or this request alone gets
             no answer.
-          BackendError: the server cannot be reached, refuses, or is not who it was.
+          BackendError: the server cannot be reached, has no room, cannot start Lean,
+            refuses, or is not who it was.
         """
-        try:
-            values = self._client.post(CHECK_PATH, asdict(request))
-        except WorkerDiedError:
-            # Nobody there is the fault of no proof: it must not be recorded as one.
-            self.start()
-            raise
+        values = self._client.post(CHECK_PATH, asdict(request))
         answer = self._read(CheckAnswer, values)
         self._require(answer.identity)
         if answer.report is None:
@@ -112,14 +117,7 @@ class RemoteBackend:
         self._client.close()
 
     def _server(self) -> ServerIdentity:
-        try:
-            values = self._client.get(IDENTITY_PATH)
-        except WorkerDiedError as error:
-            raise BackendError(
-                f"Expected fdjax serve at {self._client.url}, got none: {error}; start "
-                "it, or correct the address."
-            ) from error
-        return self._read(ServerIdentity, values)
+        return self._read(ServerIdentity, self._client.get(IDENTITY_PATH))
 
     def _require(self, identity: str) -> None:
         if identity != (self._identity or identity):

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from fdjax.errors import InstallError
 
 try:
-    from fastapi import FastAPI, Request, Response
+    from fastapi import APIRouter, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
+    from fastapi.routing import APIRoute
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 except ImportError as error:
     raise InstallError(
@@ -69,7 +70,7 @@ def make_app(verifier: Verifier, config: ServeConfig | None = None) -> FastAPI:
     )
     app.include_router(kimina_routes(work))
     app.include_router(verdict_routes(work, trust_headers=config.trust_headers))
-    app.include_router(health_routes(health))
+    app.include_router(_also_head(health_routes(health)))
 
     @app.get("/metrics", tags=["health"])
     async def get_metrics() -> Response:
@@ -80,6 +81,16 @@ def make_app(verifier: Verifier, config: ServeConfig | None = None) -> FastAPI:
     app.add_middleware(Gate, config=config)
     app.add_middleware(RequestMetrics, metrics=metrics)
     return app
+
+
+def _also_head(router: APIRouter) -> APIRouter:
+    """`router`, for load balancers that ask without wanting a body."""
+    for route in list(router.routes):
+        assert isinstance(route, APIRoute)
+        router.add_api_route(
+            route.path, route.endpoint, methods=["HEAD"], include_in_schema=False
+        )
+    return router
 
 
 async def _describe_faults(request: Request, error: Exception) -> JSONResponse:

@@ -6,20 +6,21 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from fdjax.errors import ConfigError
-from fdjax.lean import Limits, Verifier
+from fdjax.lean import Backend, Limits, Verifier
 from fdjax.lean.backends import (
     BackendName,
     BackendOptions,
     backend_factory,
     backend_kind,
+    default_workers,
 )
-from fdjax.lean.machine import fitting_workers
 from fdjax.serve.config import ServeConfig
 
 __all__ = ["serve"]
@@ -31,6 +32,8 @@ def serve(
     workers: int | None = None,
     backend: BackendName = "wasm",
     project: Path | None = None,
+    url: str = "",
+    backend_token_env: str = "",
     token_file: Path | None = None,
     token_env: str | None = None,
     insecure: bool = False,
@@ -48,10 +51,14 @@ def serve(
     Args:
       host: address to listen on.
       port: port to listen on; 0 takes a free one.
-      workers: Lean processes; one a core by default, fewer where memory is short.
-      backend: which Lean: the embedded one (wasm), or none at all (fake), which accepts
-        what contains `trivial` and is for trying out clients.
-      project: folder of the Lake project to use, for backends that need one.
+      workers: Lean processes, or requests under way at another server; one a core by
+        default, fewer where memory is short.
+      backend: which Lean: wasm is the embedded one, native that of a Lake project, repl
+        the same through the community REPL; kimina and remote are other servers; fake
+        is none and accepts what contains `trivial`, for trying out clients.
+      project: folder of the Lake project to use, for native and repl.
+      url: address of the server to use, for kimina and remote.
+      backend_token_env: environment variable with the token that this server wants.
       token_file: file with the bearer token that clients must send.
       token_env: environment variable with that token.
       insecure: listen on other machines' side of the network without a token.
@@ -83,10 +90,13 @@ def serve(
         trust_headers=trust_headers,
     )
     kind = backend_kind(backend)
-    limits = Limits(wall_s=timeout, memory_mb=memory_mb or kind.memory_mb)
-    factory = backend_factory(backend, BackendOptions(project=project))
+    limits = Limits(
+        wall_s=timeout, memory_mb=kind.memory_mb if memory_mb is None else memory_mb
+    )
+    options = BackendOptions(project=project, url=url, token_env=backend_token_env)
+    factory = _factory(backend, options)
     if workers is None:
-        workers = fitting_workers(kind.worker_mb)
+        workers = default_workers(backend, memory_mb)
     with (
         _bound(host, port) as listener,
         Verifier(factory, workers=workers, limits=limits, cache_path=cache) as verifier,
@@ -102,18 +112,37 @@ def serve(
     return 0
 
 
+def _factory(name: BackendName, options: BackendOptions) -> Callable[[], Backend]:
+    try:
+        return backend_factory(name, options)
+    except ConfigError as error:
+        # Here, --token-env is the clients' token.
+        text = str(error).replace("--token-env", "--backend-token-env")
+        raise ConfigError(text) from error
+
+
 def _bound(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet: who connects too early is refused."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
+    if not 0 <= port <= 65535:
+        raise ConfigError(
+            f"fdjax serve: expected --port in 0..65535, got {port}; 0 takes a free one."
+        )
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"fdjax serve: expected to listen on {host}, port {port}, got: {error}; "
+            "choose another --port (0 takes a free one), or a --host of this machine."
+        ) from error
     return listener
 
 
@@ -131,7 +160,7 @@ def _token(file: Path | None, variable: str | None) -> str | None:
             "out."
         )
     if file is not None:
-        place, token = str(file), file.read_text(encoding="utf-8").strip()
+        place, token = str(file), _text(file)
     else:
         place = f"the environment variable {variable}"
         token = os.environ.get(variable or "", "").strip()
@@ -140,6 +169,15 @@ def _token(file: Path | None, variable: str | None) -> str | None:
             f"fdjax serve: expected a token in {place}, got nothing; write it there."
         )
     return token
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"fdjax serve: expected a token in {file}, got: {error}; write it there."
+        ) from error
 
 
 def _require_token(host: str, token: str | None, insecure: bool) -> str | None:

@@ -73,7 +73,8 @@ def _refuse_key(header: bytes, token: str) -> JSONResponse | None:
     challenge = {"WWW-Authenticate": "Bearer"}
     if not header:
         return JSONResponse({"detail": "Missing API key"}, 401, challenge)
-    given = header.removeprefix(b"Bearer ").strip()
+    scheme, _, rest = header.partition(b" ")
+    given = rest.strip() if scheme.lower() == b"bearer" else header
     if not secrets.compare_digest(given, token.encode()):
         return JSONResponse({"detail": "Invalid API key"}, 401, challenge)
     return None

@@ -8,6 +8,10 @@ from fdjax.lean import Problem, Submission, WholeFile
 
 __all__ = ["CheckBody", "Code", "LegacyBody", "Snippet", "VerifyBody", "VerifyItem"]
 
+LONGEST_S = 10**9
+"""No text has more time, whatever a client asks for; a larger number may not even be
+one that a float can hold."""
+
 
 def _no_infotree(value: Any) -> Any:
     if value is not None:
@@ -29,7 +33,7 @@ class CheckBody(BaseModel):
     """The body of `POST /api/check`."""
 
     snippets: list[Snippet]
-    timeout: int = Field(30, ge=0)
+    timeout: int = Field(30, ge=0, le=LONGEST_S)
     """Seconds that one snippet may take."""
     debug: bool = False
     """Whether the reply says which server answered."""
@@ -69,7 +73,7 @@ class LegacyBody(BaseModel):
     """The body of `POST /verify`."""
 
     codes: list[Code]
-    timeout: int = 300
+    timeout: int = Field(300, le=LONGEST_S)
     """Seconds that one file may take."""
     infotree_type: _NoInfotree = None
     disable_cache: bool = False

@@ -11,14 +11,12 @@ from fdjax.lean.backends import (
     BackendOptions,
     backend_factory,
     backend_kind,
+    default_workers,
 )
-from fdjax.lean.machine import fitting_workers
 
 __all__ = ["VerifyOptions"]
 
 _SQLITE = b"SQLite format 3\0"
-SERVER_REQUESTS = 16
-"""Requests at a time to a server, whose cores are not known here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +60,7 @@ class VerifyOptions:
         """The workers asked for, or as many as this machine holds or a server suits."""
         if self.workers is not None:
             return self.workers
-        kind = backend_kind(self.backend)
-        if "url" in kind.needs:
-            return SERVER_REQUESTS
-        return fitting_workers(kind.worker_mb, self.memory_mb)
+        return default_workers(self.backend, self.memory_mb)
 
     def factory(self) -> Callable[[], Backend]:
         """What makes a backend for each worker.

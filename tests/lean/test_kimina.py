@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fdjax.errors import BackendError
+from fdjax.errors import BackendError, ConfigError
 from fdjax.lean import CheckRequest, Limits, Problem, Status, Verifier, WorkerDiedError
 from fdjax.lean.backend import RunRequest, WholeFile
 from fdjax.lean.judge import judge
@@ -14,6 +14,7 @@ from fdjax.lean.kimina import KiminaBackend, Patience
 from fdjax.lean.source import source_of
 from lean.corpus import FAILURES, FALSE, GIVING_UP, SWAP, THEOREMS, TRUE
 from lean.standin.kimina import KiminaStandIn
+from serving import Server, wait_until
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_one_snippet_a_request_on_one_connection(client, server):
     assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize("fault", [(429,), (500,), (502,), (503,), "drop"])
+@pytest.mark.parametrize("fault", [(429,), (500,), (502,), "drop"])
 def test_a_fault_is_retried(client, server, fault):
     server.faults.append(fault)
     assert status(client, TRUE, "  rfl") is Status.VERIFIED
@@ -130,7 +131,7 @@ def test_what_is_no_answer_is_a_death(client, server, fault):
 def test_attempts_end(server):
     server.faults.extend([(500,)] * 2)
     client = KiminaBackend(server.url, patience=Patience(failures=2))
-    with pytest.raises(WorkerDiedError, match="status 500") as caught:
+    with pytest.raises(WorkerDiedError, match="at last 500") as caught:
         client.check(request(TRUE, "  rfl"))
     client.close()
     # The proof may be why the server failed.
@@ -154,20 +155,76 @@ def test_a_slow_answer_is_waited_for_and_a_late_one_is_not(server):
     hasty.close()
 
 
-def test_a_server_that_went_away_is_not_the_proofs_fault(scripted_command):
+def items(count):
+    return [(TRUE, f"  rfl -- {n}") for n in range(count)]
+
+
+def test_a_server_that_went_away_fails_the_batch(scripted_command):
+    """No proof is recorded as crashed for it."""
+    patience = Patience(failures=1, away_s=0.5)
     with KiminaStandIn(scripted_command) as server:
-        client = KiminaBackend(server.url, patience=Patience(failures=1))
+        verifier = Verifier(lambda: KiminaBackend(server.url, patience=patience))
+        [verdict] = verifier.verify(items(1))
+        assert verdict.verified
+    decided = []
+    with verifier, pytest.raises(BackendError, match="at last ConnectError") as caught:
+        verifier.verify(items(4)[1:], decided=lambda *_: decided.append(_))
+    assert not isinstance(caught.value, WorkerDiedError)
+    assert not decided
+
+
+def test_a_server_that_is_restarted_loses_nothing(scripted_command):
+    """It ends in the middle of requests and is away for a while."""
+
+    class Second(KiminaStandIn):
+        def server_bind(self):
+            self.server_address = ("127.0.0.1", first.server_port)
+            super().server_bind()
+
+    verdicts = []
+
+    def verify():
+        with Verifier(lambda: KiminaBackend(first.url), workers=2) as verifier:
+            verdicts.extend(verifier.verify(items(4)))
+
+    with KiminaStandIn(scripted_command) as first:
+        first.faults.extend(["slow", "slow"])
+        batch = threading.Thread(target=verify)
+        batch.start()
+        assert wait_until(lambda: len(first.requests) == 2)
+    time.sleep(1.0)
+    with Second(scripted_command):
+        batch.join(60)
+    assert [verdict.status for verdict in verdicts] == [Status.VERIFIED] * 4
+
+
+def test_a_proof_that_the_server_dies_on_is_that_proofs_fault_alone(server):
+    proofs = ["  rfl", "  die", "  rfl\n"]
+    with Verifier(lambda: KiminaBackend(server.url), workers=1) as verifier:
+        verdicts = verifier.verify([(TRUE, proof) for proof in proofs])
+    expected = [Status.VERIFIED, Status.CRASHED, Status.VERIFIED]
+    assert [verdict.status for verdict in verdicts] == expected
+
+
+def test_an_fdjax_serve_is_named():
+    with Server.fake() as server:
+        client = KiminaBackend(server.url)
         client.start()
-    with pytest.raises(WorkerDiedError, match="ConnectError") as caught:
-        client.check(request(TRUE, "  rfl"))
-    client.close()
-    assert caught.value.innocent
+        for proof in ("  trivial", None):
+            with pytest.raises(BackendError, match=r"RemoteBackend.*--backend remote"):
+                client.check(request(TRUE, proof))
+        client.close()
+
+
+def test_what_is_no_address_is_a_clear_error():
+    with pytest.raises(ConfigError, match=r"http\(s\)://host\[:port\], got 'foo'"):
+        KiminaBackend("foo")
 
 
 def test_a_wrong_token_is_a_clear_error(scripted_command):
     with KiminaStandIn(scripted_command, token="right") as server:
         wrong = KiminaBackend(server.url, token="wrong")
-        with pytest.raises(BackendError, match=r"401.*token="):
+        with pytest.raises(BackendError, match=r"401.*token"):
             wrong.check(request(TRUE, "  rfl"))
         wrong.close()
         right = KiminaBackend(server.url, token="right")
@@ -178,15 +235,16 @@ def test_a_wrong_token_is_a_clear_error(scripted_command):
 def test_another_kind_of_server_is_a_clear_error(server):
     server.faults.append((422,))
     client = KiminaBackend(server.url)
-    with pytest.raises(BackendError, match=r"422.*not a Kimina server"):
+    with pytest.raises(BackendError, match=r"422.*correct"):
         client.check(request(TRUE, "  rfl"))
     client.close()
 
 
 def test_no_server_is_a_backend_error():
-    client = KiminaBackend("http://127.0.0.1:9", patience=Patience(failures=1))
-    with pytest.raises(BackendError, match="expected a healthy server"):
+    client = KiminaBackend("http://127.0.0.1:9", patience=Patience(away_s=0.2))
+    with pytest.raises(BackendError, match=r"/health: expected .*ConnectError"):
         client.start()
+    client.close()
 
 
 def test_a_time_limit_counts_only_when_the_time_was_used(client, server):

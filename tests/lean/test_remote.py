@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from fdjax.errors import BackendError, InstallError
+from fdjax.errors import BackendError, ConfigError, InstallError
 from fdjax.lean import (
     CheckRequest,
     Limits,
@@ -121,10 +121,9 @@ def test_another_identity_is_an_error():
     backend.close()
 
 
-@pytest.mark.parametrize("package", ["httpx", "tenacity"])
-def test_a_missing_package_is_named(package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InstallError, match=rf"{package}.*pip install fdjax\[serve\]"):
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(InstallError, match=r"httpx.*pip install fdjax\[serve\]"):
         RemoteBackend("http://127.0.0.1:9")
 
 
@@ -134,10 +133,33 @@ def test_nobody_there():
     backend = RemoteBackend(url, patience_s=0.3)
     # A batch must fail as a whole, not proof by proof as if each had crashed Lean.
     for ask in (backend.start, lambda: backend.check(FAKE)):
-        with pytest.raises(BackendError, match="Expected fdjax serve at") as caught:
+        with pytest.raises(
+            BackendError, match=r"expected an answer.*start the server"
+        ) as caught:
             ask()
         assert not isinstance(caught.value, WorkerDiedError)
     backend.close()
+
+
+def test_a_lean_that_cannot_start_there_is_no_crash_here(tmp_path):
+    broken = tmp_path / "broken"
+    with Server.fake(broken=str(broken)) as server:
+        with Verifier(lambda: RemoteBackend(server.url), workers=2) as verifier:
+            broken.touch()
+            threading.Timer(1.0, broken.unlink).start()
+            [verdict] = verifier.verify([(PROBLEM, "trivial")])
+            assert verdict.verified
+        broken.touch()
+        backend = RemoteBackend(server.url, patience_s=1.0)
+        with pytest.raises(BackendError, match=r"/ready.*at last 503") as caught:
+            backend.check(FAKE)
+        assert not isinstance(caught.value, WorkerDiedError)
+        backend.close()
+
+
+def test_what_is_no_address_is_an_error():
+    with pytest.raises(ConfigError, match=r"http\(s\)://host\[:port\], got 'foo'"):
+        RemoteBackend("foo")
 
 
 def test_an_answer_of_another_shape_is_an_error(remote, monkeypatch):

@@ -8,24 +8,27 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from fdjax import cli
 from fdjax.errors import ConfigError
 from fdjax.serve import ServeConfig
+from lean.standin import kimina as standin
+from lean.standin.kimina import KiminaStandIn
 from serving import ROOT, Server, is_running, wait_until
 
 SLOW = "theorem s : (List.range 90000).foldl (· + ·) 0 = 3 := by decide +kernel"
 VERY_SLOW = SLOW.replace("90000", "4000000")
 
 
-def refusal(arguments, capsys):
+def refusal(arguments, capsys, backend="fake"):
     numbers = (signal.SIGTERM, signal.SIGINT)
     handlers = [signal.getsignal(number) for number in numbers]
     try:
         with pytest.raises(SystemExit) as stop:
-            cli.main(["serve", "--backend", "fake", *arguments])
+            cli.main(["serve", "--backend", backend, *arguments])
     finally:
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)
@@ -43,17 +46,99 @@ def test_tokens_are_not_guessed(tmp_path, capsys, monkeypatch):
     empty.write_text("\n")
     assert "got nothing" in refusal(["--token-file", str(empty)], capsys)
     missing = str(tmp_path / "missing")
-    assert "No such file" in refusal(["--token-file", missing], capsys)
+    assert "expected a token in " in refusal(["--token-file", missing], capsys)
+    empty.write_bytes(b"\xff")
+    assert "expected a token in " in refusal(["--token-file", str(empty)], capsys)
     monkeypatch.delenv("NO_TOKEN", raising=False)
     assert "NO_TOKEN" in refusal(["--token-env", "NO_TOKEN"], capsys)
     both = ["--token-file", str(empty), "--token-env", "NO_TOKEN"]
     assert "got both" in refusal(both, capsys)
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "99999"])
+def test_a_port_is_in_range(port, capsys):
+    assert f"--port in 0..65535, got {port}" in refusal(["--port", port], capsys)
+
+
 def test_a_port_in_use_is_an_error(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        assert "in use" in refusal(["--port", port], capsys)
+        said = refusal(["--port", port], capsys)
+    assert f"expected to listen on 127.0.0.1, port {port}, got: " in said
+    assert "in use" in said
+    assert "choose another --port" in said
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "é" * 70, "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_an_error(host, capsys):
+    said = refusal(["--insecure", "--port", "0", "--host", host], capsys)
+    assert f"expected to listen on {host}, port 0, got: " in said
+
+
+def test_no_memory_is_not_the_default(capsys):
+    # With a port that is refused later, so that no mistake begins to serve.
+    said = refusal(["--memory-mb", "0", "--port", "-1"], capsys)
+    assert "expected memory_mb" in said
+    assert "got 0" in said
+
+
+@pytest.mark.parametrize(
+    ("backend", "arguments", "words"),
+    [
+        ("remote", [], "expected --url, got nothing"),
+        ("fake", ["--url", "http://h"], "expected no --url"),
+        ("fake", ["--backend-token-env", "X"], "expected no --backend-token-env"),
+        (
+            "kimina",
+            ["--url", "http://h", "--backend-token-env", "NO_TOKEN"],
+            "leave --backend-token-env out",
+        ),
+        ("kimina", ["--url", "h"], "got 'h'; correct the address"),
+    ],
+)
+def test_options_of_another_server(backend, arguments, words, capsys, monkeypatch):
+    monkeypatch.delenv("NO_TOKEN", raising=False)
+    arguments = ["--port", "0", *arguments]
+    assert words in refusal(arguments, capsys, backend)
+
+
+def test_a_server_of_a_server_of_a_server():
+    remote = ["--backend", "remote", "--workers", "2", "--timeout", "10", "--url"]
+    item = {"name": "t", "statement": "theorem t : True"}
+    proofs = ["trivial", "no", "die", "#eval 1", "trivial -- again"]
+    items = [item | {"proof": proof} for proof in proofs]
+    with (
+        Server.fake(server={"token": "last"}, identity="fake/1") as last,
+        Server.command(
+            *remote, last.url, "--backend-token-env", "LAST", LAST="last"
+        ) as middle,
+        Server.command(*remote, middle.url) as first,
+    ):
+        status, answer = first.post("/v1/verify", {"items": items})
+        assert status == 200
+        found = [verdict["status"] for verdict in answer["verdicts"]]
+        assert found == ["verified", "rejected", "crashed", "unsafe", "verified"]
+        assert '"identity":"fake/1"' in first.get("/v1/identity")[1]
+        snippets = {"snippets": [{"id": "a", "code": "a file"}]}
+        _, answer = first.post("/api/check", snippets)
+        [message] = answer["results"][0]["response"]["messages"]
+        assert message["data"] == "a file"
+
+
+def test_a_server_of_a_kimina_server():
+    script = Path(standin.__file__).with_name("scripted_repl.py")
+    item = {"name": "t", "statement": "theorem t : True", "proof": "trivial"}
+    with (
+        KiminaStandIn([sys.executable, str(script)], token="theirs") as kimina,
+        Server.command(
+            *("--backend", "kimina", "--workers", "2", "--url", kimina.url),
+            *("--backend-token-env", "THEIRS"),
+            THEIRS="theirs",
+        ) as server,
+    ):
+        _, answer = server.post("/v1/verify", {"items": [item]})
+        assert answer["verdicts"][0]["status"] == "verified"
+        assert kimina.url in server.get("/v1/identity")[1]
 
 
 @pytest.mark.parametrize(

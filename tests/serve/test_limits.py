@@ -56,7 +56,9 @@ def test_no_route_without_the_token(guarded, route, headers, detail):
     assert found["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("value", [f"Bearer {TOKEN}", TOKEN])
+@pytest.mark.parametrize(
+    "value", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} ", TOKEN]
+)
 def test_the_token_opens(guarded, value):
     status, answer = guarded.post(
         "/api/check", check("a"), headers={"Authorization": value}
@@ -68,6 +70,9 @@ def test_the_token_opens(guarded, value):
 @pytest.mark.parametrize("path", ["/", "/health", "/health/", "/ready"])
 def test_load_balancers_need_no_token(guarded, path):
     assert guarded.get(path)[0] == 200
+    status, headers, body = guarded.request("HEAD", path)
+    assert (status, headers["content-type"], body) == (200, "application/json", b"")
+    assert guarded.request("HEAD", "/metrics")[0] == 401
 
 
 # ---- sizes
@@ -155,8 +160,10 @@ def test_a_saturated_server_says_when_to_come_back(guarded):
         ("/api/check", {"snippets": [{"id": "a", "code": "x"}] * 2}),
         ("/api/check", check("x", timeout=-1)),
         ("/api/check", check("x", timeout=float("nan"))),
+        ("/api/check", check("x", timeout=10**400)),
         ("/api/check", check("x", timeout=None)),
         ("/api/check", check("x", infotree="full")),
+        ("/verify", {"codes": [], "timeout": 10**400}),
         ("/verify", {"codes": [{"custom_id": 1}]}),
         ("/verify", {"codes": [{"proof": "x"}]}),
         ("/verify", {"codes": [], "infotree_type": "tactics"}),
@@ -169,6 +176,10 @@ def test_a_saturated_server_says_when_to_come_back(guarded):
         ("/v1/check", {"statement": "t"}),
         ("/v1/check", {"source": "x", "limits": {"wall_s": 0}}),
         ("/v1/check", {"source": "x", "limits": {"wall_s": 1e9}}),
+        ("/v1/check", {"source": "x", "limits": {"wall_s": float("nan")}}),
+        ("/v1/check", {"source": "x", "limits": {"wall_s": float("inf")}}),
+        ("/v1/check", {"source": "x", "limits": {"wall_s": -float("inf")}}),
+        ("/v1/check", {"source": "x", "limits": {"heartbeats": float("nan")}}),
         ("/v1/check", {"source": "x", "limits": {"output_bytes": 1 << 40}}),
     ],
 )

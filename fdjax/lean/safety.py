@@ -40,6 +40,9 @@ class Policy:
     constants: tuple[str, ...]
     """Names that a tactic's configuration may hold besides keys: it is compiled and
     run, so it may be made of literals and these only."""
+    functions: tuple[str, ...]
+    """Functions that what Lean compiles for a submission may call, besides making
+    values of inductive types: those of literals and of quoted tactic blocks."""
     imports: tuple[str, ...]
     """Library roots that a trusted header may import."""
 
@@ -190,6 +193,26 @@ POLICY = Policy(
                 "TransparencyMode.reducible",
             )
         ),
+    ),
+    functions=(
+        "Array.empty",
+        "Array.mkArray0",
+        "Array.mkEmpty",
+        "Array.push",
+        "Int.instNegInt",
+        "Lean.Name.mkNum",
+        "Lean.Name.mkSimple",
+        "Lean.Name.mkStr",
+        *(f"Lean.Name.mkStr{count}" for count in range(1, 9)),
+        "Lean.mkAtom",
+        "List.toArray",
+        "String.toRawSubstring",
+        "String.toSubstring",
+        "instHPow",
+        "instNatPowNat",
+        "instOfNat",
+        "instOfNatNat",
+        "instPowNat",
     ),
     imports=("Init", "Std"),
 )

@@ -41,6 +41,9 @@ THEOREMS = [
     (TRUE, "  let rec double : Nat → Nat := fun n => (toString n).length + n\n  rfl"),
     (TRUE, "  exact helper\nwhere\n  helper : (2 : Nat) + 2 = 4 := rfl"),
     (TRUE, "  open Nat in\n  simp (maxSteps := (1000))"),
+    (TRUE, "  simp -zeta +arith (config := { maxSteps := 100, decide := true })"),
+    (TRUE, "  grind (splits := 3) -splitIte"),
+    (TRUE, "  omega (config := { splitDisjunctions := false })"),
     (TRUE, "  have h0x1' : 1 = 1 := rfl\n  have hσ₂x' := h0x1'\n  rfl"),
     (SWAP, "  rw (occs := .pos [1]) [and_comm]\n  exact h"),
     (SWAP, "  rw (occs := Lean.Meta.Occurrences.pos [1]) [and_comm]\n  exact h"),
@@ -235,8 +238,9 @@ HIDDEN_CODE = {
     for path in sorted(Path(__file__).with_name("attacks").iterdir())
     for text in [path.read_text()]
 }
-"""Syntax trees made by hand, which no parser and no scan has seen, wait for Lean to run
-them as the tactic block of an automatic parameter; there they break Lean's memory."""
+"""Attempts to have Lean run code of the submission while it elaborates: syntax trees
+made by hand as the tactic block of an automatic parameter, terms that a coercion brings
+into a tactic's configuration, an index out of bounds there. Each of them worked once."""
 
 MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
 OWN_MATCH = """

@@ -347,7 +347,7 @@ def test_the_projects_own_repl_is_confined(repl):
         assert "NoNewPrivs:\t1" in status
 
 
-def test_a_lean_that_compiles_everything_is_given_no_definitions(
+def test_a_lean_that_compiles_everything_is_given_nothing_to_compile(
     lake_project, monkeypatch
 ):
     """Older ones cannot be told to compile nothing."""
@@ -361,6 +361,8 @@ def test_a_lean_that_compiles_everything_is_given_no_definitions(
         assert status(backend, SWAP, GOOD) is Status.VERIFIED
         assert status(backend, TRUE, WholeFile(theorems)) is Status.VERIFIED
         for text in [
+            "  simp +arith",
+            "  simp (maxSteps := 9)",
             "  exact f\nwhere\n  f : (2 : Nat) + 2 = 4 := rfl",
             "  let rec f : (2 : Nat) + 2 = 4 := rfl\n  exact f",
             WholeFile(f"def d := 1\n{theorems}"),

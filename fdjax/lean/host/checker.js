@@ -2,7 +2,7 @@
 'use strict';
 const { isBoxed } = require('./objects.js');
 const {
-  Comparison, THEOREM, VALUED, nameOf, typeOf, valueOf,
+  Comparison, THEOREM, VALUED, findConstant, nameOf, typeOf, valueOf,
 } = require('./constants.js');
 const { findKind, positionOf, refusalOfProof, refusalOfCommand } = require('./syntax.js');
 
@@ -171,7 +171,7 @@ class Checker {
     }
     state = this.elaborateTrusted(cursor, command, state, 'the statement');
     const full = this.fullName(headerState, name);
-    const constant = this.find(elaborator.environmentOf(state), full);
+    const constant = findConstant(lean, elaborator.environmentOf(state), full);
     const isTheorem = constant && lean.tag(constant) === THEOREM;
     const parts = isTheorem ? this.ownParts(headerState, state, constant) : [];
     this.releaseCommand(command);
@@ -197,11 +197,11 @@ class Checker {
       const used = lean.call('l_Lean_Expr_getUsedConstants', lean.retain(expression));
       for (let i = 0; i < lean.arraySize(used); i++) {
         const name = lean.element(used, i);
-        const known = this.find(before, name);
+        const known = findConstant(lean, before, name);
         if (known) lean.release(known);
         if (known || seen.has(lean.nameText(name))) continue;
         seen.add(lean.nameText(name));
-        const part = this.find(after, name);
+        const part = findConstant(lean, after, name);
         parts.push(part);
         visit(typeOf(lean, part));
         if (VALUED.has(lean.tag(part))) visit(valueOf(lean, part));
@@ -391,28 +391,16 @@ class Checker {
   }
 
   // ---- the kernel's environment
-  // The constant of that name among those the kernel has checked (owned), or 0.
-  find(environment, name) {
-    const { lean } = this;
-    const kernel = lean.call(
-      'lean_elab_environment_to_kernel_env', lean.retain(environment));
-    const found = lean.call('lean_environment_find', kernel, lean.retain(name));
-    if (isBoxed(found)) return 0;
-    const constant = lean.takeField(found, 0);
-    lean.release(found);
-    return constant;
-  }
-
   target(environment, { state, constant: trusted, name, parts }) {
     const { lean, elaborator } = this;
-    const constant = this.find(environment, name);
+    const constant = findConstant(lean, environment, name);
     if (!constant) return null;
     const header = elaborator.environmentOf(state);
     const own = new Map(parts.map((part) => [lean.nameText(nameOf(lean, part)), part]));
     const types = new Comparison(lean, own, {
-      find: (other) => this.find(environment, other),
+      find: (other) => findConstant(lean, environment, other),
       isHeaders: (other) => {
-        const known = this.find(header, other);
+        const known = findConstant(lean, header, other);
         if (known) lean.release(known);
         return Boolean(known);
       },

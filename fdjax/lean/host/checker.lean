@@ -25,6 +25,8 @@ structure Policy where
   reserved : List String
   /-- What a tactic's configuration may hold besides keys and literals. -/
   constants : NameSet
+  /-- Functions that what Lean compiles may call. -/
+  functions : NameSet
   /-- Commands that a file may hold; none for a proof, which is no file. -/
   commands : Option NameSet
   attributes : NameSet
@@ -86,18 +88,19 @@ def Settings.parse (json : Json) : Settings :=
   let words := setOf (strings policy "words")
   let reserved := strings policy "reserved"
   let constants := setOf (strings policy "constants")
+  let functions := setOf (strings policy "functions")
   { searchPath := (strings json "search_path").map fun path => ⟨path⟩
     watchdog := (json.getObjVal? "watchdog").toOption == some (.bool true)
     proofs := {
       options := strings policy "options"
       kinds := setOf (kinds ++ strings policy "proof_kinds")
-      words, reserved, constants
+      words, reserved, constants, functions
       commands := none
       attributes := {} }
     files := {
       options := strings policy "options" ++ strings policy "file_options"
       kinds := setOf kinds
-      words, reserved, constants
+      words, reserved, constants, functions
       commands := some (setOf (strings policy "commands"))
       attributes := setOf (strings policy "attributes") } }
 
@@ -161,7 +164,7 @@ def Policy.refuseIdentifier (policy : Policy) (name kind : Name) (index : Nat)
 def Policy.refuseKind (policy : Policy) (stx : Syntax) (inConfiguration : Bool) : String :=
   let kind := stx.getKind
   if policy.kinds.contains kind then nameText kind
-  else if inConfiguration && kind == `Lean.Parser.Term.byTactic then
+  else if inConfiguration && ((nameText kind).splitOn "byTactic").length > 1 then
     "`by` in a configuration"
   else if kind == `Lean.Parser.Term.attrInstance then
     let name := firstToken stx[1]
@@ -279,14 +282,37 @@ def isLeansOwn : Name → Bool
   | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
   | .anonymous => false
 
+/-- Whether a constant is data: a type, a constructor, one of the functions, the projection
+of a structure, or a value whose type is an inductive type by itself, such as `Nat`. -/
+def isData (env : Environment) (functions : NameSet) (name : Name) : Bool :=
+  functions.contains name || env.isProjectionFn name || match env.find? name with
+    | some (.inductInfo _) | some (.ctorInfo _) => true
+    | some info => match info.type with
+      | .const type _ => match env.find? type with
+        | some (.inductInfo _) => true
+        | _ => false
+      | _ => false
+    | none => false
+
+/-- Whether a definition is made of data only: running it does nothing but make a value. A
+coercion or an instance of the submission would bring its own terms into it. -/
+def isPlain (env : Environment) (functions : NameSet) (name : Name) : Bool :=
+  match env.find? name with
+  | some (.defnInfo { value, .. }) =>
+    value.getUsedConstants.toList.all (isData env functions)
+  | _ => false
+
 /-- Elaborates what is not trusted. Tactics compile and run their configuration and the
-tactic blocks of automatic parameters; nothing else is compiled, and what has no code
-cannot be run, whatever asks for it. -/
+tactic blocks of automatic parameters. Where these are plain data they are compiled, and
+nothing else is: what has no code cannot be run, whatever asks for it. -/
 def elaborateUntrusted (settings : Settings) (cursor : Cursor) (stx : Syntax)
     (state : Command.State) (deadline : Nat) : IO (Command.State × Bool × Bool) := do
   let compile ← compileDeclsRef.get
-  compileDeclsRef.set fun names =>
-    if names.toList.all isLeansOwn then compile names else pure ()
+  compileDeclsRef.set fun names => do
+    let env ← getEnv
+    let mayCompile := names.toList.all fun name =>
+      isLeansOwn name && isPlain env settings.proofs.functions name
+    if mayCompile then compile names
   let result ← elaborate settings cursor stx state deadline
   compileDeclsRef.set compile
   return result

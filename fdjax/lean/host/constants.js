@@ -1,6 +1,8 @@
 // Constants of the kernel's environment, and whether two of them say the same.
 'use strict';
-const DEFINITION = 1, THEOREM = 2; // constructors of ConstantInfo
+const { isBoxed } = require('./objects.js');
+
+const DEFINITION = 1, THEOREM = 2, INDUCTIVE = 5, CONSTRUCTOR = 6; // of ConstantInfo
 const VALUED = new Set([DEFINITION, THEOREM]);
 const CONST = 4, MDATA = 10, PROJ = 11; // constructors of Expr
 // Where an expression's parts are that are expressions, by constructor: the function
@@ -14,6 +16,62 @@ const nameOf = (lean, constant) => lean.field(valOf(lean, constant), 0);
 const levelsOf = (lean, constant) => lean.field(valOf(lean, constant), 1);
 const typeOf = (lean, constant) => lean.field(valOf(lean, constant), 2);
 const valueOf = (lean, constant) => lean.field(lean.field(constant, 0), 1);
+
+// The constant of that name among those the kernel has checked (owned), or 0.
+function findConstant(lean, environment, name) {
+  const kernel = lean.call(
+    'lean_elab_environment_to_kernel_env', lean.retain(environment));
+  const found = lean.call('lean_environment_find', kernel, lean.retain(name));
+  if (isBoxed(found)) return 0;
+  const constant = lean.takeField(found, 0);
+  lean.release(found);
+  return constant;
+}
+
+// What `look` says of the constant of that name, false when there is none.
+function ofConstant(lean, environment, name, look) {
+  const constant = findConstant(lean, environment, name);
+  if (!constant) return false;
+  const answer = look(constant);
+  lean.release(constant);
+  return answer;
+}
+
+function isProjection(lean, environment, name) {
+  const found = lean.call(
+    'l_Lean_Environment_getProjectionFnInfo_x3f', lean.retain(environment),
+    lean.retain(name));
+  lean.release(found);
+  return !isBoxed(found);
+}
+
+// Whether a constant is data: a type, a constructor, one of the functions, the projection
+// of a structure, or a value whose type is an inductive type by itself, such as Nat.
+function isData(lean, environment, name, functions) {
+  return functions.has(lean.nameText(name)) || isProjection(lean, environment, name)
+    || ofConstant(lean, environment, name, (constant) => {
+      const tag = lean.tag(constant);
+      if (tag === INDUCTIVE || tag === CONSTRUCTOR) return true;
+      const type = typeOf(lean, constant);
+      return lean.tag(type) === CONST && ofConstant(
+        lean, environment, lean.field(type, 0), (of) => lean.tag(of) === INDUCTIVE);
+    });
+}
+
+// Whether a definition is made of data only: running it does nothing but make a value.
+function isPlain(lean, environment, name, functions) {
+  return ofConstant(lean, environment, name, (constant) => {
+    if (lean.tag(constant) !== DEFINITION) return false;
+    const used = lean.call(
+      'l_Lean_Expr_getUsedConstants', lean.retain(valueOf(lean, constant)));
+    let plain = true;
+    for (let i = 0; plain && i < lean.arraySize(used); i++) {
+      plain = isData(lean, environment, lean.element(used, i), functions);
+    }
+    lean.release(used);
+    return plain;
+  });
+}
 
 // Compares trusted constants with those of a submission. Elaborating a statement may
 // add definitions of its own: a `match` in it becomes one, and Lean uses an equal one
@@ -103,4 +161,6 @@ class Comparison {
   }
 }
 
-module.exports = { Comparison, THEOREM, VALUED, nameOf, typeOf, valueOf };
+module.exports = {
+  Comparison, THEOREM, VALUED, findConstant, isPlain, nameOf, typeOf, valueOf,
+};

@@ -2,6 +2,7 @@
 'use strict';
 const { Worker } = require('worker_threads');
 const path = require('path');
+const { isPlain } = require('./constants.js');
 const { box, isBoxed, NONE } = require('./objects.js');
 
 // Field numbers of Lean structures.
@@ -9,11 +10,14 @@ const STATE = { env: 0, messages: 1, scopes: 2 };
 const SCOPE = { options: 1, namespace: 2, openDecls: 3 };
 const MESSAGE = { fields: 5, severity: 1, isSilent: 2 };
 const SEVERITY = ['information', 'warning', 'error'];
+const CORE_STATE = { env: 0 };
 const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
 
 class Elaborator {
-  constructor(lean, graceMs) {
+  // `functions` are those that compiled configurations may call.
+  constructor(lean, graceMs, functions = []) {
     this.lean = lean;
+    this.functions = new Set(functions);
     this.environments = new Map();
     this.control = new Int32Array(new SharedArrayBuffer(16));
     new Worker(path.join(__dirname, 'watchdog.js'), {
@@ -27,8 +31,9 @@ class Elaborator {
 
   // ---- code generation
   // Tactics compile and run their configuration (`simp +arith`) and the tactic blocks of
-  // automatic parameters, both under names that Lean makes up. Nothing else of a
-  // submission is compiled: what has no code cannot be run, whatever asks for it.
+  // automatic parameters, both under names that Lean makes up. Where these are plain data
+  // they are compiled, and nothing else of a submission is: what has no code cannot be
+  // run, whatever asks for it.
   //
   // The package lacks the intermediate code of some library functions, and a definition
   // that cannot be compiled is still a definition: such failures are dropped. The
@@ -39,7 +44,7 @@ class Elaborator {
     const compile = lean.call('lean_st_ref_get', reference);
     const index = lean.module.addFunction((names, context, state, world) => {
       const done = () => lean.constructorObject(0, [box(0)]);
-      if (!this.compilesAll && !this.areLeansOwn(names)) return done();
+      if (!this.compilesAll && !this.mayCompile(names, state)) return done();
       const result = lean.call(
         'lean_apply_4', lean.retain(compile), names, context, state, world);
       if (lean.tag(result) === 0) return result;
@@ -50,18 +55,28 @@ class Elaborator {
     lean.release(lean.call('lean_st_ref_set', reference, limited));
   }
 
-  // Whether all names of an array are such as no submission can spell: no part of a name
-  // in it begins with `_tmp` or `_auto` (policy.reserved), and parts are no numbers.
-  areLeansOwn(names) {
+  // Whether all names of an array are Lean's own and stand for plain data. A coercion or
+  // an instance of the submission would bring its own terms into a configuration.
+  mayCompile(names, coreState) {
     const { lean } = this;
-    for (let i = 0; i < lean.arraySize(names); i++) {
+    const core = lean.call('lean_st_ref_get', coreState);
+    const environment = lean.field(core, CORE_STATE.env);
+    let may = true;
+    for (let i = 0; may && i < lean.arraySize(names); i++) {
       const name = lean.element(names, i);
-      const parts = lean.nameText(name).split('.');
-      const isOwn = lean.isNumbered(name)
-        ? parts[0] === '_tmp' : /^_auto(Param|_\d+)$/.test(parts[parts.length - 1]);
-      if (!isOwn) return false;
+      may = this.isLeansOwn(name) && isPlain(lean, environment, name, this.functions);
     }
-    return true;
+    lean.release(core);
+    return may;
+  }
+
+  // Whether no submission can spell the name: no part of a name in it begins with
+  // `_tmp` or `_auto` (policy.reserved), and parts are no numbers.
+  isLeansOwn(name) {
+    const { lean } = this;
+    const parts = lean.nameText(name).split('.');
+    return lean.isNumbered(name)
+      ? parts[0] === '_tmp' : /^_auto(Param|_\d+)$/.test(parts[parts.length - 1]);
   }
 
   // What `action` elaborates is trusted, and compiled.

@@ -73,7 +73,9 @@ async function run(settings) {
     runtime: settings.runtime,
     memoryMiB: settings.memory_mb,
   });
-  const checker = new Checker(new Elaborator(lean, settings.grace_ms), settings.policy);
+  const { policy, grace_ms } = settings;
+  const checker = new Checker(
+    new Elaborator(lean, grace_ms, policy.functions), policy);
   const warm = checker.check({
     kind: 'proof', name: 'warm', header: '',
     statement: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b',

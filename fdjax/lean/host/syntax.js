@@ -38,8 +38,7 @@ function refuseIdentifier(policy, name, isOption) {
 // constants only.
 function refuseKind(policy, name, inConfiguration) {
   if (policy.kinds.has(name)) return name;
-  return inConfiguration && name === 'Lean.Parser.Term.byTactic'
-    ? '`by` in a configuration' : '';
+  return inConfiguration && /byTactic/.test(name) ? '`by` in a configuration' : '';
 }
 
 const KEYS = /(?:posConfigItem|negConfigItem|structInstLVal|dotIdent)$/;

@@ -64,9 +64,12 @@ def elaborate (cursor : Cursor) (before : Parser.ModuleParserState) (command : S
   return (failed, next.messages.toList, { cursor with state })
 
 /-- The same for a command that is not trusted. -/
-def elaborateUntrusted (cursor : Cursor) (before : Parser.ModuleParserState)
-    (command : Syntax) : CommandElabM (Bool × List Message × Cursor) :=
-  (withoutCode.getD id) (elaborate cursor before command)
+def elaborateUntrusted (rules : Rules) (cursor : Cursor)
+    (before : Parser.ModuleParserState) (command : Syntax) :
+    CommandElabM (Bool × List Message × Cursor) :=
+  match withoutCode with
+  | some restricted => restricted rules.functions (elaborate cursor before command)
+  | none => elaborate cursor before command
 
 /-- Elaborate all commands of trusted text: what Lean said, and the state after it. -/
 partial def elaborateAll (cursor : Cursor) (messages : List Message := []) :

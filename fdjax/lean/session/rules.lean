@@ -8,6 +8,8 @@ structure Rules where
   reserved : List String
   /-- What a tactic's configuration may hold besides keys and literals. -/
   constants : NameSet
+  /-- Functions that what Lean compiles may call. -/
+  functions : NameSet
   /-- Only in files. -/
   commands : Option NameSet
   attributes : NameSet
@@ -16,7 +18,7 @@ def nameSet (name : String → Name) : List String → NameSet
   | [] => {}
   | text :: rest => (nameSet name rest).insert (name text)
 
-/-- Syntax of definitions that Lean would compile, where it cannot be told not to. -/
+/-- Syntax of what Lean would compile, where it cannot be told not to. -/
 def codeKinds : List String :=
   match withoutCode (α := Unit) with
   | some _ => []
@@ -24,7 +26,9 @@ def codeKinds : List String :=
     "Lean.Parser.Term.letRecDecl", "Lean.Parser.Command.definition",
     "Lean.Parser.Command.abbrev", "Lean.Parser.Command.instance",
     "Lean.Parser.Command.structure", "Lean.Parser.Command.inductive",
-    "Lean.Parser.Command.classInductive", "Lean.Parser.Command.opaque"]
+    "Lean.Parser.Command.classInductive", "Lean.Parser.Command.opaque",
+    "Lean.Parser.Tactic.config", "Lean.Parser.Tactic.valConfigItem",
+    "Lean.Parser.Tactic.posConfigItem", "Lean.Parser.Tactic.negConfigItem"]
 
 def rulesOf (policy : Json) (isFile : Bool) : Rules where
   options := join (texts policy "options") (if isFile then texts policy "file_options" else [])
@@ -34,6 +38,7 @@ def rulesOf (policy : Json) (isFile : Bool) : Rules where
   words := nameSet .mkSimple (texts policy "words")
   reserved := texts policy "reserved"
   constants := nameSet String.toName (texts policy "constants")
+  functions := nameSet String.toName (texts policy "functions")
   commands := if isFile then some (nameSet String.toName (texts policy "commands")) else none
   attributes := nameSet .mkSimple (if isFile then texts policy "attributes" else [])
 
@@ -55,6 +60,11 @@ def refusesPart (rules : Rules) : Name → Bool
 
 def isConfiguration (kind : Name) : Bool :=
   match (nameText kind).toLower.splitOn "config" with
+  | [_] => false
+  | _ => true
+
+def isTacticBlock (kind : Name) : Bool :=
+  match (nameText kind).splitOn "byTactic" with
   | [_] => false
   | _ => true
 
@@ -90,7 +100,7 @@ where
 def refuseNode (rules : Rules) (node : Syntax) (inConfiguration : Bool) : String :=
   let kind := node.getKind
   if rules.kinds.contains kind then nameText kind
-  else if inConfiguration && kind == ``Parser.Term.byTactic then "`by` in a configuration"
+  else if inConfiguration && isTacticBlock kind then "`by` in a configuration"
   else if kind == ``Parser.Term.attrInstance
       && !rules.attributes.contains (.mkSimple (firstToken (node.getArg 1))) then
     s!"the attribute {firstToken (node.getArg 1)}"

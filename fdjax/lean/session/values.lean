@@ -55,25 +55,52 @@ def kernelAdd (env : Environment) (declaration : Declaration) : Option Environme
       | .ok env => some env
       | .error _ => none
 
-/-- Whether Lean made all the names: a submission has none with a part that begins with
-`_tmp` or `_auto` (`Rules.reserved`), and no text spells a part that is a number. -/
-def areLeansOwn : List Name → Bool
+/-- Whether Lean made the name: a submission has none with a part that begins with `_tmp`
+or `_auto` (`Rules.reserved`), and no text spells a part that is a number. -/
+def isLeansOwn (name : Name) : Bool :=
+  match name with
+  | .num _ _ => name.getRoot == `_tmp
+  | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
+  | .anonymous => false
+
+/-- Whether a constant is data: a type, a constructor, one of the functions, the projection
+of a structure, or a value whose type is an inductive type by itself, such as `Nat`. -/
+def isData (env : Environment) (functions : NameSet) (name : Name) : Bool :=
+  functions.contains name || env.isProjectionFn name || match env.find? name with
+    | some (.inductInfo _) | some (.ctorInfo _) => true
+    | some info => match info.type with
+      | .const type _ => match env.find? type with
+        | some (.inductInfo _) => true
+        | _ => false
+      | _ => false
+    | none => false
+
+def areData (env : Environment) (functions : NameSet) : List Name → Bool
   | [] => true
-  | name :: rest => areLeansOwn rest && match name with
-    | .num _ _ => name.getRoot == `_tmp
-    | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
-    | .anonymous => false
+  | name :: rest => isData env functions name && areData env functions rest
+
+/-- Whether all are Lean's own and made of data only: running them does nothing but make
+values. A coercion or an instance of the submission would bring its own terms into one. -/
+def mayCompile (env : Environment) (functions : NameSet) : List Name → Bool
+  | [] => true
+  | name :: rest => mayCompile env functions rest && isLeansOwn name
+    && match env.find? name with
+      | some (.defnInfo value) =>
+        areData env functions value.value.getUsedConstants.toList
+      | _ => false
 
 /-- Runs what elaborates a submission. Tactics compile and run their configuration and
-the tactic blocks of automatic parameters; nothing else is compiled, and what has no code
-cannot be run, whatever asks for it. `none` for a Lean that cannot be told: there, a
-submission may define nothing that would be compiled. -/
-def withoutCode {α : Type} : Option (CommandElabM α → CommandElabM α) := by
+the tactic blocks of automatic parameters. Where these are plain data they are compiled,
+and nothing else is: what has no code cannot be run, whatever asks for it. `none` for a
+Lean that cannot be told: there, a submission may define nothing that would be compiled,
+and no tactic has a configuration. -/
+def withoutCode {α : Type} :
+    Option (NameSet → CommandElabM α → CommandElabM α) := by
   first
-  | exact some fun action => do
+  | exact some fun functions action => do
       let compile ← compileDeclsRef.get
-      compileDeclsRef.set fun names =>
-        if areLeansOwn names.toList then compile names else pure ()
+      compileDeclsRef.set fun names => do
+        if mayCompile (← getEnv) functions names.toList then compile names
       try action finally compileDeclsRef.set compile
   | exact none
 

@@ -76,7 +76,7 @@ def checkProof (rules : Rules) (cursor : Cursor) : CommandElabM (Outcome × Bool
   let (rest, stray, _) := parse cursor
   unless hasErrors stray || Parser.isTerminalCommand rest do
     return ({ state := cursor.state }, true)
-  let (failed, said, cursor) ← elaborateUntrusted cursor before command
+  let (failed, said, cursor) ← elaborateUntrusted rules cursor before command
   let messages := join said stray
   return ({ failed := failed || hasErrors messages, messages, state := cursor.state }, false)
 
@@ -89,7 +89,7 @@ partial def checkFile (rules : Rules) (cursor : Cursor) (previous : Outcome) :
     refused := refuseCommand rules command }
   if outcome.refused != "" || Parser.isTerminalCommand command then
     return { outcome with state := cursor.state }
-  let (failed, said, cursor) ← elaborateUntrusted cursor before command
+  let (failed, said, cursor) ← elaborateUntrusted rules cursor before command
   checkFile rules cursor { outcome with
     failed := outcome.failed || failed
     messages := join outcome.messages said }

@@ -43,7 +43,7 @@ THEOREMS = [
     (TRUE, "  open Nat in\n  simp (maxSteps := (1000))"),
     (TRUE, "  simp -zeta +arith (config := { maxSteps := 100, decide := true })"),
     (TRUE, "  grind (splits := 3) -splitIte"),
-    (TRUE, "  omega (config := { splitDisjunctions := false })"),
+    (TRUE, "  omega (config := { splitNatAbs := false })"),
     (TRUE, "  have h0x1' : 1 = 1 := rfl\n  have hσ₂x' := h0x1'\n  rfl"),
     (SWAP, "  rw (occs := .pos [1]) [and_comm]\n  exact h"),
     (SWAP, "  rw (occs := Lean.Meta.Occurrences.pos [1]) [and_comm]\n  exact h"),
@@ -240,7 +240,7 @@ HIDDEN_CODE = {
 }
 """Attempts to have Lean run code of the submission while it elaborates: syntax trees
 made by hand as the tactic block of an automatic parameter, terms that a coercion brings
-into a tactic's configuration, an index out of bounds there. Each of them worked once."""
+into a configuration, an index out of bounds there. Each of them worked once."""
 
 MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
 OWN_MATCH = """

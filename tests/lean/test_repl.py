@@ -354,9 +354,7 @@ def test_a_lean_that_compiles_everything_is_given_nothing_to_compile(
     template = record._template().replace("compileDeclsRef", "compileNothingRef")
     monkeypatch.setattr(record, "_template", lambda: template)
     backend = ReplBackend(lake_project, lake=str(lake_project / "lake"))
-    theorems = (
-        "theorem a : 1 = 1 := rfl\ntheorem target : (2 : Nat) + 2 = 4 := by simp +arith"
-    )
+    theorems = "theorem a : 1 = 1 := rfl\ntheorem target : (2 : Nat) + 2 = 4 := by simp"
     try:
         assert status(backend, SWAP, GOOD) is Status.VERIFIED
         assert status(backend, TRUE, WholeFile(theorems)) is Status.VERIFIED

@@ -4,8 +4,9 @@
 
 All contenders run the same proofs on the same embedded Lean, round by round and in
 turn, so that a busy machine slows all of them. Every round has theorems that nobody has
-seen, with several attempts at each, which differ in a comment. The first round warms
-Lean up; the figures are medians over the rounds after it.
+seen, with several attempts at each, which differ in a comment. Node.js optimises Lean's
+code as it runs, so the first rounds only warm it up; the figures are medians over the
+rounds after them.
 """
 
 import json
@@ -50,8 +51,10 @@ class Config:
     """JSON lines files of proofs, as `fdjax verify` reads them."""
     copies: int = 4
     """Attempts at each theorem in a round."""
+    warm: int = 10
+    """Rounds before those that are measured."""
     rounds: int = 5
-    """Rounds; the first one is not part of the medians."""
+    """Rounds that are measured."""
     alone: int = 6
     """Proofs a round that get a Lean process of their own."""
     peers: tuple[Peer, ...] = ("lean-interact", "kimina")
@@ -75,8 +78,8 @@ class Figures:
 
     @property
     def rate(self) -> float:
-        """Verdicts a second, median of the later rounds."""
-        return self.proofs / statistics.median(self.seconds[1:])
+        """Verdicts a second, median of the rounds."""
+        return self.proofs / statistics.median(self.seconds)
 
 
 def main(config: Config) -> None:
@@ -128,16 +131,21 @@ def _side_by_side(
     makers = _contenders(config)
     found: dict[str, Figures] = {}
     with ExitStack() as stack, Progress(console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(makers) * (config.rounds + 1))
+        rounds = config.warm + config.rounds
+        task = progress.add_task("starting", total=len(makers) * (rounds + 1))
         checks: dict[str, Check] = {}
         for name, make in makers.items():
             begin = time.perf_counter()
             checks[name] = stack.enter_context(make(lean))
             found[name] = Figures(start_s=time.perf_counter() - begin)
             progress.advance(task)
-        for number in range(config.rounds):
+        for number in range(rounds):
             for name, check in checks.items():
                 progress.update(task, description=f"round {number + 1}: {name}")
+                is_warm = number >= config.warm
+                if name == ALONE and not is_warm:
+                    progress.advance(task)
+                    continue
                 if name == ALONE:
                     step = -(-len(rows) // config.alone)
                     batch = _variants(rows[::step], number, 1)
@@ -145,7 +153,8 @@ def _side_by_side(
                     batch = _variants(rows, number, config.copies)
                 begin = time.perf_counter()
                 proved = check(batch)
-                found[name].seconds.append(time.perf_counter() - begin)
+                if is_warm:
+                    found[name].seconds.append(time.perf_counter() - begin)
                 found[name].proofs = len(batch)
                 found[name].proved = sum(proved)
                 progress.advance(task)
@@ -161,7 +170,7 @@ def _own_figures(
     with Verifier(lambda: WasmBackend(lean), workers=1) as verifier:
         verifier.verify([(rows[0].problem, rows[0].submission)])
         first_s = time.perf_counter() - begin
-        for number in range(config.rounds):
+        for number in range(config.warm + config.rounds):
             batch = _variants(rows, number, copies=1)
             begin = time.perf_counter()
             verifier.check_statements([row.problem for row in batch])
@@ -172,8 +181,9 @@ def _own_figures(
             overheads.append(rest_s / len(batch))
     return {
         "start to first verdict, s": first_s,
-        "beyond elaboration, ms a proof": 1e3 * statistics.median(overheads[1:]),
-        "a new statement, ms once": 1e3 * statistics.median(statements[1:]),
+        "beyond elaboration, ms a proof": 1e3
+        * statistics.median(overheads[config.warm :]),
+        "a new statement, ms once": 1e3 * statistics.median(statements[config.warm :]),
         **_cache_figures(),
     }
 

@@ -40,6 +40,9 @@ class Policy:
     constants: tuple[str, ...]
     """Names that a tactic's configuration may hold besides keys: it is compiled and
     run, so it may be made of literals and these only."""
+    configuration: tuple[str, ...]
+    """Syntax node kinds of a tactic's configuration: literals, structures, lists; those
+    with `onfig` or `structInst` in their name are not listed."""
     functions: tuple[str, ...]
     """Functions that what Lean compiles for a submission may call, besides making
     values of inductive types: those of literals and of quoted tactic blocks."""
@@ -193,6 +196,19 @@ POLICY = Policy(
                 "TransparencyMode.reducible",
             )
         ),
+    ),
+    configuration=(
+        "Lean.Parser.Term.app",
+        "Lean.Parser.Term.dotIdent",
+        "Lean.Parser.Term.hygienicLParen",
+        "Lean.Parser.Term.optEllipsis",
+        "Lean.Parser.Term.paren",
+        "choice",
+        "group",
+        "hygieneInfo",
+        "null",
+        "num",
+        "term[_]",
     ),
     functions=(
         "Array.empty",

@@ -64,6 +64,7 @@ class Checker {
       words: new Set(policy.words),
       reserved: policy.reserved, // prefixes
       constants: new Set(policy.constants),
+      configuration: new Set(policy.configuration), // kinds
       imports: policy.imports,
     };
     this.filePolicy = {

@@ -25,6 +25,8 @@ structure Policy where
   reserved : List String
   /-- What a tactic's configuration may hold besides keys and literals. -/
   constants : NameSet
+  /-- Syntax node kinds of a tactic's configuration, as text. -/
+  configuration : List String
   /-- Functions that what Lean compiles may call. -/
   functions : NameSet
   /-- Commands that a file may hold; none for a proof, which is no file. -/
@@ -88,19 +90,20 @@ def Settings.parse (json : Json) : Settings :=
   let words := setOf (strings policy "words")
   let reserved := strings policy "reserved"
   let constants := setOf (strings policy "constants")
+  let configuration := strings policy "configuration"
   let functions := setOf (strings policy "functions")
   { searchPath := (strings json "search_path").map fun path => ⟨path⟩
     watchdog := (json.getObjVal? "watchdog").toOption == some (.bool true)
     proofs := {
       options := strings policy "options"
       kinds := setOf (kinds ++ strings policy "proof_kinds")
-      words, reserved, constants, functions
+      words, reserved, constants, configuration, functions
       commands := none
       attributes := {} }
     files := {
       options := strings policy "options" ++ strings policy "file_options"
       kinds := setOf kinds
-      words, reserved, constants, functions
+      words, reserved, constants, configuration, functions
       commands := some (setOf (strings policy "commands"))
       attributes := setOf (strings policy "attributes") } }
 
@@ -136,6 +139,12 @@ def Policy.allowsOption (policy : Policy) (name : String) : Bool :=
 def isConfiguration (kind : Name) : Bool :=
   ((nameText kind).splitOn "onfig").length > 1
 
+/-- Whether a node may be part of a configuration. -/
+def Policy.isOfConfigurations (policy : Policy) (kind : Name) : Bool :=
+  let text := kind.toString false
+  (text.splitOn "onfig").length > 1 || (text.splitOn "structInst").length > 1
+    || policy.configuration.contains text
+
 /-- An identifier in a configuration that is neither a key nor a known constant. A
 configuration is compiled and run. -/
 def Policy.isFree (policy : Policy) (kind : Name) (index : Nat) (name : Name) : Bool :=
@@ -164,8 +173,8 @@ def Policy.refuseIdentifier (policy : Policy) (name kind : Name) (index : Nat)
 def Policy.refuseKind (policy : Policy) (stx : Syntax) (inConfiguration : Bool) : String :=
   let kind := stx.getKind
   if policy.kinds.contains kind then nameText kind
-  else if inConfiguration && ((nameText kind).splitOn "byTactic").length > 1 then
-    "`by` in a configuration"
+  else if inConfiguration && !policy.isOfConfigurations kind then
+    s!"{kind.toString false} in a configuration"
   else if kind == `Lean.Parser.Term.attrInstance then
     let name := firstToken stx[1]
     if policy.attributes.contains name.toName then "" else s!"the attribute {name}"
@@ -282,16 +291,18 @@ def isLeansOwn : Name → Bool
   | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
   | .anonymous => false
 
-/-- Whether a constant is data: a type, a constructor, one of the functions, the projection
-of a structure, or a value whose type is an inductive type by itself, such as `Nat`. -/
+/-- Whether a constant is data: a type, a constructor, one of the functions; or, of an
+imported module, the projection of a structure or a value whose type is an inductive type
+by itself, such as `Nat`. -/
 def isData (env : Environment) (functions : NameSet) (name : Name) : Bool :=
-  functions.contains name || env.isProjectionFn name || match env.find? name with
+  functions.contains name || match env.find? name with
     | some (.inductInfo _) | some (.ctorInfo _) => true
-    | some info => match info.type with
-      | .const type _ => match env.find? type with
-        | some (.inductInfo _) => true
-        | _ => false
-      | _ => false
+    | some info => (env.getModuleIdxFor? name).isSome
+      && (env.isProjectionFn name || match info.type with
+        | .const type _ => match env.find? type with
+          | some (.inductInfo _) => true
+          | _ => false
+        | _ => false)
     | none => false
 
 /-- Whether a definition is made of data only: running it does nothing but make a value. A

@@ -37,21 +37,27 @@ function ofConstant(lean, environment, name, look) {
   return answer;
 }
 
-function isProjection(lean, environment, name) {
-  const found = lean.call(
-    'l_Lean_Environment_getProjectionFnInfo_x3f', lean.retain(environment),
-    lean.retain(name));
+// Whether a question about a name in an environment has an answer.
+function asks(lean, question, environment, name) {
+  const found = lean.call(question, lean.retain(environment), lean.retain(name));
   lean.release(found);
   return !isBoxed(found);
 }
 
-// Whether a constant is data: a type, a constructor, one of the functions, the projection
-// of a structure, or a value whose type is an inductive type by itself, such as Nat.
+// Whether a constant is data: a type, a constructor, one of the functions; or, of an
+// imported module, the projection of a structure or a value whose type is an inductive
+// type by itself, such as Nat.
 function isData(lean, environment, name, functions) {
-  return functions.has(lean.nameText(name)) || isProjection(lean, environment, name)
+  return functions.has(lean.nameText(name))
     || ofConstant(lean, environment, name, (constant) => {
       const tag = lean.tag(constant);
       if (tag === INDUCTIVE || tag === CONSTRUCTOR) return true;
+      if (!asks(lean, 'l_Lean_Environment_getModuleIdxFor_x3f', environment, name)) {
+        return false;
+      }
+      if (asks(lean, 'l_Lean_Environment_getProjectionFnInfo_x3f', environment, name)) {
+        return true;
+      }
       const type = typeOf(lean, constant);
       return lean.tag(type) === CONST && ofConstant(
         lean, environment, lean.field(type, 0), (of) => lean.tag(of) === INDUCTIVE);

@@ -38,7 +38,10 @@ function refuseIdentifier(policy, name, isOption) {
 // constants only.
 function refuseKind(policy, name, inConfiguration) {
   if (policy.kinds.has(name)) return name;
-  return inConfiguration && /byTactic/.test(name) ? '`by` in a configuration' : '';
+  const plain = name.replace(/[«»]/g, '');
+  const isKnown = !inConfiguration || /onfig|structInst/.test(plain)
+    || policy.configuration.has(plain);
+  return isKnown ? '' : `${plain} in a configuration`;
 }
 
 const KEYS = /(?:posConfigItem|negConfigItem|structInstLVal|dotIdent)$/;

@@ -8,6 +8,8 @@ structure Rules where
   reserved : List String
   /-- What a tactic's configuration may hold besides keys and literals. -/
   constants : NameSet
+  /-- Syntax node kinds of a tactic's configuration, as text. -/
+  configuration : List String
   /-- Functions that what Lean compiles may call. -/
   functions : NameSet
   /-- Only in files. -/
@@ -38,6 +40,7 @@ def rulesOf (policy : Json) (isFile : Bool) : Rules where
   words := nameSet .mkSimple (texts policy "words")
   reserved := texts policy "reserved"
   constants := nameSet String.toName (texts policy "constants")
+  configuration := texts policy "configuration"
   functions := nameSet String.toName (texts policy "functions")
   commands := if isFile then some (nameSet String.toName (texts policy "commands")) else none
   attributes := nameSet .mkSimple (if isFile then texts policy "attributes" else [])
@@ -63,10 +66,19 @@ def isConfiguration (kind : Name) : Bool :=
   | [_] => false
   | _ => true
 
-def isTacticBlock (kind : Name) : Bool :=
-  match (nameText kind).splitOn "byTactic" with
+def hasPart (text part : String) : Bool :=
+  match text.splitOn part with
   | [_] => false
   | _ => true
+
+def isListed (text : String) : List String → Bool
+  | [] => false
+  | first :: rest => text == first || isListed text rest
+
+/-- Whether a node may be part of a configuration. -/
+def isOfConfigurations (rules : Rules) (kind : Name) : Bool :=
+  let text := nameText kind
+  hasPart text "onfig" || hasPart text "structInst" || isListed text rules.configuration
 
 def isConfigurationKey (kind : Name) (index : Nat) : Bool :=
   let kind := nameText kind
@@ -100,7 +112,8 @@ where
 def refuseNode (rules : Rules) (node : Syntax) (inConfiguration : Bool) : String :=
   let kind := node.getKind
   if rules.kinds.contains kind then nameText kind
-  else if inConfiguration && isTacticBlock kind then "`by` in a configuration"
+  else if inConfiguration && !isOfConfigurations rules kind then
+    s!"{nameText kind} in a configuration"
   else if kind == ``Parser.Term.attrInstance
       && !rules.attributes.contains (.mkSimple (firstToken (node.getArg 1))) then
     s!"the attribute {firstToken (node.getArg 1)}"

@@ -63,16 +63,18 @@ def isLeansOwn (name : Name) : Bool :=
   | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
   | .anonymous => false
 
-/-- Whether a constant is data: a type, a constructor, one of the functions, the projection
-of a structure, or a value whose type is an inductive type by itself, such as `Nat`. -/
+/-- Whether a constant is data: a type, a constructor, one of the functions; or, of an
+imported module, the projection of a structure or a value whose type is an inductive type
+by itself, such as `Nat`. -/
 def isData (env : Environment) (functions : NameSet) (name : Name) : Bool :=
-  functions.contains name || env.isProjectionFn name || match env.find? name with
+  functions.contains name || match env.find? name with
     | some (.inductInfo _) | some (.ctorInfo _) => true
-    | some info => match info.type with
-      | .const type _ => match env.find? type with
-        | some (.inductInfo _) => true
-        | _ => false
-      | _ => false
+    | some info => (env.getModuleIdxFor? name).isSome
+      && (env.isProjectionFn name || match info.type with
+        | .const type _ => match env.find? type with
+          | some (.inductInfo _) => true
+          | _ => false
+        | _ => false)
     | none => false
 
 def areData (env : Environment) (functions : NameSet) : List Name → Bool

@@ -46,6 +46,12 @@ class Policy:
     functions: tuple[str, ...]
     """Functions that what Lean compiles for a submission may call, besides making
     values of inductive types: those of literals and of quoted tactic blocks."""
+    growing: tuple[str, ...]
+    """Those of them whose result may be much larger than what they are given."""
+    largest: int
+    """The largest number that those may be given."""
+    nodes: int
+    """The most parts of a value that Lean compiles for a submission."""
     imports: tuple[str, ...]
     """Library roots that a trusted header may import."""
 
@@ -161,6 +167,9 @@ POLICY = Policy(
         "tactic.hygienic",
     ),
     kinds=(
+        # Threads may outlive the time in which the compiler is limited.
+        "Lean.Parser.Tactic.attemptAllPar",
+        "Lean.Parser.Tactic.firstPar",
         "Lean.Parser.Tactic.dbgTrace",
         "Lean.Parser.Tactic.nativeDecide",
         "Lean.Parser.Tactic.runTac",
@@ -209,12 +218,14 @@ POLICY = Policy(
         "null",
         "num",
         "term[_]",
+        "term{}",
     ),
     functions=(
         "Array.empty",
         "Array.mkArray0",
         "Array.mkEmpty",
         "Array.push",
+        "HPow.hPow",
         "Int.instNegInt",
         "Lean.Name.mkNum",
         "Lean.Name.mkSimple",
@@ -222,6 +233,8 @@ POLICY = Policy(
         *(f"Lean.Name.mkStr{count}" for count in range(1, 9)),
         "Lean.mkAtom",
         "List.toArray",
+        "Neg.neg",
+        "OfNat.ofNat",
         "String.toRawSubstring",
         "String.toSubstring",
         "instHPow",
@@ -230,19 +243,27 @@ POLICY = Policy(
         "instOfNatNat",
         "instPowNat",
     ),
+    growing=("Array.mkEmpty", "HPow.hPow"),
+    largest=10_000,
+    nodes=100_000,
     imports=("Init", "Std"),
 )
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_'!?]*")
-_CHARACTER = re.compile(r"'(?:\\(?:x..|u....|.)|[^\\'])'", re.DOTALL)
-_STRING = re.compile(r'"(?:\\.|[^"\\])*(?:"|\Z)', re.DOTALL)
+_ESCAPE = r"""\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\\"'rnt])"""
+_CHARACTER = re.compile(rf"'(?:{_ESCAPE}|[^\\'])'")
+_STRING = re.compile(rf'"(?:{_ESCAPE}|\\\n(?!\s*?\n)|[^"\\])*"')
 _RAW_OPENING = re.compile(r'r(#*)"')
 _COMMENT_EDGE = re.compile(r"/-|-/")
-_QUOTED_NAME = re.compile(r"«[^»]*(?:»|\Z)")
+_QUOTED_NAME = re.compile(r"«[^»]*»")
 _PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
 # Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
 _BEFORE_FIELD = re.compile(r"[\w'!?)»]")
+# A literal or a comment that follows another character may be part of a longer token:
+# `]'` and `//` are tokens, and so may be names that end in `r`.
+_BEFORE_LITERAL = re.compile(r"[\s(\[{⟨,]")
+_JOINS_COMMENT = re.compile(r"[<>|/\\+*=&^~%-]")
 
 
 def scan(proof: str) -> str:
@@ -271,6 +292,11 @@ class _Rules:
     attributes: frozenset[str]
     """Those allowed in `@[…]`; none in a proof."""
 
+    @property
+    def declares(self) -> bool:
+        """Whether it is a file's."""
+        return bool(self.attributes)
+
 
 _PROOF = _Rules(
     commands=_COMMANDS,
@@ -293,6 +319,7 @@ def _refusal(text: str, rules: _Rules) -> str:
         return "the text is not valid Unicode"
     option: str | None = None  # what follows `set_option` so far
     in_attributes = False
+    in_imports = True
     previous = ""
     for kind, token in _tokens(text):
         if option is not None:
@@ -310,12 +337,16 @@ def _refusal(text: str, rules: _Rules) -> str:
         if in_attributes and kind in ("word", "name") and _opens_item(previous):
             if token not in rules.attributes:
                 return f"the attribute `{token}` is not allowed"
+        elif token in ("Lean", "«Lean»") and rules.declares and not in_imports:
+            return "`Lean` is not allowed: its namespace is for metaprograms"
         elif refused := _refuse(kind, token, previous, rules):
             return refused
         if in_attributes and "]" in token:
             in_attributes = False
         if token == "set_option":
             option = ""
+        if kind == "word" and token != "import" and previous != "import":
+            in_imports = False
         if not token.isspace():
             previous = token
     if option is not None and not _option_allowed(option, rules):
@@ -333,8 +364,9 @@ def _refuse(kind: str, token: str, previous: str, rules: _Rules) -> str:
     forbidden = f"`{token}` is not allowed"
     if kind == "ambiguous":
         return f"{token} can be read in two ways; put spaces around it"
-    if token in ("Lean", "«Lean»") and rules.attributes and previous != "import":
-        return "`Lean` is not allowed: its namespace is for metaprograms"
+    if kind == "broken" and rules.declares:
+        # Lean goes on somewhere behind its beginning.
+        return f"what begins with {token[:2].strip()} has no proper end"
     if kind == "string":
         # In s!"{…}" the braces hold a term, strings and all.
         return "braces in a string are not allowed" if "{" in token else ""
@@ -348,7 +380,7 @@ def _refuse(kind: str, token: str, previous: str, rules: _Rules) -> str:
         if token in rules.commands:
             return f"`{token}` begins something that is not allowed"
         return forbidden if token in _CODE or _is_poison(token) else ""
-    if previous == "@" and token.startswith("[") and not rules.attributes:
+    if previous == "@" and token.startswith("[") and not rules.declares:
         return "attributes are not allowed in a proof"
     if previous == "eval" and token == "%":
         return "`eval%` is not allowed"
@@ -371,19 +403,25 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
     """Lean's tokens as far as the scan needs them: (kind, text).
 
     Kinds: word (ASCII part of an identifier, or a keyword), field (a word that a dot
-    joins to what is before it), name (in «»), string, ambiguous, and symbol. Letters
-    outside ASCII end a word, which can only refuse more.
+    joins to what is before it), name (in «»), string, ambiguous, broken (a literal,
+    name or comment without an end), and symbol. Letters outside ASCII end a word, which
+    can only refuse more.
     """
     position = 0
+    comment = 0  # where the last one ended
     while position < len(text):
         if match := _PLAIN.match(text, position):
             yield "symbol", match.group()
             position = match.end()
-        elif text.startswith("--", position):
-            end = text.find("\n", position)
-            position = len(text) if end < 0 else end
-        elif text.startswith("/-", position):
-            position = comment_end(text, position)
+        elif text.startswith(("--", "/-"), position):
+            before = text[position - 1] if position > comment else " "
+            # `/--/` opens a comment for documentation, which goes on.
+            if _JOINS_COMMENT.match(before) or text.startswith("/--/", position):
+                yield "ambiguous", before.strip() + text[position : position + 2]
+            end = _comment_end(text, position)
+            if end is None:
+                yield "broken", text[position : position + 2]
+            comment = position = len(text) if end is None else end
         else:
             kind, end = _token(text, position)
             yield kind, text[position:end]
@@ -394,27 +432,30 @@ def _token(text: str, position: int) -> tuple[str, int]:
     """Kind and end of the token at `position`, which is no comment."""
     character = text[position]
     before = text[position - 1] if position else " "
-    # A prime or an `r` may belong to the identifier or number before it.
-    joined = before.isalnum() or not before.isascii()
+    joined = not _BEFORE_LITERAL.match(before)
     if character == "r" and (match := _RAW_OPENING.match(text, position)):
         if joined:
             return "ambiguous", match.end()
         closing = '"' + match.group(1)
         end = text.find(closing, match.end())
-        return "symbol", len(text) if end < 0 else end + len(closing)
+        return ("broken", len(text)) if end < 0 else ("symbol", end + len(closing))
     if match := _WORD.match(text, position):
         if "'" in match.group() and _in_number(text, position):
             return "ambiguous", match.end()
         is_field = before == "." and _joins(text, position - 1)
         return "field" if is_field else "word", match.end()
-    if character == '"' and (match := _STRING.match(text, position)):
-        return "string", match.end()
+    if character == '"':
+        match = _STRING.match(text, position)
+        return ("string", match.end()) if match else ("broken", len(text))
     if character == "'" and (match := _CHARACTER.match(text, position)):
         if joined and not match.group()[1:-1].isalnum():
             return "ambiguous", match.end()
         return "symbol", match.end()
-    if character == "«" and (match := _QUOTED_NAME.match(text, position)):
-        return "name", match.end()
+    if character == "«":
+        match = _QUOTED_NAME.match(text, position)
+        return ("name", match.end()) if match else ("broken", len(text))
+    if text.startswith("'\\", position):
+        return "broken", position + 1
     return "symbol", position + 1
 
 
@@ -434,10 +475,19 @@ def _joins(text: str, dot: int) -> bool:
 
 def comment_end(text: str, position: int) -> int:
     """The position after the nested comment that opens at `position`."""
+    end = _comment_end(text, position)
+    return len(text) if end is None else end
+
+
+def _comment_end(text: str, position: int) -> int | None:
+    """The position after a comment of either kind; None where it does not end."""
+    if text.startswith("--", position):
+        end = text.find("\n", position)
+        return len(text) if end < 0 else end
     depth = 0
     while match := _COMMENT_EDGE.search(text, position):
         depth += 1 if match.group() == "/-" else -1
         position = match.end()
         if depth == 0:
             return position
-    return len(text)
+    return None

@@ -43,6 +43,16 @@ THEOREMS = [
     (TRUE, "  open Nat in\n  simp (maxSteps := (1000))"),
     (TRUE, "  simp -zeta +arith (config := { maxSteps := 100, decide := true })"),
     (TRUE, "  grind (splits := 3) -splitIte"),
+    (TRUE, "  grind (config := { splits := 3 }) +lookahead (exp := 16)"),
+    (TRUE, "  simp (config := {})-- nothing\n"),
+    (TRUE, "  simp (maxSteps := .succ 500)/- more -/ (config := { decide := true })"),
+    (
+        TRUE,
+        '  have := \'\\x41\'\n  have := r"a\\"\n  have := "a\\\n    \\u0041"\n  rfl',
+    ),
+    (TRUE, "  have : ['(', ')', ' '] = ['(', ')', ' '] := rfl\n  rfl"),
+    (TRUE, "  have : #[1][0]'(by simp) = 1 := rfl\n  rfl"),
+    (TRUE, "  have : { x // x = 3 } := ⟨3, rfl⟩\n  rfl"),
     (TRUE, "  omega (config := { splitNatAbs := false })"),
     (TRUE, "  have h0x1' : 1 = 1 := rfl\n  have hσ₂x' := h0x1'\n  rfl"),
     (SWAP, "  rw (occs := .pos [1]) [and_comm]\n  exact h"),
@@ -105,6 +115,13 @@ UNSAFE = [
     "  have α' := 1; have := α'\"'\" unsafe \"",
     '  have := 0x1\'"\'" unsafe "',
     '  have αr := 1; have := αr#"x" unsafe "#',
+    '  have α!r := 1; have := α!r"\\" " unsafe "-- "',
+    '  have := x.r"\\" " unsafe "-- "',
+    '  have := #[1][0]\'"\' " unsafe " -- "',
+    '  have := f \'\'"\' " unsafe " -- "',
+    "  have : {x : Int //-x = 0} := ⟨0, rfl⟩; exact unsafe rfl",
+    "  exact do let x <--1; unsafe rfl",
+    '/--/ " -/ exact unsafe rfl -- "',
     '  have «a\n" » := 1; exact unsafe rfl; have := " »',
     "  exact rfl -- \n#eval 1",
     "  rfl /- -/ #eval 1",
@@ -144,6 +161,7 @@ BEHIND_THE_SCAN = [
     ("  simp (maxSteps := 2 ^ 99999999999)", "refused"),
     ('  simp (maxSteps := "x")', "refused"),
     ("  simp (maxSteps := #[1][500000000])", "refused"),
+    ("  attempt_all_par | rfl", "refused"),
     ("  have _auto_1 := 1\n  rfl", "refused"),
     ("  exact f 1\nwhere\n  f._tmp.x (n : Nat) : Nat := n\n", "refused"),
     ("  exact «_autoParam» 1\nwhere\n  «_autoParam» (n : Nat) : Nat := n\n", "refused"),
@@ -243,7 +261,50 @@ HIDDEN_CODE = {
 }
 """Attempts to have Lean run code of the submission while it elaborates: syntax trees
 made by hand as the tactic block of an automatic parameter, terms that a coercion brings
-into a configuration, an index out of bounds there. Each of them worked once."""
+into a configuration, an index out of bounds there, a configuration's type of its own.
+Each of them worked once."""
+
+_FOUR_TIMES = "(fun f x => f (f (f (f x))))"
+VALUES = {
+    Status.VERIFIED: [
+        "5000",
+        "20 ^ 3",
+        "(5000, true).1",
+        "Nat.succ 5000",
+        "USize.size",
+    ],
+    Status.REJECTED: [
+        "own",
+        "(Own.mk 5000).x",
+        "2 ^ 99999999999",
+        "9 ^ 9 ^ 9 ^ 9",
+        "2 ^ USize.size",
+        "let n := 99999999999; 2 ^ n",
+        "2 ^ (99999999999, true).1",
+        "Pow.pow 2 99999999999",
+        "@OfNat.ofNat Nat 5 (OfNat.mk (2 ^ 99999999999))",
+        "2 ^ (@OfNat.ofNat Nat 5 (OfNat.mk 99999999999))",
+        "@OfNat.ofNat (Nat → Nat) 5 ⟨HPow.hPow 2⟩ 99999999999",
+        "(Array.mkEmpty (α := Nat) 99999999999, 5).2",
+        "(HPow.mk (α := Nat) (β := Nat) (γ := Nat) fun x _ => x).1 3 4",
+        "(show (((Nat → Nat) → Nat → Nat) → (Nat → Nat) → Nat → Nat) from "
+        f"{_FOUR_TIMES})"
+        f" {_FOUR_TIMES} Nat.succ 5000",
+    ],
+}
+"""Terms that a coercion brings into a configuration, and what becomes of the proof:
+those that are plain data are compiled."""
+
+
+def with_value(term: str) -> WholeFile:
+    """A file that proves `TRUE` with this number in a configuration."""
+    return WholeFile(
+        "structure Own where\n  x : Nat := 5000\n"
+        "def own : Nat := 5000\n"
+        f"instance : CoeDep Bool true Nat := ⟨{term}⟩\n"
+        "theorem target : (2 : Nat) + 2 = 4 := by simp (maxSteps := true)\n"
+    )
+
 
 MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
 OWN_MATCH = """
@@ -308,6 +369,14 @@ FALSE_FILES = {
         'elab "x" : term => return .const ``Nat []',
         "theorem target : (2 : Nat) + 2 = 5 := by native_decide",
         "open Lean Elab Tactic\ntheorem target : (2 : Nat) + 2 = 5 := rfl",
+        "namespace A.import\nend A.import\nopen A.import Lean",
+        # Lean reports an error and reads on inside.
+        "theorem a : True := trivial\n/- #eval 1",
+        'theorem a : True := trivial\n#check "\n#eval 1',
+        'theorem a : True := trivial\n#check "\\q\n#eval 1\n"',
+        'theorem a : True := trivial\n#check r#"\n#eval 1',
+        "theorem a : True := trivial\n#check «\n#eval 1",
+        'theorem a : True := trivial\n#check \'\\x4"\' "\n#eval 1\n"',
     ],
 }
 """Files for `FALSE`, refused by the scan or rejected by Lean."""

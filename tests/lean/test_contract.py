@@ -31,7 +31,9 @@ from lean.corpus import (
     THEOREMS,
     TRUE,
     UNSAFE,
+    VALUES,
     problem,
+    with_value,
 )
 
 BACKENDS = [
@@ -141,6 +143,19 @@ def test_no_code_of_a_submission_is_run(backend, attack):
         )
         for error in verdict.errors
     )
+
+
+@pytest.mark.parametrize("expected", VALUES)
+def test_only_plain_data_is_compiled(backend, expected):
+    for term in VALUES[expected]:
+        submission = with_value(term)
+        report = backend.check(request(TRUE, submission))
+        verdict = judge(report, source_of(TRUE.statement, "", submission))
+        assert verdict.status is expected, (term, verdict)
+        assert [e.text[:30] for e in verdict.errors] in (
+            [],
+            ["Error evaluating configuration"],
+        )
 
 
 def test_errors_of_every_command_count(backend):
@@ -317,5 +332,5 @@ def request(target, proof):
         header=target.header,
         statement=target.statement,
         proof=proof,
-        limits=Limits(wall_s=5.0),
+        limits=Limits(wall_s=10.0),
     )

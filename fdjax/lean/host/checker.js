@@ -309,7 +309,8 @@ class Checker {
   elaborateProof(request, prepared, cursor, command, state, deadline) {
     const { lean, elaborator } = this;
     const left = deadline - performance.now();
-    const result = elaborator.elaborate(cursor, command, state, left);
+    const known = elaborator.environmentOf(prepared.state);
+    const result = elaborator.elaborateUntrusted(known, cursor, command, state, left);
     const log = elaborator.messagesOf(result.state);
     const report = {
       has_errors: elaborator.hasErrors(log) || result.interrupted,
@@ -349,6 +350,7 @@ class Checker {
   checkCommands(request, prepared, cursor, state, deadline) {
     const { lean, elaborator } = this;
     const report = { has_errors: false, timed_out: false };
+    const known = lean.retain(elaborator.environmentOf(state));
     const logs = []; // of the parser and of the elaborator, command by command
     let lacking = null;
     for (let end = false; !end && !report.timed_out && !report.refused && !lacking;) {
@@ -359,7 +361,8 @@ class Checker {
       if (!report.refused) lacking = this.unavailable(request, command.syntax);
       if (!report.refused && !lacking && !end) {
         const left = deadline - performance.now();
-        const result = elaborator.elaborate(cursor, command, state, left);
+        const result = elaborator.elaborateUntrusted(
+          known, cursor, command, state, left);
         state = result.state;
         logs.push(elaborator.takeMessages(state));
         report.has_errors ||= result.interrupted;
@@ -376,7 +379,7 @@ class Checker {
     if (prepared && !report.refused) {
       report.target = this.target(elaborator.environmentOf(state), prepared);
     }
-    for (const object of [...logs, state]) lean.release(object);
+    for (const object of [...logs, known, state]) lean.release(object);
     return report;
   }
 

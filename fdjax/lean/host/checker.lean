@@ -16,6 +16,17 @@ open Lean Elab
 
 namespace Fdjax
 
+/-- What a value that Lean compiles may be made of; see fdjax/lean/safety.py. -/
+structure Data where
+  /-- Functions that it may call. -/
+  functions : NameSet
+  /-- Those whose result may be much larger than what they are given. -/
+  growing : NameSet
+  /-- The largest number that those may be given. -/
+  largest : Nat
+  /-- The most parts it may have. -/
+  nodes : Nat
+
 /-- What proofs and files may contain; see fdjax/lean/safety.py. -/
 structure Policy where
   options : List String
@@ -27,8 +38,8 @@ structure Policy where
   constants : NameSet
   /-- Syntax node kinds of a tactic's configuration, as text. -/
   configuration : List String
-  /-- Functions that what Lean compiles may call. -/
-  functions : NameSet
+  /-- What Lean compiles. -/
+  data : Data
   /-- Commands that a file may hold; none for a proof, which is no file. -/
   commands : Option NameSet
   attributes : NameSet
@@ -91,19 +102,23 @@ def Settings.parse (json : Json) : Settings :=
   let reserved := strings policy "reserved"
   let constants := setOf (strings policy "constants")
   let configuration := strings policy "configuration"
-  let functions := setOf (strings policy "functions")
+  let data := {
+    functions := setOf (strings policy "functions")
+    growing := setOf (strings policy "growing")
+    largest := number policy "largest"
+    nodes := number policy "nodes" }
   { searchPath := (strings json "search_path").map fun path => ⟨path⟩
     watchdog := (json.getObjVal? "watchdog").toOption == some (.bool true)
     proofs := {
       options := strings policy "options"
       kinds := setOf (kinds ++ strings policy "proof_kinds")
-      words, reserved, constants, configuration, functions
+      words, reserved, constants, configuration, data
       commands := none
       attributes := {} }
     files := {
       options := strings policy "options" ++ strings policy "file_options"
       kinds := setOf kinds
-      words, reserved, constants, configuration, functions
+      words, reserved, constants, configuration, data
       commands := some (setOf (strings policy "commands"))
       attributes := setOf (strings policy "attributes") } }
 
@@ -291,38 +306,90 @@ def isLeansOwn : Name → Bool
   | .str _ last => last == "_autoParam" || last.startsWith "_auto_"
   | .anonymous => false
 
-/-- Whether a constant is data: a type, a constructor, one of the functions; or, of an
-imported module, the projection of a structure or a value whose type is an inductive type
-by itself, such as `Nat`. -/
-def isData (env : Environment) (functions : NameSet) (name : Name) : Bool :=
-  functions.contains name || match env.find? name with
-    | some (.inductInfo _) | some (.ctorInfo _) => true
-    | some info => (env.getModuleIdxFor? name).isSome
-      && (env.isProjectionFn name || match info.type with
-        | .const type _ => match env.find? type with
-          | some (.inductInfo _) => true
-          | _ => false
-        | _ => false)
-    | none => false
+/-- Whether a constant takes a part of a structure, not of an instance of a class. -/
+def isProjection (env : Environment) (name : Name) : Bool :=
+  match env.getProjectionFnInfo? name with
+  | some info => !info.fromClass
+  | none => false
 
-/-- Whether a definition is made of data only: running it does nothing but make a value. A
-coercion or an instance of the submission would bring its own terms into it. -/
-def isPlain (env : Environment) (functions : NameSet) (name : Name) : Bool :=
+/-- Whether a function of this type has all its arguments. -/
+def isComplete : Expr → List Expr → Bool
+  | .forallE _ _ body _, _ :: rest => isComplete body rest
+  | .forallE .., [] => false
+  | _, _ => true
+
+/-- The arguments of an application, and those after them. -/
+def argumentsOf : Expr → List Expr → List Expr
+  | .app function argument, after => argumentsOf function (argument :: after)
+  | _, after => after
+
+def isInductive (env : Environment) : Expr → Bool
+  | .const name _ => match env.find? name with
+    | some (.inductInfo _) => true
+    | _ => false
+  | _ => false
+
+/-- Whether a constant is data, as applied to its arguments: a type, a constructor, one of
+the functions; and outside the arguments of one whose result grows, the projection of a
+structure or a value whose type is an inductive type by itself, such as `Nat`. -/
+def Data.allows (data : Data) (known : Environment) (name : Name) (arguments : List Expr)
+    (inGrowing : Bool) : Bool :=
+  match known.find? name with
+  | some info =>
+    if data.growing.contains name then !inGrowing && isComplete info.type arguments
+    else data.functions.contains name || match info with
+      | .inductInfo _ | .ctorInfo _ => true
+      | _ => !inGrowing && (isProjection known name || isInductive known info.type)
+  | none => false
+
+/-- Whether a value is plain data, so that making it costs little and does nothing else:
+what is left of the number of parts it may have. `known` is the environment before the
+submission: of what that declares, nothing is data. -/
+partial def Data.rest (data : Data) (known : Environment) (inGrowing : Bool) (left : Nat)
+    (expr : Expr) : Option Nat :=
+  if left == 0 then none
+  else match expr with
+    | .lit (.natVal value) =>
+      if inGrowing && value > data.largest then none else some (left - 1)
+    | .lit (.strVal _) => some (left - 1)
+    | .bvar _ => if inGrowing then none else some (left - 1)
+    | .letE _ type value body _ =>
+      if inGrowing then none else all false (left - 1) [type, value, body]
+    | .const .. | .app .. =>
+      match expr.getAppFn with
+      | .const name _ =>
+        let arguments := argumentsOf expr []
+        if data.allows known name arguments inGrowing then
+          all (inGrowing || data.growing.contains name) (left - 1) arguments
+        else none
+      | _ => none
+    | _ => none
+where
+  all (inGrowing : Bool) (left : Nat) : List Expr → Option Nat
+    | [] => some left
+    | first :: others => match data.rest known inGrowing left first with
+      | some left => all inGrowing left others
+      | none => none
+
+/-- Whether a definition is plain data. A coercion or an instance of the submission would
+bring its own terms into it. -/
+def Data.has (data : Data) (known env : Environment) (name : Name) : Bool :=
   match env.find? name with
-  | some (.defnInfo { value, .. }) =>
-    value.getUsedConstants.toList.all (isData env functions)
+  | some (.defnInfo { value, .. }) => (data.rest known false data.nodes value).isSome
   | _ => false
 
 /-- Elaborates what is not trusted. Tactics compile and run their configuration and the
 tactic blocks of automatic parameters. Where these are plain data they are compiled, and
-nothing else is: what has no code cannot be run, whatever asks for it. -/
-def elaborateUntrusted (settings : Settings) (cursor : Cursor) (stx : Syntax)
-    (state : Command.State) (deadline : Nat) : IO (Command.State × Bool × Bool) := do
+nothing else is: what has no code cannot be run, whatever asks for it. `known` is the
+environment before all of the submission. -/
+def elaborateUntrusted (settings : Settings) (known : Environment) (cursor : Cursor)
+    (stx : Syntax) (state : Command.State) (deadline : Nat) :
+    IO (Command.State × Bool × Bool) := do
   let compile ← compileDeclsRef.get
   compileDeclsRef.set fun names => do
     let env ← getEnv
     let mayCompile := names.toList.all fun name =>
-      isLeansOwn name && isPlain env settings.proofs.functions name
+      isLeansOwn name && settings.proofs.data.has known env name
     if mayCompile then compile names
   let result ← elaborate settings cursor stx state deadline
   compileDeclsRef.set compile
@@ -654,7 +721,7 @@ def checkProof (settings : Settings) (request : Request) (header : Command.State
   if !Parser.isTerminalCommand rest && !stray.hasErrors then
     return { leftProof := true }
   let (result, timedOut, interrupted) ←
-    elaborateUntrusted settings cursor stx state deadline
+    elaborateUntrusted settings header.env cursor stx state deadline
   let log := result.messages
   let (shown, leftOut) ← render log request.outputBytes
   let (strays, more) ← render stray request.outputBytes
@@ -672,22 +739,22 @@ structure Progress where
   timedOut : Bool := false
   refused : String := ""
 
-partial def commands (settings : Settings) (cursor : Cursor) (deadline : Nat)
-    (progress : Progress) : IO Progress := do
+partial def commands (settings : Settings) (known : Environment) (cursor : Cursor)
+    (deadline : Nat) (progress : Progress) : IO Progress := do
   let (stx, messages, next) := cursor.parse progress.state
   let progress := { progress with messages := progress.messages ++ messages }
   let refused := settings.files.refuseCommand stx
   if refused != "" then return { progress with refused }
   if Parser.isTerminalCommand stx then return progress
   let (state, timedOut, interrupted) ←
-    elaborateUntrusted settings cursor stx progress.state deadline
+    elaborateUntrusted settings known cursor stx progress.state deadline
   let progress := { progress with
     state := { state with messages := {} }
     messages := progress.messages ++ state.messages
     interrupted := progress.interrupted || interrupted
     timedOut }
   if timedOut then return progress
-  commands settings next deadline progress
+  commands settings known next deadline progress
 
 def isLoaded (env : Environment) (imported : Import) : Bool :=
   (env.getModuleIdx? imported.module).isSome
@@ -715,7 +782,7 @@ def checkFile (settings : Settings) (request : Request)
       | .ok env => pure (Command.mkState env {} {})
       | .error error =>
         return { hasErrors := true, messages := [errorMessage (toString error)] }
-  let result ← commands settings cursor deadline { state := start }
+  let result ← commands settings start.env cursor deadline { state := start }
   let log := result.messages
   let (messages, leftOut) ← render log request.outputBytes
   let report : Report := {

@@ -4,7 +4,10 @@ const { isBoxed } = require('./objects.js');
 
 const DEFINITION = 1, THEOREM = 2, INDUCTIVE = 5, CONSTRUCTOR = 6; // of ConstantInfo
 const VALUED = new Set([DEFINITION, THEOREM]);
-const CONST = 4, MDATA = 10, PROJ = 11; // constructors of Expr
+// Constructors of Expr, and of Literal.
+const BOUND = 0, CONST = 4, APPLICATION = 5, PI = 7, LET = 8, LITERAL = 9, MDATA = 10;
+const PROJ = 11;
+const NATURAL = 0;
 // Where an expression's parts are that are expressions, by constructor: the function
 // and argument of an application, type and body of a binder, and so on.
 const PARTS = new Map([[5, [0, 1]], [6, [1, 2]], [7, [1, 2]], [8, [1, 2, 3]], [PROJ, [2]]]);
@@ -37,46 +40,92 @@ function ofConstant(lean, environment, name, look) {
   return answer;
 }
 
-// Whether a question about a name in an environment has an answer.
-function asks(lean, question, environment, name) {
-  const found = lean.call(question, lean.retain(environment), lean.retain(name));
+// Whether a constant takes a part of a structure, not of an instance of a class.
+function isProjection(lean, environment, name) {
+  const found = lean.call(
+    'l_Lean_Environment_getProjectionFnInfo_x3f', lean.retain(environment),
+    lean.retain(name));
+  if (isBoxed(found)) return false;
+  const info = lean.field(found, 0);
+  const fromClass = lean.byte(info + 8 + 4 * 3) !== 0;
   lean.release(found);
-  return !isBoxed(found);
+  return !fromClass;
 }
 
-// Whether a constant is data: a type, a constructor, one of the functions; or, of an
-// imported module, the projection of a structure or a value whose type is an inductive
-// type by itself, such as Nat.
-function isData(lean, environment, name, functions) {
-  return functions.has(lean.nameText(name))
-    || ofConstant(lean, environment, name, (constant) => {
-      const tag = lean.tag(constant);
-      if (tag === INDUCTIVE || tag === CONSTRUCTOR) return true;
-      if (!asks(lean, 'l_Lean_Environment_getModuleIdxFor_x3f', environment, name)) {
-        return false;
-      }
-      if (asks(lean, 'l_Lean_Environment_getProjectionFnInfo_x3f', environment, name)) {
-        return true;
-      }
-      const type = typeOf(lean, constant);
-      return lean.tag(type) === CONST && ofConstant(
-        lean, environment, lean.field(type, 0), (of) => lean.tag(of) === INDUCTIVE);
-    });
+// Whether a function with this number of arguments has all.
+function isComplete(lean, constant, count) {
+  let type = typeOf(lean, constant);
+  for (; count && lean.tag(type) === PI; count--) type = lean.field(type, 2);
+  return lean.tag(type) !== PI;
 }
 
-// Whether a definition is made of data only: running it does nothing but make a value.
-function isPlain(lean, environment, name, functions) {
-  return ofConstant(lean, environment, name, (constant) => {
-    if (lean.tag(constant) !== DEFINITION) return false;
-    const used = lean.call(
-      'l_Lean_Expr_getUsedConstants', lean.retain(valueOf(lean, constant)));
-    let plain = true;
-    for (let i = 0; plain && i < lean.arraySize(used); i++) {
-      plain = isData(lean, environment, lean.element(used, i), functions);
+// Whether a value is plain data, so that making it costs little and does nothing else.
+// `known` is the environment before the submission: of what that declares, nothing is
+// data. `policy` is the part of safety.py's that says which functions are.
+class PlainData {
+  constructor(lean, known, policy) {
+    Object.assign(this, { lean, known, policy });
+  }
+
+  // Whether a known constant is data, as applied to some arguments: a type, a
+  // constructor, one of the functions; and outside the arguments of one whose result
+  // grows, the projection of a structure or a value whose type is an inductive type by
+  // itself, such as Nat.
+  isData(name, constant, count, inGrowing) {
+    const { lean, known, policy } = this;
+    const text = lean.nameText(name);
+    if (policy.growing.has(text)) return !inGrowing && isComplete(lean, constant, count);
+    if (policy.functions.has(text)) return true;
+    const tag = lean.tag(constant);
+    if (tag === INDUCTIVE || tag === CONSTRUCTOR) return true;
+    if (inGrowing) return false;
+    if (isProjection(lean, known, name)) return true;
+    const type = typeOf(lean, constant);
+    return lean.tag(type) === CONST && ofConstant(
+      lean, known, lean.field(type, 0), (of) => lean.tag(of) === INDUCTIVE);
+  }
+
+  isSmall(literal) {
+    const { lean, policy } = this;
+    const value = lean.field(literal, 0);
+    return lean.tag(literal) !== NATURAL
+      || (isBoxed(value) && value >>> 1 <= policy.largest);
+  }
+
+  // The parts of an expression; null when it is no data.
+  parts(expression, inGrowing) {
+    const { lean, policy } = this;
+    const tag = lean.tag(expression);
+    if (tag === LITERAL) {
+      return !inGrowing || this.isSmall(lean.field(expression, 0)) ? [] : null;
     }
-    lean.release(used);
-    return plain;
-  });
+    if (tag === BOUND) return inGrowing ? null : [];
+    if (tag === LET) {
+      const all = [1, 2, 3].map((i) => [lean.field(expression, i), false]);
+      return inGrowing ? null : all;
+    }
+    let head = expression;
+    const parts = [];
+    for (; lean.tag(head) === APPLICATION; head = lean.field(head, 0)) {
+      parts.push(lean.field(head, 1));
+    }
+    if (lean.tag(head) !== CONST) return null;
+    const name = lean.field(head, 0);
+    const grows = policy.growing.has(lean.nameText(name));
+    const isData = ofConstant(lean, this.known, name, (constant) => (
+      this.isData(name, constant, parts.length, inGrowing)));
+    return isData ? parts.map((part) => [part, inGrowing || grows]) : null;
+  }
+
+  has(expression) {
+    const stack = [[expression, false]];
+    for (let nodes = this.policy.nodes; stack.length; nodes--) {
+      const parts = nodes > 0 ? this.parts(...stack.pop()) : null;
+      if (!parts) return false;
+      stack.push(...parts);
+    }
+    return true;
+  }
 }
 
 // Compares trusted constants with those of a submission. Elaborating a statement may
@@ -168,5 +217,6 @@ class Comparison {
 }
 
 module.exports = {
-  Comparison, THEOREM, VALUED, findConstant, isPlain, nameOf, typeOf, valueOf,
+  Comparison, DEFINITION, PlainData, THEOREM, VALUED, findConstant, nameOf, ofConstant,
+  typeOf, valueOf,
 };

@@ -2,7 +2,7 @@
 'use strict';
 const { Worker } = require('worker_threads');
 const path = require('path');
-const { isPlain } = require('./constants.js');
+const { DEFINITION, PlainData, ofConstant, valueOf } = require('./constants.js');
 const { box, isBoxed, NONE } = require('./objects.js');
 
 // Field numbers of Lean structures.
@@ -13,11 +13,19 @@ const SEVERITY = ['information', 'warning', 'error'];
 const CORE_STATE = { env: 0 };
 const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
 
+const NO_DATA = { functions: [], growing: [], largest: 0, nodes: 0 };
+
 class Elaborator {
-  // `functions` are those that compiled configurations may call.
-  constructor(lean, graceMs, functions = []) {
+  // `policy` says what counts as data in safety.py's words.
+  constructor(lean, graceMs, policy = NO_DATA) {
     this.lean = lean;
-    this.functions = new Set(functions);
+    this.data = {
+      functions: new Set(policy.functions),
+      growing: new Set(policy.growing),
+      largest: policy.largest,
+      nodes: policy.nodes,
+    };
+    this.known = 0; // the environment before the submission, while one is elaborated
     this.environments = new Map();
     this.control = new Int32Array(new SharedArrayBuffer(16));
     new Worker(path.join(__dirname, 'watchdog.js'), {
@@ -59,12 +67,15 @@ class Elaborator {
   // an instance of the submission would bring its own terms into a configuration.
   mayCompile(names, coreState) {
     const { lean } = this;
+    if (!this.known) return false;
+    const data = new PlainData(lean, this.known, this.data);
     const core = lean.call('lean_st_ref_get', coreState);
     const environment = lean.field(core, CORE_STATE.env);
     let may = true;
     for (let i = 0; may && i < lean.arraySize(names); i++) {
       const name = lean.element(names, i);
-      may = this.isLeansOwn(name) && isPlain(lean, environment, name, this.functions);
+      may = this.isLeansOwn(name) && ofConstant(lean, environment, name, (constant) => (
+        lean.tag(constant) === DEFINITION && data.has(valueOf(lean, constant))));
     }
     lean.release(core);
     return may;
@@ -253,6 +264,17 @@ class Elaborator {
     lean.release(token);
     const timedOut = Atomics.load(this.control, CONTROL.fired) === 1;
     return { state: next, timedOut, interrupted };
+  }
+
+  // The same for a command of a submission. `known` is the environment (borrowed) before
+  // all of it.
+  elaborateUntrusted(known, cursor, command, state, wallMs) {
+    this.known = known;
+    try {
+      return this.elaborate(cursor, command, state, wallMs);
+    } finally {
+      this.known = 0;
+    }
   }
 
   arm(token, wallMs) {

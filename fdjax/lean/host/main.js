@@ -74,8 +74,7 @@ async function run(settings) {
     memoryMiB: settings.memory_mb,
   });
   const { policy, grace_ms } = settings;
-  const checker = new Checker(
-    new Elaborator(lean, grace_ms, policy.functions), policy);
+  const checker = new Checker(new Elaborator(lean, grace_ms, policy), policy);
   const warm = checker.check({
     kind: 'proof', name: 'warm', header: '',
     statement: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b',

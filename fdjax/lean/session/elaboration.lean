@@ -68,7 +68,7 @@ def elaborateUntrusted (rules : Rules) (cursor : Cursor)
     (before : Parser.ModuleParserState) (command : Syntax) :
     CommandElabM (Bool × List Message × Cursor) :=
   match withoutCode with
-  | some restricted => restricted rules.functions (elaborate cursor before command)
+  | some restricted => restricted rules.data (elaborate cursor before command)
   | none => elaborate cursor before command
 
 /-- Elaborate all commands of trusted text: what Lean said, and the state after it. -/

@@ -10,8 +10,8 @@ structure Rules where
   constants : NameSet
   /-- Syntax node kinds of a tactic's configuration, as text. -/
   configuration : List String
-  /-- Functions that what Lean compiles may call. -/
-  functions : NameSet
+  /-- What Lean compiles. -/
+  data : Data
   /-- Only in files. -/
   commands : Option NameSet
   attributes : NameSet
@@ -41,7 +41,11 @@ def rulesOf (policy : Json) (isFile : Bool) : Rules where
   reserved := texts policy "reserved"
   constants := nameSet String.toName (texts policy "constants")
   configuration := texts policy "configuration"
-  functions := nameSet String.toName (texts policy "functions")
+  data := {
+    functions := nameSet String.toName (texts policy "functions")
+    growing := nameSet String.toName (texts policy "growing")
+    largest := number policy "largest"
+    nodes := number policy "nodes" }
   commands := if isFile then some (nameSet String.toName (texts policy "commands")) else none
   attributes := nameSet .mkSimple (if isFile then texts policy "attributes" else [])
 

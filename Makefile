@@ -1,4 +1,6 @@
-# Two commands for users: `make quickstart` and `make test`.
+# Two commands for users: `make quickstart` and `make test`. `make parity` holds models and
+# conversion against transformers and needs PyTorch, whichever build pip is set up to
+# find (a CPU build is enough).
 # PYTHON chooses the interpreter (3.11 to 3.13), ARGS is passed on to the command.
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +8,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test check lock clean
+.PHONY: quickstart test parity check lock clean
 
 quickstart: $(READY)
 	$(BIN)/fdjax lean install
@@ -15,6 +17,10 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m pytest $(ARGS)
+
+parity: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[parity]'
+	$(BIN)/python -m pytest tests/parity $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

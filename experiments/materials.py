@@ -1,7 +1,9 @@
 """What all arms are made from: checked theorems, rows for SFT, tokenizer, model."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -19,7 +21,7 @@ from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
 from fdjax.feedback import CompilerFeedback, Provider, ReferenceHint
-from fdjax.model import Model, ModelConfig
+from fdjax.model import Model, ModelConfig, config_to_hf
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
@@ -112,7 +114,8 @@ def prepare(context: RunContext) -> Materials:
         + [text for row in informed for text in (row[1] or "", row[2])],
         vocab_size=config.model.vocab_size,
     )
-    tokenizer.save_pretrained(str(context.folder / "tokenizer"))
+    model = _model(context, len(tokenizer))
+    _describe(context.folder / "model", model, tokenizer)
     prompts = prompt_tokens(tokenizer, everything)
     width = padded_width([len(ids) for ids in prompts], 8)
     rewordings, seed = config.data.rewordings, config.seed
@@ -123,7 +126,7 @@ def prepare(context: RunContext) -> Materials:
         informed=reworded_rows(informed, copies=rewordings, seed=seed),
         provider=provider,
         tokenizer=tokenizer,
-        model=_model(context, len(tokenizer)),
+        model=model,
         prompt_width=width,
         teacher_width=width + config.rollout.feedback_tokens,
     )
@@ -142,5 +145,16 @@ def _model(context: RunContext, vocab_size: int) -> Model:
             head_dim=size.head_dim,
             max_position_embeddings=512,
             unroll=True,
-        )
+        ),
+        context.mesh,
     )
+
+
+def _describe(folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
+    """What a checkpoint of the run lacks of a Hugging Face folder."""
+    tokenizer.save_pretrained(str(folder))
+    content = config_to_hf(model.config) | {
+        "eos_token_id": end_token(tokenizer),
+        "pad_token_id": pad_token(tokenizer),
+    }
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")

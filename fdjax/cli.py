@@ -1,9 +1,9 @@
-"""The command line: `fdjax doctor`, `lean`, `verify`, `serve`."""
+"""The command line: `fdjax doctor`, `lean`, `verify`, `serve`, `convert`."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -140,6 +140,53 @@ def verify(
     return verify_file(submissions, out, options)
 
 
+def convert(
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
+    /,
+    to: Literal["orbax", "hf"],
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    which: Literal["student", "teacher"] = "student",
+    step: int | None = None,
+    model: Path | None = None,
+    revision: str | None = None,
+    max_shard_gb: float = 5.0,
+) -> int:
+    """Convert a model between Hugging Face and Orbax, one weight at a time.
+
+    Reads what SRC turns out to be: a Hugging Face folder or hub id, a folder that this
+    command wrote, or training checkpoints. Config, tokenizer and chat template are
+    copied byte for byte. DST is whole or absent. Exit code: 0 written, 2 bad input.
+
+    Args:
+      source: folder or hub id to read.
+      target: folder to write, which does not exist yet.
+      to: format of the weights.
+      dtype: type of the weights; as they are by default, and for training checkpoints
+        as the model's config.json says.
+      which: policy or EMA teacher, of training checkpoints.
+      step: of training checkpoints; the newest by default.
+      model: folder of config.json and tokenizer, for training checkpoints; the folder
+        `model` of their run by default.
+      revision: branch, tag or commit, of a hub id.
+      max_shard_gb: size of a safetensors file at most, in 10^9 bytes.
+    """
+    # It imports JAX, as `doctor` does.
+    from fdjax.convert import convert_model
+
+    return convert_model(
+        source,
+        target,
+        to=to,
+        dtype=dtype,
+        which=which,
+        step=step,
+        model=model,
+        revision=revision,
+        max_shard_gb=max_shard_gb,
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a subcommand; exit code 0 done, 1 something is missing, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -148,10 +195,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            {"doctor": doctor, "lean": lean, "verify": verify, "serve": serve},
+            {
+                "doctor": doctor,
+                "lean": lean,
+                "verify": verify,
+                "serve": serve,
+                "convert": convert,
+            },
             args=arguments,
             prog="fdjax",
-            description="Verify Lean 4 proofs. `fdjax --version` says which fdjax.",
+            description="Verify Lean 4 proofs, convert models. `fdjax --version` says "
+            "which fdjax.",
         )
     except (FdjaxError, OSError) as error:
         message = f"[bold red]error[/] {escape(str(error))}"

@@ -1,5 +1,22 @@
-"""Saving and restoring everything that decides the next step (Orbax)."""
+"""Checkpoints: everything that decides the next step, and Hugging Face in and out."""
 
+from fdjax.checkpoint.conversion import convert
+from fdjax.checkpoint.pretrained import (
+    Pretrained,
+    load_params,
+    load_pretrained,
+    save_pretrained,
+)
+from fdjax.checkpoint.source import Source, open_source
 from fdjax.checkpoint.store import CheckpointStore
 
-__all__ = ["CheckpointStore"]
+__all__ = [
+    "CheckpointStore",
+    "Pretrained",
+    "Source",
+    "convert",
+    "load_params",
+    "load_pretrained",
+    "open_source",
+    "save_pretrained",
+]

@@ -1,7 +1,18 @@
-"""One decoder for the Qwen3 family, as pure functions over a pytree of parameters."""
+"""One decoder for Llama, Qwen2 and Qwen3, as pure functions over a pytree."""
 
 from fdjax.model.cache import Cache
 from fdjax.model.config import ModelConfig
+from fdjax.model.families import config_from_hf, config_to_hf
+from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from fdjax.model.transformer import Model
 
-__all__ = ["Cache", "Model", "ModelConfig"]
+__all__ = [
+    "Cache",
+    "LinearScaling",
+    "Llama3Scaling",
+    "Model",
+    "ModelConfig",
+    "YarnScaling",
+    "config_from_hf",
+    "config_to_hf",
+]

@@ -1,15 +1,16 @@
-"""Norm, rotary embedding and feed-forward layer (Flax NNX modules)."""
+"""Norm and feed-forward layer (Flax NNX modules)."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
 
 from fdjax.model.config import ModelConfig
 
-__all__ = ["RMSNorm", "SwiGLU", "dense", "fan_in_normal", "rope_angles", "rotate"]
+__all__ = ["RMSNorm", "SwiGLU", "dense", "fan_in_normal", "read"]
 
 
 def fan_in_normal(
@@ -19,9 +20,15 @@ def fan_in_normal(
     return jax.random.normal(key, shape, jnp.float32) * (gain * fan_in**-0.5)
 
 
+def read(param: nnx.Param | None) -> Float[Array, "..."] | None:
+    """The array of a parameter that a model may lack."""
+    return None if param is None else param[...]
+
+
 def dense(
     x: Float[Array, "*batch_inputs"],
     weight: Float[Array, "*inputs_outputs"],
+    bias: Float[Array, "*outputs"] | None = None,
     inputs: int = 1,
 ) -> Float[Array, "*batch_outputs"]:
     """Product of x and weight over the last `inputs` axes of x and the first of weight.
@@ -31,14 +38,18 @@ def dense(
 
     Args:
       x: activations.
-      weight: float32 parameters, cast to the type of `x`.
+      weight: parameters, cast to the type of `x`.
+      bias: added to the product, cast likewise.
       inputs: axes that are summed over.
     """
     batch, outputs = x.shape[: x.ndim - inputs], weight.shape[inputs:]
     size = math.prod(weight.shape[:inputs])
     rows = x.reshape(math.prod(batch), size)
     matrix = weight.astype(x.dtype).reshape(size, math.prod(outputs))
-    return (rows @ matrix).reshape(*batch, *outputs)
+    product = rows @ matrix
+    if bias is not None:
+        product += bias.astype(x.dtype).reshape(1, -1)
+    return product.reshape(*batch, *outputs)
 
 
 class RMSNorm(nnx.Module):
@@ -53,12 +64,13 @@ class RMSNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         square = jnp.mean(wide * wide, axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(square + self.eps)
-        scale = jnp.expand_dims(self.scale[...], range(x.ndim - 1))
+        scale = self.scale[...].astype(jnp.float32)
+        scale = jnp.expand_dims(scale, range(x.ndim - 1))
         return (normed * scale).astype(x.dtype)
 
 
 class SwiGLU(nnx.Module):
-    """(silu(x W_gate) ⊙ x W_up) W_down (arXiv:2002.05202)."""
+    """(silu(x W_gate) ⊙ x W_up) W_down (arXiv:2002.05202), perhaps with biases."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         width, inner = config.hidden_size, config.intermediate_size
@@ -75,32 +87,19 @@ class SwiGLU(nnx.Module):
             axes=("mlp", "embed"),
         )
 
+        def bias(size: int, axis: str) -> nnx.Param | None:
+            if not config.mlp_bias:
+                return None
+            return nnx.Param(jnp.zeros((size,), jnp.float32), axes=(axis,))
+
+        self.gate_bias, self.up_bias = bias(inner, "mlp"), bias(inner, "mlp")
+        self.down_bias = bias(width, "embed")
+
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """Feeds each position forward."""
         rows = x.reshape(-1, x.shape[-1])
-        inner = jax.nn.silu(dense(rows, self.gate[...])) * dense(rows, self.up[...])
-        return dense(inner, self.down[...]).reshape(x.shape)
-
-
-def rope_angles(
-    positions: Int[Array, "B T"], *, head_dim: int, theta: float
-) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
-    """Cosine and sine of position · theta^(−2i/H), float32 (arXiv:2104.09864)."""
-    exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    frequencies = theta**-exponents
-    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(
-    x: Float[Array, "B T N H"],
-    cos: Float[Array, "B T half"],
-    sin: Float[Array, "B T half"],
-) -> Float[Array, "B T N H"]:
-    """Turns the pairs (x_i, x_{i + H/2}) by their angles (Hugging Face pairing)."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
-    turned = jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    )
-    return turned.astype(x.dtype)
+        gate = dense(rows, self.gate[...], read(self.gate_bias))
+        inner = jax.nn.silu(gate) * dense(rows, self.up[...], read(self.up_bias))
+        inner = checkpoint_name(inner, "inner")
+        out = dense(inner, self.down[...], read(self.down_bias))
+        return checkpoint_name(out, "mlp").reshape(x.shape)

@@ -1,5 +1,6 @@
 """The decoder: stacked blocks under one scan, as pure functions of `params`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from fdjax.errors import ConfigError
-from fdjax.model.attention import Attention, causal_attention, step_attention
+from fdjax.model.attention import Attention, step_attention
 from fdjax.model.cache import Cache
 from fdjax.model.config import ModelConfig
-from fdjax.model.layers import RMSNorm, SwiGLU, fan_in_normal, rope_angles
+from fdjax.model.kernels import Attend, choose_attention
+from fdjax.model.layers import RMSNorm, SwiGLU, fan_in_normal
+from fdjax.model.rope import rope_angles
 
 __all__ = ["Model"]
 
@@ -46,14 +50,17 @@ class _Ends(nnx.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder as pure functions; `params` is a nested dict of float32 arrays.
+    """A decoder as pure functions; `params` is a nested dict of arrays.
 
     `params["layers"]` holds the blocks stacked on a leading axis. Everywhere `valid`
     is False on padding, which may stand on either side; a token's position counts the
-    valid tokens before it. Padding ids change nothing.
+    valid tokens of its sequence before it. Padding ids change nothing.
     """
 
     config: ModelConfig
+    mesh: Mesh | None = None
+    """Devices over which attention kernels are cut (`fdjax.model.kernels`); what XLA
+    compiles is cut as its arguments are, with or without."""
 
     @cached_property
     def _graphs(self) -> tuple[Any, Any]:
@@ -69,8 +76,12 @@ class Model:
             nnx.eval_shape(lambda: _Ends(self.config, nnx.Rngs(0))),
         )
 
+    @cached_property
+    def _attend(self) -> Attend:
+        return choose_attention(self.config, self.mesh)
+
     def init(self, key: jax.Array) -> Any:
-        """Fresh parameters: fan-in normal weights, residual branches / √(2L).
+        """Fresh float32 parameters: fan-in normal weights, residual branches / √(2L).
 
         Args:
           key: typed PRNG key.
@@ -105,10 +116,17 @@ class Model:
         return {**ends, "layers": layers}
 
     def apply(
-        self, params: Any, tokens: Int[Array, "B T"], *, valid: Bool[Array, "B T"]
+        self,
+        params: Any,
+        tokens: Int[Array, "B T"],
+        *,
+        valid: Bool[Array, "B T"],
+        segments: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T V"]:
-        """Logits of the token after each position, float32."""
-        return self.head(params, self.hidden(params, tokens, valid=valid))
+        """Logits of the token after each position, float32; arguments of `hidden`."""
+        return self.head(
+            params, self.hidden(params, tokens, valid=valid, segments=segments)
+        )
 
     def hidden(
         self,
@@ -116,19 +134,27 @@ class Model:
         tokens: Int[Array, "B T"],
         *,
         valid: Bool[Array, "B T"],
+        segments: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T D"]:
         """What `head` reads: the residual stream after the last norm.
 
         Args:
-          params: of `init`.
+          params: of `init`, or loaded.
           tokens: ids below the vocabulary size; anything where not valid.
           valid: False on padding.
-          positions: for RoPE; the count of valid tokens before each by default.
+          segments: for rows packed with several sequences, the id of each token's,
+            at least 0; equal ids stand side by side. Sequences do not see one another.
+          positions: for RoPE; the count of valid tokens of the sequence before each
+            by default.
         """
+        if segments is None:
+            segments = jnp.zeros_like(tokens)
         if positions is None:
-            positions = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
-        hidden, _ = self._forward(params, tokens, valid, positions, keep=False)
+            positions = _positions(valid, segments)
+        hidden, _ = self._forward(
+            params, tokens, valid, segments, positions, keep=False
+        )
         return hidden
 
     def head(
@@ -184,9 +210,10 @@ class Model:
           prompt side by side.
         """
         group = samples_per_prompt
-        positions = jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1
+        segments = jnp.zeros_like(tokens)
+        positions = _positions(valid, segments)
         hidden, (keys, values) = self._forward(
-            params, tokens, valid, positions, keep=True
+            params, tokens, valid, segments, positions, keep=True
         )
         logits = self.head(params, hidden[:, -1])
         cache = self.init_cache(tokens.shape[0] * group, slots)._replace(
@@ -221,9 +248,7 @@ class Model:
         slot = jnp.arange(cache.slots) == cache.used
         # A row that has ended reads its own slot, so that no softmax is empty.
         mask = cache.valid | slot[None]
-        angles = rope_angles(
-            cache.positions[:, None], head_dim=config.head_dim, theta=config.rope_theta
-        )
+        angles = self._angles(cache.positions[:, None])
         x = self._embed(params, token[:, None], valid[:, None])
 
         def layer(carry: Any, inputs: Any) -> tuple[Any, None]:
@@ -284,11 +309,21 @@ class Model:
         ends = {name: leaf for name, leaf in params.items() if name != "layers"}
         return nnx.merge(self._graphs[1], ends).norm(x)
 
+    def _angles(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        config = self.config
+        return rope_angles(
+            positions,
+            head_dim=config.head_dim,
+            theta=config.rope_theta,
+            scaling=config.rope_scaling,
+        )
+
     def _forward(
         self,
         params: Any,
         tokens: jax.Array,
         valid: jax.Array,
+        segments: jax.Array,
         positions: jax.Array,
         *,
         keep: bool,
@@ -300,23 +335,47 @@ class Model:
                 "expected at most max_position_embeddings = "
                 f"{config.max_position_embeddings} tokens, got {tokens.shape[1]}"
             )
-        angles = rope_angles(
-            positions, head_dim=config.head_dim, theta=config.rope_theta
-        )
+        angles = self._angles(positions)
+        # Padding is a sequence of its own, which no token sees.
+        seen = jnp.where(valid, segments + 1, 0)
 
         def layer(x: jax.Array, block_params: Any) -> tuple[jax.Array, Any]:
             block = nnx.merge(self._graphs[0], block_params)
             query, key, value = block.attention.project(block.attention_norm(x), angles)
-            heads = causal_attention(query, key, value, valid=valid)
-            x += block.attention.mix(heads)
+            x += block.attention.mix(self._attend(query, key, value, segments=seen))
             x += block.mlp(block.mlp_norm(x))
             kept = (jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
             return x, kept if keep else None
 
-        if config.remat == "full":
-            # Unrolled, common subexpressions would undo the recomputation; inside a
-            # loop they cannot, and preventing them costs memory traffic.
-            layer = jax.checkpoint(layer, prevent_cse=config.unroll)
         x = self._embed(params, tokens, valid)
-        x, kept = jax.lax.scan(layer, x, params["layers"], unroll=config.unroll)
+        x, kept = jax.lax.scan(
+            _recomputed(layer, config), x, params["layers"], unroll=config.unroll
+        )
         return self._last_norm(params, x), kept
+
+
+def _positions(
+    valid: Bool[Array, "B T"], segments: Int[Array, "B T"]
+) -> Int[Array, "B T"]:
+    """The number of valid tokens of the same sequence before each token."""
+    counted = jnp.cumsum(valid, axis=1, dtype=jnp.int32)
+    begins = jnp.diff(segments, axis=1, prepend=segments[:, :1]) != 0
+    before = counted - valid.astype(jnp.int32)
+    return counted - 1 - jax.lax.cummax(jnp.where(begins, before, 0), axis=1)
+
+
+def _recomputed(layer: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
+    """`layer` with what `config.remat` names recomputed in the backward pass."""
+    policies = jax.checkpoint_policies
+    match config.remat:
+        case "none":
+            return layer
+        case "dots":
+            policy = policies.dots_with_no_batch_dims_saveable
+        case "named":
+            policy = policies.save_only_these_names(*config.remat_names)
+        case "full":
+            policy = policies.nothing_saveable
+    # Unrolled, common subexpressions would undo the recomputation; inside a loop they
+    # cannot, and preventing them costs memory traffic.
+    return jax.checkpoint(layer, prevent_cse=config.unroll, policy=policy)

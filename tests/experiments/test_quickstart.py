@@ -2,10 +2,14 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
+from transformers import AutoTokenizer
 
 from experiments.quickstart import main
+from fdjax.checkpoint import convert, load_pretrained, open_source
 from fdjax.metrics import read_metrics
+from tiny import mesh_of
 
 ARMS = ["sft", "grpo", "fd", "fd_then_grpo", "sft_references"]
 SMALL = """
@@ -38,9 +42,24 @@ def test_leaves_everything_that_a_run_is(folder):
     assert config["provenance"]["packages"]["jax"]
     assert (run / "report.html").stat().st_size > 10_000
     assert {path.suffix for path in (run / "figures").iterdir()} == {".png", ".svg"}
-    assert (run / "tokenizer" / "tokenizer.json").exists()
+    assert (run / "model" / "tokenizer.json").exists()
     for arm in ARMS:
         assert any((run / "checkpoints" / arm).iterdir())
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_checkpoints_go_to_hugging_face(folder, tmp_path, which):
+    run, _ = folder
+    source = open_source(run / "checkpoints" / "fd")
+    convert(source, tmp_path / "hf", to="hf", which=which)
+    found = load_pretrained(tmp_path / "hf", mesh_of())
+    tokenizer = AutoTokenizer.from_pretrained(found.folder)
+    chat = [{"role": "user", "content": "theorem t : True"}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    tokens = jnp.asarray([ids], jnp.int32)
+    logits = found.model.apply(found.params, tokens, valid=tokens >= 0)
+    assert logits.shape == (1, len(ids), len(tokenizer))
+    assert bool(jnp.isfinite(logits).all())
 
 
 def test_every_attempt_is_kept_with_verdict_feedback_and_reward(folder):

@@ -1,10 +1,18 @@
 import json
 
+import jaxtyping
 import pytest
-from transformers import Qwen3Config
+from transformers import AutoConfig
 
 from fdjax.errors import ConfigError
-from fdjax.model import ModelConfig
+from fdjax.model import (
+    LinearScaling,
+    Llama3Scaling,
+    ModelConfig,
+    YarnScaling,
+    config_from_hf,
+    config_to_hf,
+)
 
 _SIZES = {
     "vocab_size": 151_936,
@@ -38,65 +46,179 @@ _QWEN3_0_6B = {
     "vocab_size": 151936,
 }
 
+# Qwen2.5-Math-7B, on which many provers are built; heads of 3584 / 28 = 128.
+_QWEN2_5_7B = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 4096,
+    "max_window_layers": 28,
+    "model_type": "qwen2",
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vocab_size": 152064,
+}
 
-def test_from_hf_reads_qwen3():
-    assert ModelConfig.from_hf(_QWEN3_0_6B) == ModelConfig(
+# A Llama of DeepSeek's 7B shape, stretched by YaRN as its provers are.
+_LLAMA_YARN = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 65536,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 30,
+    "num_key_value_heads": 32,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 16,
+        "mscale": 1,
+        "mscale_all_dim": 0.5,
+        "original_max_position_embeddings": 4096,
+        "type": "yarn",
+    },
+    "rope_theta": 10000,
+    "tie_word_embeddings": False,
+    "vocab_size": 102400,
+}
+
+
+def test_qwen3_is_read():
+    assert config_from_hf(_QWEN3_0_6B) == ModelConfig(
         **_SIZES,
         rope_theta=1e6,
         rms_norm_eps=1e-6,
         tie_word_embeddings=True,
         qk_norm=True,
-        attention_bias=False,
         max_position_embeddings=40_960,
     )
 
 
-def test_round_trip_through_json():
-    config = ModelConfig(
-        **_SIZES, rope_theta=5e5, tie_word_embeddings=False, attention_bias=True
+def test_qwen2_is_read():
+    config = config_from_hf(_QWEN2_5_7B)
+    assert (config.qk_norm, config.attention_bias, config.output_bias) == (
+        False,
+        True,
+        False,
     )
-    assert ModelConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+    assert (config.head_dim, config.num_kv_heads) == (128, 4)
+    assert (config.rope_theta, config.rope_scaling) == (10_000.0, None)
 
 
-def test_round_trip_through_transformers():
-    config = ModelConfig(
-        **_SIZES, rope_theta=5e5, rms_norm_eps=1e-5, max_position_embeddings=999
+def test_llama_with_yarn_is_read():
+    config = config_from_hf(_LLAMA_YARN)
+    assert (config.qk_norm, config.attention_bias, config.head_dim) == (
+        False,
+        False,
+        128,
     )
-    theirs = Qwen3Config(**config.to_hf())
+    assert isinstance(config.rope_scaling, YarnScaling)
+    assert (config.rope_scaling.factor, config.rope_scaling.beta_slow) == (16, 1)
+    # (0.1 · 1 · ln 16 + 1) / (0.1 · 0.5 · ln 16 + 1) = 1.277259 / 1.138629
+    assert config.rope_scaling.attention_factor == pytest.approx(1.121752, abs=1e-6)
+
+
+def test_the_first_llama_says_little():
+    config = config_from_hf(
+        {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+        }
+    )
+    assert (config.num_kv_heads, config.head_dim, config.rope_theta) == (32, 128, 1e4)
+    assert not config.tie_word_embeddings
+
+
+_MODELS = {
+    "qwen3": ModelConfig(
+        **_SIZES, rope_theta=5e5, attention_bias=True, output_bias=True
+    ),
+    "qwen2": ModelConfig(
+        **_SIZES, qk_norm=False, attention_bias=True, tie_word_embeddings=False
+    ),
+    "llama": ModelConfig(
+        **_SIZES,
+        qk_norm=False,
+        mlp_bias=True,
+        rope_scaling=Llama3Scaling(
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=8192,
+        ),
+    ),
+    "linear": ModelConfig(
+        **_SIZES, qk_norm=False, rope_scaling=LinearScaling(factor=4.0)
+    ),
+    "yarn": ModelConfig(
+        **_SIZES,
+        rms_norm_eps=1e-5,
+        max_position_embeddings=4096,
+        rope_scaling=YarnScaling(factor=4.0, original_max_position_embeddings=1024),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _MODELS)
+def test_round_trip_through_transformers(name):
+    config = _MODELS[name]
+    written = json.loads(json.dumps(config_to_hf(config)))
+    assert config_from_hf(written) == config
+    theirs = AutoConfig.for_model(**written)
     assert theirs.num_hidden_layers == 28
-    assert theirs.num_key_value_heads == 8
-    assert theirs.head_dim == 128
-    assert ModelConfig.from_hf(theirs.to_dict()) == config
+    assert config_from_hf(theirs.to_dict()) == config
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type = 'qwen3'"),
-        ({"hidden_act": "gelu"}, "hidden_act = 'silu'"),
-        ({"use_sliding_window": True}, "use_sliding_window = False"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling = None"),
+        ({"model_type": "mixtral"}, "model_type among qwen3, qwen2, llama .*'mixtral'"),
+        ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForCausalLM"),
+        ({"hidden_act": "gelu"}, "'silu' in config.json, got hidden_act = 'gelu'"),
         (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}},
-            "rope_type 'default'",
+            {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2},
+            "full attention in all layers",
         ),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope_type in default, linear, llama3, yarn",
+        ),
+        ({"partial_rotary_factor": 0.5}, "RoPE on whole heads"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantised by 'awq'"),
+        ({"hidden_size": "wide"}, "transformers cannot read"),
+        ({"num_key_value_heads": 3}, "num_kv_heads to divide num_heads = 16, got 3"),
     ],
 )
-def test_from_hf_refuses_what_the_decoder_does_not_do(change, message):
+def test_what_the_decoder_does_not_do_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        ModelConfig.from_hf(_QWEN3_0_6B | change)
+        config_from_hf(_QWEN3_0_6B | change)
 
 
-@pytest.mark.parametrize("key", ["head_dim", "rope_theta", "tie_word_embeddings"])
-def test_from_hf_names_a_missing_key(key):
-    config = {name: value for name, value in _QWEN3_0_6B.items() if name != key}
-    with pytest.raises(ConfigError, match=key):
-        ModelConfig.from_hf(config)
+def test_a_scaling_that_lacks_a_key_is_refused():
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+    with pytest.raises(ConfigError, match="high_freq_factor"):
+        config_from_hf(_LLAMA_YARN | {"rope_scaling": scaling})
 
 
-def test_only_a_qwen3_is_written_as_one():
-    with pytest.raises(ConfigError, match="qk_norm"):
-        ModelConfig(**_SIZES, qk_norm=False).to_hf()
+def test_only_a_known_family_is_written():
+    with pytest.raises(ConfigError, match=r"qk_norm = True.*mlp_bias = True"):
+        config_to_hf(ModelConfig(**_SIZES, mlp_bias=True))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +229,52 @@ def test_only_a_qwen3_is_written_as_one():
         ({"head_dim": 5}, "even head_dim"),
         ({"rope_theta": 0.0}, "rope_theta to be positive"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be positive"),
+        ({"remat_names": ("heads", "knees")}, "remat_names among .*, got knees"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**(_SIZES | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "float16"}, "dtype among float32, bfloat16, got 'float16'"),
+        ({"remat": "some"}, "remat among none, dots, named, full, got 'some'"),
+        ({"attention": "flash"}, "attention among auto, .* got 'flash'"),
+    ],
+)
+def test_unknown_choices_are_refused_without_type_checks(change, message):
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(ConfigError, match=message):
+            ModelConfig(**(_SIZES | change))
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "values", "message"),
+    [
+        (LinearScaling, {"factor": 0.0}, "positive factor in LinearScaling, got 0.0"),
+        (
+            Llama3Scaling,
+            {
+                "factor": 8.0,
+                "low_freq_factor": 4.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            },
+            "high_freq_factor above low_freq_factor",
+        ),
+        (
+            YarnScaling,
+            {"factor": 4.0, "original_max_position_embeddings": -1},
+            "positive original_max_position_embeddings",
+        ),
+    ],
+)
+def test_impossible_scalings_are_refused(scaling, values, message):
+    with pytest.raises(ConfigError, match=message):
+        scaling(**values)

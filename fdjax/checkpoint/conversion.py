@@ -1,0 +1,199 @@
+"""From one kind of checkpoint to another, a weight at a time."""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+from fdjax.checkpoint.hf_reader import read_json
+from fdjax.checkpoint.hf_writer import HfWriter
+from fdjax.checkpoint.names import Weight
+from fdjax.checkpoint.orbax_weights import OrbaxWriter
+from fdjax.checkpoint.run_reader import Which
+from fdjax.checkpoint.source import WEIGHTS, Source, WeightReader, side_files
+from fdjax.errors import CheckpointError
+
+__all__ = ["SHARD_BYTES", "DType", "Target", "convert", "write_model"]
+
+Target = Literal["orbax", "hf"]
+DType = Literal["float32", "bfloat16", "float16"]
+SHARD_BYTES = 5_000_000_000
+"""Size of a safetensors file at most, as transformers has it."""
+
+Progress = Callable[[int, int, str], None]
+
+
+class WeightWriter(Protocol):
+    """Weights to disk, one at a time."""
+
+    def write(self, weight: Weight, array: np.ndarray) -> None:
+        """Adds a weight in our order of axes."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is left."""
+        ...
+
+
+def convert(
+    source: Source,
+    target: Path,
+    *,
+    to: Target,
+    dtype: DType | None = None,
+    which: Which = "student",
+    max_shard_bytes: int = SHARD_BYTES,
+    progress: Progress = lambda done, total, name: None,
+) -> int:
+    """Writes a model's folder in another format; the folder is whole or absent.
+
+    Config, tokenizer, generation config, chat template and whatever else lies beside
+    the weights are copied byte for byte; only another `dtype` is noted in config.json.
+
+    Args:
+      source: of `open_source`.
+      target: a folder that does not exist yet, or an empty one.
+      to: Orbax checkpoint or safetensors.
+      dtype: type of the weights; by default as they are, and for a training checkpoint
+        as its config.json says.
+      which: policy or EMA teacher of a training checkpoint.
+      max_shard_bytes: size of a safetensors file at most.
+      progress: called with bytes done, bytes in all and the tensor's name.
+
+    Returns:
+      Bytes of weights written.
+
+    Raises:
+      CheckpointError: the source is damaged, the target is in use, or the disk is full.
+    """
+    return write_model(
+        source.reader(which),
+        target,
+        to=to,
+        description=source.description,
+        dtype=dtype,
+        stored=source.kind != "run",
+        max_shard_bytes=max_shard_bytes,
+        progress=progress,
+    )
+
+
+def write_model(
+    reader: WeightReader,
+    target: Path,
+    *,
+    to: Target,
+    description: Path,
+    dtype: DType | None,
+    stored: bool,
+    max_shard_bytes: int = SHARD_BYTES,
+    progress: Progress = lambda done, total, name: None,
+) -> int:
+    """What `convert` does, for weights from anywhere.
+
+    Args:
+      reader: gives the weights.
+      target: a folder that does not exist yet, or an empty one.
+      to: Orbax checkpoint or safetensors.
+      description: folder of config.json, tokenizer and the rest.
+      dtype: type of the weights, noted in config.json.
+      stored: whether without a `dtype` the weights keep their own, rather than take
+        that of config.json.
+      max_shard_bytes: size of a safetensors file at most.
+      progress: called with bytes done, bytes in all and the tensor's name.
+    """
+    config = read_json(description / "config.json")
+    key = "torch_dtype" if "torch_dtype" in config else "dtype"
+    wanted = dtype or (None if stored else config.get(key))
+    if dtype is not None:
+        config[key] = dtype
+    total = sum(
+        math.prod(weight.shape) * jnp.dtype(wanted or reader.dtype(weight)).itemsize
+        for weight in reader.weights
+    )
+    with _new_folder(target, description, config, total) as folder:
+        writer: WeightWriter = (
+            HfWriter(folder, max_shard_bytes=max_shard_bytes)
+            if to == "hf"
+            else OrbaxWriter(folder / WEIGHTS)
+        )
+        done = 0
+        for weight in reader.weights:
+            progress(done, total, weight.tensor)
+            array = _cast(weight, reader.read(weight), wanted)
+            writer.write(weight, array)
+            done += array.nbytes
+        writer.close()
+        progress(done, total, "")
+    return total
+
+
+@contextmanager
+def _new_folder(
+    target: Path, description: Path, config: dict[str, Any], size: int
+) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place if all goes well.
+
+    Args:
+      target: a folder that does not exist yet, or an empty one.
+      description: folder whose side files are copied.
+      config: the content of config.json; copied as it is where it says the same.
+      size: bytes that will be written.
+
+    Raises:
+      CheckpointError: the target is in use, or the disk is full.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(
+            f"Expected a new folder to write to, got {target}, which is in use; give "
+            "another, or delete it."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < size:
+        raise CheckpointError(
+            f"Expected {size / 1e9:.1f} GB of free disk for {target}, got "
+            f"{free / 1e9:.1f} GB; make room, or choose another folder or dtype."
+        )
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for path in side_files(description):
+            copy = part / path.relative_to(description)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+        if json.loads((part / "config.json").read_text(encoding="utf-8")) != config:
+            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (part / "config.json").write_text(text, encoding="utf-8")
+        yield part
+        part.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write {target}, got: {error}; nothing is left of it. Make "
+            "room, and run the same command again."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _cast(weight: Weight, array: np.ndarray, dtype: str | None) -> np.ndarray:
+    if dtype is None or array.dtype == jnp.dtype(dtype):
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(jnp.dtype(dtype))
+    # float16 ends at 65,504, and what lies beyond would become infinite in silence.
+    if dtype == "float16" and (np.isinf(cast) & ~np.isinf(array)).any():
+        raise CheckpointError(
+            f"Expected {weight.tensor} to fit {dtype}, got values beyond 65504; choose "
+            "bfloat16 or float32."
+        )
+    return cast

@@ -1,0 +1,213 @@
+"""A model from disk or hub onto a mesh, and from the mesh to Hugging Face."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fdjax.checkpoint.conversion import SHARD_BYTES, DType, write_model
+from fdjax.checkpoint.hf_reader import HfReader, read_json
+from fdjax.checkpoint.names import Weight, weights
+from fdjax.checkpoint.orbax_tree import nested
+from fdjax.checkpoint.orbax_weights import OrbaxReader
+from fdjax.checkpoint.source import Source, open_source
+from fdjax.errors import CheckpointError
+from fdjax.model import Model, ModelConfig, config_from_hf
+from fdjax.sharding import DEFAULT_RULES, Rules, shardings
+
+__all__ = ["Pretrained", "load_params", "load_pretrained", "save_pretrained"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model with its weights."""
+
+    model: Model
+    """The decoder."""
+    params: Any
+    """Its parameters, laid out on the mesh."""
+    folder: Path
+    """Folder of config.json and tokenizer, for `AutoTokenizer.from_pretrained`."""
+
+
+def load_pretrained(
+    source: str | Path,
+    mesh: Mesh,
+    *,
+    param_dtype: Literal["float32", "bfloat16"] = "float32",
+    revision: str | None = None,
+    rules: Rules = DEFAULT_RULES,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    **settings: Any,
+) -> Pretrained:
+    """Loads a Hugging Face folder, a converted one, or a hub id onto a mesh.
+
+    Args:
+      source: folder or hub id; see `open_source`.
+      mesh: the device mesh; no host holds more than a layer's weight beyond its part.
+      param_dtype: type of the parameters; training wants float32.
+      revision: of a hub id.
+      rules: how parameters are cut.
+      progress: called with weights done, weights in all and the tensor's name.
+      **settings: fields of `ModelConfig` that say how it is computed: dtype,
+        attention, remat, remat_names, unroll.
+
+    Raises:
+      CheckpointError: there is no such model, or it is damaged.
+      ConfigError: the decoder is not of this family, or does not fit the mesh.
+    """
+    found = open_source(source, revision=revision)
+    config = replace(found.config, **settings)
+    model = Model(config, mesh)
+    params = load_params(
+        found, model, mesh, param_dtype=param_dtype, rules=rules, progress=progress
+    )
+    return Pretrained(model=model, params=params, folder=found.description)
+
+
+def load_params(
+    source: Source,
+    model: Model,
+    mesh: Mesh,
+    *,
+    param_dtype: Literal["float32", "bfloat16"] = "float32",
+    rules: Rules = DEFAULT_RULES,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> Any:
+    """The parameters of a source, laid out on a mesh, read layer by layer.
+
+    Arguments and errors are those of `load_pretrained`.
+    """
+    reader = source.reader()
+    if not isinstance(reader, HfReader | OrbaxReader):
+        raise CheckpointError(
+            f"Expected a model's folder, got the training checkpoint {source.weights}; "
+            "restore it with `CheckpointStore`, or convert it first."
+        )
+    dtype = jnp.dtype(param_dtype)
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
+        jax.eval_shape(model.init, jax.random.key(0)),
+    )
+    layouts = shardings(mesh, model.logical_axes(), abstract, rules)
+    params: dict[str, Any] = {}
+    for done, weight in enumerate(reader.weights):
+        progress(done, len(reader.weights), weight.tensor)
+        layout, whole = layouts, abstract
+        for key in weight.path:
+            layout, whole = layout[key], whole[key]
+        if weight.layer is None:
+            nested(weight.path, reader.load(weight, layout, dtype), params)
+            continue
+        if weight.layer == 0:
+            zeros = jax.jit(
+                lambda whole=whole: jnp.zeros(whole.shape, whole.dtype),
+                out_shardings=layout,
+            )
+            nested(weight.path, zeros(), params)
+        own = NamedSharding(mesh, PartitionSpec(*layout.spec[1:]))
+        stack = params
+        for key in weight.path:
+            stack = stack[key]
+        layer = reader.load(weight, own, dtype)
+        nested(weight.path, _put(stack, layer, np.int32(weight.layer)), params)
+    progress(len(reader.weights), len(reader.weights), "")
+    return params
+
+
+def save_pretrained(
+    params: Any,
+    config: ModelConfig,
+    target: Path,
+    *,
+    description: Path,
+    dtype: DType | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+) -> None:
+    """Writes parameters as a Hugging Face folder, from any mesh, weight by weight.
+
+    On several processes all call it, and process 0 writes.
+
+    Args:
+      params: of the model, or of its teacher.
+      config: the model.
+      target: a folder that does not exist yet, or an empty one.
+      description: folder of config.json, tokenizer and the rest, which are copied.
+      dtype: type of the weights; by default that of config.json.
+      max_shard_bytes: size of a safetensors file at most.
+      progress: called with bytes done, bytes in all and the tensor's name.
+
+    Raises:
+      CheckpointError: config.json is of another model, the target is in use, or the
+        disk is full.
+    """
+    described = config_from_hf(read_json(description / "config.json"))
+    same = replace(
+        described,
+        dtype=config.dtype,
+        attention=config.attention,
+        remat=config.remat,
+        remat_names=config.remat_names,
+        unroll=config.unroll,
+    )
+    if same != config:
+        raise CheckpointError(
+            f"Expected the model of {description / 'config.json'}, {same}, got {config}"
+            "; give the folder that the model was loaded from."
+        )
+    reader = _ParamsReader(params, config)
+    if jax.process_index() == 0:
+        write_model(
+            reader,
+            target,
+            to="hf",
+            description=description,
+            dtype=dtype,
+            stored=False,
+            max_shard_bytes=max_shard_bytes,
+            progress=progress,
+        )
+        return
+    for weight in reader.weights:
+        reader.read(weight)
+
+
+class _ParamsReader:
+    """Weights out of parameters on a mesh; all processes read together."""
+
+    def __init__(self, params: Any, config: ModelConfig):
+        self.weights = weights(config)
+        self._params = params
+
+    def dtype(self, weight: Weight) -> str:
+        return str(self._leaf(weight).dtype)
+
+    def read(self, weight: Weight) -> np.ndarray:
+        leaf = self._leaf(weight)
+        if weight.layer is not None:
+            leaf = jax.lax.dynamic_index_in_dim(
+                leaf, np.int32(weight.layer), keepdims=False
+            )
+        if not leaf.is_fully_addressable:
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    def _leaf(self, weight: Weight) -> jax.Array:
+        leaf = self._params
+        for key in weight.path:
+            leaf = leaf[key]
+        return leaf
+
+
+def _put_layer(stack: jax.Array, layer: jax.Array, index: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, layer, index, axis=0)
+
+
+_put = jax.jit(_put_layer, donate_argnums=0)

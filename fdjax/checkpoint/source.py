@@ -1,0 +1,187 @@
+"""What a path or hub id holds: a Hugging Face folder, converted weights, a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from fdjax.checkpoint.hf_reader import INDEX, SINGLE, HfReader, read_json
+from fdjax.checkpoint.names import Weight
+from fdjax.checkpoint.orbax_weights import OrbaxReader
+from fdjax.checkpoint.run_reader import RunReader, Which, newest_step
+from fdjax.errors import CheckpointError
+from fdjax.model import ModelConfig, config_from_hf
+
+__all__ = ["WEIGHTS", "Source", "WeightReader", "open_source", "side_files"]
+
+Kind = Literal["hf", "orbax", "run"]
+
+WEIGHTS = "weights"
+"""Subfolder of a converted model that is an Orbax checkpoint."""
+
+_MODEL = "model"
+"""Subfolder of a run with the model's config.json and tokenizer."""
+
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*", "*.md")
+"""Files of a hub repository that are downloaded."""
+
+_HEAVY = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
+"""Endings of files that hold weights."""
+
+
+class WeightReader(Protocol):
+    """Weights on disk, read one at a time."""
+
+    weights: list[Weight]
+    """All of them, in the order in which reading is cheapest."""
+
+    def dtype(self, weight: Weight) -> str:
+        """Type in which a weight is stored."""
+        ...
+
+    def read(self, weight: Weight) -> np.ndarray:
+        """A weight in host memory."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model on disk."""
+
+    kind: Kind
+    """Hugging Face folder, converted weights, or training checkpoint."""
+    weights: Path
+    """Where the weights are."""
+    description: Path
+    """Folder of config.json and tokenizer."""
+    hf_config: Mapping[str, Any]
+    """The content of config.json."""
+    config: ModelConfig
+    """The model."""
+
+    def reader(self, which: Which = "student") -> WeightReader:
+        """Opens the weights and checks them.
+
+        Args:
+          which: policy or EMA teacher of a training checkpoint.
+
+        Raises:
+          CheckpointError: they are damaged, incomplete, or of another model; or there
+            is no teacher.
+        """
+        if which == "teacher" and self.kind != "run":
+            raise CheckpointError(
+                f"Expected a training checkpoint to take the teacher from, got "
+                f"{self.weights}, which holds one model; leave out --which."
+            )
+        match self.kind:
+            case "hf":
+                return HfReader(self.weights, self.config)
+            case "orbax":
+                return OrbaxReader(self.weights, self.config)
+            case "run":
+                return RunReader(self.weights, self.config, which)
+
+
+def open_source(
+    source: str | Path,
+    *,
+    model: Path | None = None,
+    step: int | None = None,
+    revision: str | None = None,
+) -> Source:
+    """Recognises a model by what is there; a hub id is downloaded first, resumably.
+
+    Args:
+      source: Hugging Face folder, folder of `fdjax convert --to orbax`, folder of
+        training checkpoints or one step of it, or a hub id such as Qwen/Qwen3-0.6B.
+      model: for training checkpoints, folder of config.json and tokenizer; by default
+        the folder `model` of the run that they lie in.
+      step: of the training checkpoints; the newest by default.
+      revision: of a hub id: branch, tag or commit.
+
+    Raises:
+      CheckpointError: nothing of the kind is there, or it cannot be downloaded.
+      ConfigError: the model is none that this decoder is.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        folder = _download(str(source), revision)
+    if (folder / WEIGHTS).is_dir():
+        return _described("orbax", folder / WEIGHTS, folder)
+    if (folder / SINGLE).exists() or (folder / INDEX).exists():
+        return _described("hf", folder, folder)
+    if folder.is_dir():
+        folder = folder.absolute()
+        if not (folder / "state").is_dir() and _has_steps(folder):
+            folder /= str(newest_step(folder) if step is None else step)
+        if (folder / "state").is_dir():
+            return _described("run", folder, model or _run_model(folder))
+    found = (
+        sorted(path.name for path in folder.iterdir()) if folder.is_dir() else "a file"
+    )
+    raise CheckpointError(
+        f"Expected a folder with config.json and {SINGLE} or {INDEX}, one that `fdjax "
+        f"convert --to orbax` wrote, or training checkpoints, got {source} with {found}"
+        "; weights in another format can be saved as safetensors by transformers' "
+        "save_pretrained."
+    )
+
+
+def side_files(folder: Path) -> list[Path]:
+    """Files of a model's folder that are not weights: config, tokenizer, licence."""
+    return sorted(
+        path
+        for path in [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+        if path.is_file()
+        and path.suffix not in _HEAVY
+        and not path.name.endswith(".index.json")
+        and not path.name.startswith(".")
+    )
+
+
+def _described(kind: Kind, weights: Path, description: Path) -> Source:
+    hf_config = read_json(description / "config.json")
+    return Source(
+        kind=kind,
+        weights=weights,
+        description=description,
+        hf_config=hf_config,
+        config=config_from_hf(hf_config),
+    )
+
+
+def _has_steps(folder: Path) -> bool:
+    return any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def _run_model(folder: Path) -> Path:
+    for parent in folder.parents:
+        if (parent / _MODEL / "config.json").exists():
+            return parent / _MODEL
+    raise CheckpointError(
+        f"Expected a folder {_MODEL} with config.json beside or above the training "
+        f"checkpoint {folder}, got none; name one with --model."
+    )
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(_WANTED))
+        )
+    except HFValidationError as error:
+        raise CheckpointError(
+            f"Expected a folder or a hub id such as Qwen/Qwen3-0.6B, got {name!r}, "
+            "which is neither; check the path."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"Expected to download {name} from the hub, because there is no such "
+            f"folder, got: {error}. Check the name; gated models need a login (hf auth "
+            "login). What has arrived is kept: the same command goes on."
+        ) from error

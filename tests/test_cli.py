@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from checkpoint.folders import read_folder, write_folder
 from fdjax import __version__, cli, doctor
 from fdjax.lean import install
 
@@ -54,6 +55,11 @@ def test_a_corrupted_download_is_refused_and_leaves_nothing(tmp_path, capsys):
         "verify in.jsonl",
         "verify in.jsonl --out out.jsonl --no-such-option",
         "verify in.jsonl --out out.jsonl --workers many",
+        "convert",
+        "convert from to",
+        "convert from to --to pickle",
+        "convert from to --to hf --dtype int8",
+        "convert from to --to hf --max-shard-gb -1",
     ],
 )
 def test_usage_errors_end_with_2(arguments, capsys):
@@ -75,3 +81,24 @@ def test_a_missing_archive_is_named(tmp_path, capsys):
     code, text = run(["lean", "install", *arguments], capsys)
     assert code == 2
     assert f"a file at {archive}, got none; correct the path" in text
+
+
+def test_convert_says_what_it_wrote(tmp_path, capsys):
+    source = write_folder(tmp_path / "hf")
+    target = tmp_path / "deep" / "orbax"
+    code, text = run(["convert", str(source), str(target), "--to", "orbax"], capsys)
+    assert code == 0
+    assert "qwen3, " in text
+    assert f"GB of weights, written to {target}" in text
+    back = ["convert", str(target), str(tmp_path / "back"), "--to", "hf"]
+    assert run(back, capsys)[0] == 0
+    assert read_folder(tmp_path / "back") == read_folder(source)
+
+
+def test_convert_names_what_is_wrong(tmp_path, capsys):
+    source = write_folder(tmp_path / "hf", changes={"model.norm.weight": None})
+    target = tmp_path / "orbax"
+    code, text = run(["convert", str(source), str(target), "--to", "orbax"], capsys)
+    assert code == 2
+    assert "error Expected the tensor model.norm.weight" in text
+    assert not target.exists()

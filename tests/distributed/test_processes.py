@@ -10,7 +10,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from checkpoint.folders import read_folder, tensors, write_folder
 from distributed.worker import work
+from fdjax.checkpoint import convert, open_source
 from tiny import mesh_of
 
 TESTS = Path(__file__).parents[1]
@@ -24,6 +26,8 @@ def alone(tmp_path_factory):
 
 
 def test_two_processes_equal_one_device(tmp_path, alone):
+    source = write_folder(tmp_path / "hf", files=3, dtype="float32")
+    convert(open_source(source), tmp_path / "orbax", to="orbax")
     for result in run(tmp_path, 2):
         assert result["restored"]
         assert result["host"] == {"position": 7}
@@ -31,6 +35,13 @@ def test_two_processes_equal_one_device(tmp_path, alone):
         assert result["teacher"] == pytest.approx(alone["teacher"], rel=1e-5)
         for got, want in zip(result["history"], alone["history"], strict=True):
             assert got == pytest.approx(want, rel=2e-5, abs=1e-6)
+
+    doubled = {
+        name: ("float32", array.shape, (2 * array).tobytes())
+        for name, array in tensors(dtype="float32").items()
+    }
+    for kind in ("hf", "orbax"):
+        assert read_folder(tmp_path / f"{kind}-doubled") == doubled
 
 
 def run(folder, count):

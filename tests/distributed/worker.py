@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint import CheckpointStore, load_pretrained, save_pretrained
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
 from fdjax.train import (
@@ -70,6 +70,21 @@ def work(mesh, folder):
     }
 
 
+def through_hugging_face(mesh, source, target):
+    """Loads a model onto the mesh, changes it and writes it."""
+    loaded = load_pretrained(source, mesh)
+    params = jax.jit(lambda params: jax.tree.map(lambda leaf: 2.0 * leaf, params))(
+        loaded.params
+    )
+    save_pretrained(
+        params,
+        loaded.model.config,
+        target,
+        description=loaded.folder,
+        max_shard_bytes=20_000,
+    )
+
+
 def _whole(tree):
     """Host arrays of a tree that is spread over processes."""
     return multihost_utils.process_allgather(tree, tiled=True)
@@ -83,5 +98,8 @@ if __name__ == "__main__":
         process_id=int(index),
     )
     path = Path(folder)
-    result = work(make_mesh(data=2, fsdp=4), path / "checkpoints")
+    mesh = make_mesh(data=2, fsdp=4)
+    for kind in ("hf", "orbax"):
+        through_hugging_face(mesh, path / kind, path / f"{kind}-doubled")
+    result = work(mesh, path / "checkpoints")
     (path / f"{index}.json").write_text(json.dumps(result))

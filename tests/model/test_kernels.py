@@ -169,23 +169,22 @@ def test_the_kernel_goes_by_the_platform():
     ],
 )
 def test_remat_keeps_what_it_names(changes):
-    def saved(config):
-        model = Model(config)
-        params = jax.eval_shape(model.init, jax.random.key(0))
-        tokens = jax.ShapeDtypeStruct((2, 16), jnp.int32)
+    everything, nothing = _saved(), _saved(remat="full")
+    assert nothing <= _saved(**changes) < everything
 
-        def loss(params, tokens):
-            return model.apply(params, tokens, valid=tokens >= 0).sum()
 
-        text = str(jax.make_jaxpr(jax.grad(loss))(params, tokens))
-        compiled = jax.jit(jax.grad(loss)).lower(params, tokens).compile()
-        return text, compiled.memory_analysis().temp_size_in_bytes
+@functools.cache
+def _saved(**changes):
+    """Bytes that a gradient through twelve layers needs beside its arguments."""
+    model = Model(_config(num_layers=12, **changes))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((2, 16), jnp.int32)
 
-    _, everything = saved(_config(num_layers=12))
-    _, nothing = saved(_config(num_layers=12, remat="full"))
-    text, some = saved(_config(num_layers=12, **changes))
-    assert "remat" in text or "checkpoint" in text
-    assert nothing <= some < everything
+    def loss(params, tokens):
+        return model.apply(params, tokens, valid=tokens >= 0).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, tokens).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def test_packed_sequences_equal_separate_rows():
@@ -205,6 +204,38 @@ def test_packed_sequences_equal_separate_rows():
             got[start : start + len(row)], want, rtol=1e-5, atol=1e-5
         )
         start += len(row)
+
+
+@pytest.mark.slow
+def test_context_up_to_32768_tokens():
+    """The full forward in blocks of queries equals a decode step at the far end."""
+    config = _config(
+        num_layers=1,
+        num_heads=1,
+        num_kv_heads=1,
+        max_position_embeddings=32_768,
+        remat="full",
+    )
+    model = Model(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(0, 48, (1, 32_768), np.int32)
+    valid = np.ones(tokens.shape, bool)
+    got = jax.jit(model.hidden)(params, tokens, valid=valid)
+    _, cache = jax.jit(model.prefill, static_argnames="slots")(
+        params, tokens[:, :-1], valid=valid[:, :-1], slots=1
+    )
+    last, _ = jax.jit(model.decode)(
+        params, cache, tokens[:, -1], valid=np.ones(1, bool)
+    )
+    np.testing.assert_allclose(
+        model.head(params, got[:, -1]), last, rtol=1e-4, atol=1e-4
+    )
+
+    def loss(params):
+        return model.hidden(params, jnp.asarray(tokens), valid=jnp.asarray(valid)).sum()
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_a_sequence_beyond_the_model_is_refused():

@@ -4,16 +4,20 @@ import doctest
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    ("document", "examples"), [("README.md", 10), ("docs/lean.md", 4)]
+    ("document", "examples"),
+    [("README.md", 10), ("docs/lean.md", 4), ("docs/models.md", 20)],
 )
 def test_examples_run(document, examples):
-    result = doctest.testfile(str(ROOT / document), module_relative=False)
+    # As users have it: optax needs standard promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        result = doctest.testfile(str(ROOT / document), module_relative=False)
     assert result.attempted > examples
     assert result.failed == 0
 

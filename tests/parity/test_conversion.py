@@ -141,6 +141,6 @@ def test_a_checkpoint_in_the_shape_of_qwen_0_5b(tmp_path, record_property):
     loaded = load_pretrained(tmp_path / "hf", mesh_of())
     got = np.asarray(_our_logits(loaded, tokens=tokens))
     difference = float(np.abs(got - want).max())
-    record_property("largest difference", f"0.5B float32 logits: {difference:.2e}")
+    record_property("parity", ("0.5B, tied", "logits", difference))
     assert difference < 1e-4
     np.testing.assert_array_equal(got.argmax(-1), want.argmax(-1))

@@ -46,7 +46,7 @@ def _their_logits(case, tokens, **arguments):
 
 def _report(case, what, got, want, record):
     difference = float(np.abs(got - want).max())
-    record("largest difference", f"{case} {what}: {difference:.2e}")
+    record("parity", (str(case), what, difference))
     return difference
 
 
@@ -151,7 +151,7 @@ def test_gradients_of_an_sft_step(case, record_property):
         tensor = weight.to_hf(np.asarray(leaf))
         assert tensor.shape == want[weight.tensor].shape
         worst = max(worst, float(np.abs(tensor - want[weight.tensor]).max()))
-    record_property("largest difference", f"{case} gradients: {worst:.2e}")
+    record_property("parity", (str(case), "gradients", worst))
     largest = max(float(np.abs(value).max()) for value in want.values())
     assert worst < 1e-4 * min(1.0, largest)
 
@@ -191,6 +191,7 @@ def test_bfloat16_is_as_near_to_float32_as_transformers(case, record_property):
     spread = float(want.std())
     error = float(np.abs(np.asarray(got) - want).mean()) / spread
     their_error = float(np.abs(rounded.float().numpy() - want).mean()) / spread
-    record_property("bfloat16", f"{case}: ours {error:.4f}, theirs {their_error:.4f}")
+    record_property("parity", (str(case), "bfloat16", error))
+    record_property("parity", (str(case), "theirs", their_error))
     assert error < 1.25 * their_error
     assert error < 0.05

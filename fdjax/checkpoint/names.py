@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
+from fdjax.checkpoint.paths import find
 from fdjax.model import Model, ModelConfig
 
 __all__ = ["Weight", "weights"]
@@ -124,7 +124,7 @@ def weights(config: ModelConfig) -> list[Weight]:
 
     def found(layered: bool, layer: int | None) -> Iterator[Weight]:
         for path, (tensor, inputs) in _TENSORS.items():
-            if (path[0] == "layers") == layered and (leaf := _leaf(abstract, path)):
+            if (path[0] == "layers") == layered and (leaf := find(abstract, path)):
                 yield Weight(
                     path=path,
                     layer=layer,
@@ -140,11 +140,3 @@ def weights(config: ModelConfig) -> list[Weight]:
         for weight in found(layered=True, layer=layer)
     ]
     return [embedding, *layers, *ends]
-
-
-def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        if key not in tree:
-            return None
-        tree = tree[key]
-    return tree

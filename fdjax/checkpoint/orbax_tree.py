@@ -1,6 +1,5 @@
 """Arrays of an Orbax checkpoint, read one at a time."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from fdjax.checkpoint.paths import find, nested
 from fdjax.errors import CheckpointError
 
-__all__ = ["OrbaxTree", "nested"]
+__all__ = ["OrbaxTree"]
 
 Keys = tuple[str, ...]
 
@@ -36,11 +36,11 @@ class OrbaxTree:
 
     def dtype(self, keys: Keys) -> str:
         """Type of an array."""
-        return str(self._find(keys).dtype)
+        return str(find(self._metadata, keys).dtype)
 
     def shape(self, keys: Keys) -> tuple[int, ...] | None:
         """Shape of an array; None where there is none."""
-        found = self._find(keys)
+        found = find(self._metadata, keys)
         return None if found is None else tuple(found.shape)
 
     def check(self, keys: Keys, shape: tuple[int, ...]) -> None:
@@ -80,30 +80,10 @@ class OrbaxTree:
             )
         except (ValueError, OSError, KeyError) as error:
             raise self._unreadable(f"{error} for {'/'.join(keys)}") from error
-        for key in keys:
-            found = found[key]
-        return found
-
-    def _find(self, keys: Keys) -> Any:
-        node = self._metadata
-        for key in keys:
-            if not isinstance(node, Mapping) or key not in node:
-                return None
-            node = node[key]
-        return None if isinstance(node, Mapping) else node
+        return find(found, keys)
 
     def _unreadable(self, what: object) -> CheckpointError:
         return CheckpointError(
             f"Expected an Orbax checkpoint at {self.folder}, got {what}; write it "
             "again."
         )
-
-
-def nested(keys: Keys, value: Any, tree: dict[str, Any] | None = None) -> Any:
-    """`tree`, a new one by default, with a value put under a path of keys."""
-    tree = {} if tree is None else tree
-    node = tree
-    for key in keys[:-1]:
-        node = node.setdefault(key, {})
-    node[keys[-1]] = value
-    return tree

@@ -8,7 +8,8 @@ import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 from fdjax.checkpoint.names import Weight, weights
-from fdjax.checkpoint.orbax_tree import OrbaxTree, nested
+from fdjax.checkpoint.orbax_tree import OrbaxTree
+from fdjax.checkpoint.paths import nested
 from fdjax.model import ModelConfig
 
 __all__ = ["OrbaxReader", "OrbaxWriter"]

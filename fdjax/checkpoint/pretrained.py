@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fdjax.checkpoint.conversion import SHARD_BYTES, DType, write_model
 from fdjax.checkpoint.hf_reader import HfReader, read_json
 from fdjax.checkpoint.names import Weight, weights
-from fdjax.checkpoint.orbax_tree import nested
 from fdjax.checkpoint.orbax_weights import OrbaxReader
+from fdjax.checkpoint.paths import find, nested
 from fdjax.checkpoint.source import Source, open_source
 from fdjax.errors import CheckpointError
 from fdjax.model import Model, ModelConfig, config_from_hf
@@ -99,23 +99,16 @@ def load_params(
     params: dict[str, Any] = {}
     for done, weight in enumerate(reader.weights):
         progress(done, len(reader.weights), weight.tensor)
-        layout, whole = layouts, abstract
-        for key in weight.path:
-            layout, whole = layout[key], whole[key]
+        layout = find(layouts, weight.path)
         if weight.layer is None:
             nested(weight.path, reader.load(weight, layout, dtype), params)
             continue
         if weight.layer == 0:
-            zeros = jax.jit(
-                lambda whole=whole: jnp.zeros(whole.shape, whole.dtype),
-                out_shardings=layout,
-            )
-            nested(weight.path, zeros(), params)
+            shape = find(abstract, weight.path).shape
+            nested(weight.path, jnp.zeros(shape, dtype, device=layout), params)
         own = NamedSharding(mesh, PartitionSpec(*layout.spec[1:]))
-        stack = params
-        for key in weight.path:
-            stack = stack[key]
         layer = reader.load(weight, own, dtype)
+        stack = find(params, weight.path)
         nested(weight.path, _put(stack, layer, np.int32(weight.layer)), params)
     progress(len(reader.weights), len(reader.weights), "")
     return params
@@ -187,10 +180,10 @@ class _ParamsReader:
         self._params = params
 
     def dtype(self, weight: Weight) -> str:
-        return str(self._leaf(weight).dtype)
+        return str(find(self._params, weight.path).dtype)
 
     def read(self, weight: Weight) -> np.ndarray:
-        leaf = self._leaf(weight)
+        leaf = find(self._params, weight.path)
         if weight.layer is not None:
             leaf = jax.lax.dynamic_index_in_dim(
                 leaf, np.int32(weight.layer), keepdims=False
@@ -198,12 +191,6 @@ class _ParamsReader:
         if not leaf.is_fully_addressable:
             return multihost_utils.process_allgather(leaf, tiled=True)
         return np.asarray(leaf)
-
-    def _leaf(self, weight: Weight) -> jax.Array:
-        leaf = self._params
-        for key in weight.path:
-            leaf = leaf[key]
-        return leaf
 
 
 def _put_layer(stack: jax.Array, layer: jax.Array, index: jax.Array) -> jax.Array:

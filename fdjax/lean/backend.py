@@ -160,17 +160,23 @@ class RawReport:
 class WorkerDiedError(BackendError):
     """The Lean process ended or stopped answering during a request."""
 
-    def __init__(self, message: str, *, innocent: bool = False) -> None:
+    def __init__(
+        self, message: str, *, innocent: bool = False, exhausted: bool = False
+    ) -> None:
         """Say what happened.
 
         Args:
           message: for people.
           innocent: whether the proof cannot have caused it: the process was still
             starting, was stopped from outside, or its machine was lost.
+          exhausted: whether Lean itself said, while it elaborated the proof, that its
+            memory or stack was used up.
         """
         super().__init__(message)
         self.innocent = innocent
         """Whether the proof cannot have caused it."""
+        self.exhausted = exhausted
+        """Whether Lean said that its memory or stack was used up by the proof."""
 
 
 class Backend(Protocol):

@@ -139,7 +139,8 @@ class WorkerPool:
 
         A request during which a worker dies is tried once more on a fresh worker,
         several times where the request cannot have caused it; if that dies too, the
-        answer is the `WorkerDiedError`.
+        answer is the `WorkerDiedError`, or a report of exhausted memory where Lean
+        said so each time.
 
         Args:
           requests: what to check.
@@ -204,7 +205,7 @@ class WorkerPool:
                 worker.backend.close()
 
     def _check(self, worker: _Worker, request: Request) -> Answer:
-        guilty, innocent = 0, 0
+        guilty, innocent, exhausted = 0, 0, 0
         while True:
             if self._closing:
                 return WorkerDiedError("the pool was closed", innocent=True)
@@ -216,6 +217,9 @@ class WorkerPool:
                 self._count_death(error)
                 innocent += error.innocent
                 guilty += not error.innocent
+                exhausted += error.exhausted
+                if exhausted == TRIES:
+                    return RawReport(out_of_memory=True)
                 if guilty == TRIES or innocent == INNOCENT_TRIES:
                     return error
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import select
 import signal
@@ -32,7 +33,7 @@ from fdjax.lean.backend import (
 from fdjax.lean.sandbox import Confinement, confined
 from fdjax.lean.source import source_of
 
-__all__ = ["CheckerProcess", "Program", "is_stopped", "kill_group"]
+__all__ = ["CheckerProcess", "Program", "is_exhausted", "is_stopped", "kill_group"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,15 @@ LINE_FACTOR = 256
 output that it may show, since a message of one byte has a position and a kind."""
 RENDER_S = 0.15
 """What the checker may take to print messages after the proof's own time."""
+TOO_LARGE = (-signal.SIGFPE, 128 + signal.SIGFPE)
+"""How GMP ends a process for a number beyond its limits, without a word."""
+
+_LAST_WORDS = re.compile(
+    r"Stack overflow detected\. Aborting\."
+    r"|INTERNAL PANIC: (?:out of memory|.* too big)"
+    r"|GNU MP: Cannot (?:re)?allocate memory|gmp: overflow in mpz type"
+    r"|std::bad_alloc"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +211,8 @@ class CheckerProcess(ABC):
         self._write(_request_line(request, nonce))
         answer = self._answer(nonce, time.monotonic() + TRUSTED_S)
         started = time.monotonic()
-        if answer is not None and "started" in answer:
+        in_proof = answer is not None and "started" in answer
+        if in_proof:
             patience = request.limits.wall_s + self._grace_s + RENDER_S
             answer = self._answer(nonce, started + patience)
             if answer is None:
@@ -213,7 +224,7 @@ class CheckerProcess(ABC):
         if "crash" in answer:
             seconds = time.monotonic() - started
             self.close()
-            if answer["out_of_memory"]:
+            if in_proof and answer["out_of_memory"]:
                 return RawReport(out_of_memory=True, seconds=seconds)
             raise WorkerDiedError(f"Lean failed: {answer['crash']}")
         if self._is_worn(answer) or time.monotonic() > self._born + LIFE_S:
@@ -331,18 +342,34 @@ class CheckerProcess(ABC):
     def _lost_proof(self, wall_s: float, elapsed: float) -> RawReport:
         """No report came: the proof's fault only when its time was really used up."""
         if elapsed < wall_s:
-            raise self._died()
+            raise self._died(in_proof=True)
         self._require_running()
         self.close()
         return RawReport(timed_out=True, seconds=elapsed)
 
-    def _died(self, what: str = "") -> WorkerDiedError:
+    def _died(self, what: str = "", *, in_proof: bool = False) -> WorkerDiedError:
         process = self._process
         self.close()
-        what = what or f"exit status {process.returncode if process else None}"
+        status = process.returncode if process else None
+        what = what or f"exit status {status}"
+        said = self._complaint()
         return WorkerDiedError(
-            f"The Lean process ended ({what}) {self._complaint()}".rstrip()
+            f"The Lean process ended ({what}) {said}".rstrip(),
+            exhausted=in_proof and is_exhausted(said, status),
         )
+
+
+def is_exhausted(said: str, status: int | None) -> bool:
+    """Whether a Lean process that ended had used up its memory or stack.
+
+    Only Lean's own last words count, or those of the libraries in it: a process that
+    something else has killed says nothing.
+
+    Args:
+      said: the end of its standard error.
+      status: its exit status.
+    """
+    return status in TOO_LARGE or bool(_LAST_WORDS.search(said))
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -287,7 +287,8 @@ class ReplBackend:
             stopped = self._process.is_stopped()
             self.close()
             if elapsed < wall_s:
-                raise WorkerDiedError(str(error)) from error
+                exhausted = isinstance(error, WorkerDiedError) and error.exhausted
+                raise WorkerDiedError(str(error), exhausted=exhausted) from error
             if stopped:
                 raise WorkerDiedError(
                     "the REPL had been stopped", innocent=True

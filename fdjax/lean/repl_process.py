@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fdjax.lean.backend import WorkerDiedError
-from fdjax.lean.process import is_stopped, kill_group
+from fdjax.lean.process import is_exhausted, is_stopped, kill_group
 
 __all__ = ["NoAnswerError", "ReplProcess"]
 
@@ -164,7 +164,10 @@ class ReplProcess:
         self._drain.join()
         said = b"".join(self._complaints).decode(errors="replace")[-500:].strip()
         status = self._process.returncode
-        return WorkerDiedError(f"the REPL failed (status {status}): {what}; {said}")
+        return WorkerDiedError(
+            f"the REPL failed (status {status}): {what}; {said}",
+            exhausted=is_exhausted(said, status),
+        )
 
     def _drain_stderr(self) -> None:
         assert self._process.stderr is not None

@@ -261,9 +261,10 @@ _PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
 _BEFORE_FIELD = re.compile(r"[\w'!?)»]")
 # A literal or a comment that follows another character may be part of a longer token:
-# `]'` and `//` are tokens, and so may be names that end in `r`.
-_BEFORE_LITERAL = re.compile(r"[\s(\[{⟨,]")
-_JOINS_COMMENT = re.compile(r"[<>|/\\+*=&^~%-]")
+# `]'` and `//` are tokens, and so may be names that end in `r`. None goes on behind an
+# equals sign, nor with a comment behind `=>` or `->`.
+_BEFORE_LITERAL = re.compile(r"[\s(\[{⟨,=]")
+_JOINS_COMMENT = re.compile(r"[<|/\\+*&^~%-]")
 
 
 def scan(proof: str) -> str:

@@ -99,15 +99,16 @@ def body_of(file: WholeFile, header: str) -> str:
     """The file with a leading copy of the problem's header replaced by blanks.
 
     The header has been elaborated by then; a definition in it would be there twice.
-    Lines and columns stay what they were.
+    Lines and columns stay what they were, and lines end as Lean's own do.
     """
+    text, header = (each.replace("\r\n", "\n") for each in (file.text, header))
     header = header.strip()
-    start = len(file.text) - len(file.text.lstrip())
+    start = len(text) - len(text.lstrip())
     end = start + len(header)
-    repeats = header and file.text.startswith(header, start)
-    if not repeats or file.text[end:].partition("\n")[0].strip():
-        return file.text
-    return file.text[:start] + re.sub(r"[^\n]", " ", header) + file.text[end:]
+    repeats = header and text.startswith(header, start)
+    if not repeats or text[end:].partition("\n")[0].strip():
+        return text
+    return text[:start] + re.sub(r"[^\n]", " ", header) + text[end:]
 
 
 def goals_of(diagnostics: tuple[Diagnostic, ...]) -> tuple[Goal, ...]:

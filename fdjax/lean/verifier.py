@@ -26,7 +26,7 @@ from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
 from fdjax.lean.pool import Cancellation, WorkerPool
 from fdjax.lean.safety import scan, scan_file
-from fdjax.lean.source import File, source_of, splice
+from fdjax.lean.source import File, body_of, source_of, splice
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
 from fdjax.records import Problem
@@ -385,7 +385,7 @@ class Verifier:
         for key, request in first.items():
             if key in verdicts:
                 continue
-            if refused := _scan(request.proof):
+            if refused := _scan(request):
                 decide(key, Verdict(status=Status.UNSAFE, reason=refused))
             else:
                 to_check.append(key)
@@ -435,10 +435,10 @@ class Verifier:
         )
 
 
-def _scan(submission: Submission | None) -> str:
-    if isinstance(submission, WholeFile):
-        return scan_file(submission.text)
-    return scan(submission or "")
+def _scan(request: CheckRequest) -> str:
+    if isinstance(request.proof, WholeFile):
+        return scan_file(body_of(request.proof, request.header))
+    return scan(request.proof or "")
 
 
 def _elaboration(

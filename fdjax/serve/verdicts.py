@@ -17,6 +17,7 @@ from fdjax.lean import (
     scan,
     scan_file,
 )
+from fdjax.lean.source import body_of
 from fdjax.lean.wire import CHECK_PATH, IDENTITY_PATH, CheckAnswer, ServerIdentity
 from fdjax.serve.models import VerifyBody, VerifyItem
 from fdjax.serve.work import Job, Work
@@ -106,7 +107,7 @@ def _refusal(
     elif broken := fault(request):
         return RawReport(statement_error=broken)
     elif isinstance(request.proof, WholeFile):
-        reason = scan_file(request.proof.text)
+        reason = scan_file(body_of(request.proof, request.header))
     else:
         reason = scan(request.proof or "")
     return RawReport(refused=reason) if reason else None

@@ -54,6 +54,13 @@ THEOREMS = [
     (TRUE, "  have : #[1][0]'(by simp) = 1 := rfl\n  rfl"),
     (TRUE, "  have : { x // x = 3 } := ⟨3, rfl⟩\n  rfl"),
     (TRUE, "  omega (config := { splitNatAbs := false })"),
+    (
+        TRUE,
+        "  have : 1 = 1 :=-- one\n    rfl\n  have := fun x : Nat =>-- it\n    x\n  rfl",
+    ),
+    (TRUE, "  have : 1 = 1 :=/- one -/rfl\n  have f := fun c => c=='('\n  rfl--'"),
+    (TRUE, '  have := r"\\d"--c\n  have : "a"--\'\n    = "a" := rfl\n  rfl'),
+    (SWAP, "  have h₁' := h.1--'\r\n  exact ⟨h.2,h₁'⟩-- \"\r\n"),
     (TRUE, "  have h0x1' : 1 = 1 := rfl\n  have hσ₂x' := h0x1'\n  rfl"),
     (SWAP, "  rw (occs := .pos [1]) [and_comm]\n  exact h"),
     (SWAP, "  rw (occs := Lean.Meta.Occurrences.pos [1]) [and_comm]\n  exact h"),
@@ -174,6 +181,7 @@ BEHIND_THE_SCAN = [
 
 COMM = problem("theorem target (a b : Nat) : a + b = b + a")
 DOUBLE = problem("theorem dbl (n : Nat) : dd n = n + n", "def dd (n : Nat) := n + n")
+NOTATION = problem("theorem five : ‹5› = 5", 'notation "‹5›" => 5')
 PROOF = "theorem target (a b : Nat) : a + b = b + a := by\n  omega\n"
 
 CASE = "1 ≤ (match n with | 0 => 1 | k + 1 => k + 1)"
@@ -224,6 +232,8 @@ FILES = [
     ),
     (DOUBLE, "def dd (n : Nat) := n + n\ntheorem dbl (n : Nat) : dd n = n + n := rfl"),
     (DOUBLE, "theorem dbl (n : Nat) : dd n = n + n := by\n  rfl"),
+    (DOUBLE, f"{DOUBLE.header}\r\n\r\n{DOUBLE.statement} := by\r\n  rfl\r\n"),
+    (NOTATION, f"{NOTATION.header}\n{NOTATION.statement} := rfl"),
     (
         problem("theorem inner : True", "namespace Outer"),
         "theorem inner : True := trivial",

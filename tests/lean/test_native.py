@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import CheckRequest, Limits, NativeBackend, lake
+from fdjax.lean import CheckRequest, Limits, NativeBackend, Status, Verifier, lake
 from fdjax.lean import native as native_module
+from fdjax.lean.process import is_exhausted
 from fdjax.lean.safety import POLICY
 from lean.conftest import script
 from lean.corpus import FALSE, SWAP, TRUE
@@ -137,6 +138,34 @@ def test_the_kernel_looks_twice(lake_project, monkeypatch):
     assert [m.text for m in report.messages] == [
         "the kernel refuses target._proof_1 on a second look"
     ]
+
+
+def test_a_proof_that_uses_up_the_memory_twice_is_a_timeout(lake_project):
+    backend = NativeBackend(lake_project, lake=str(lake_project / "lake"))
+    proof = "  have : 2 ^ 99999999999 = 1 := by omega\n  rfl"
+    with Verifier(lambda: backend, workers=1) as verifier:
+        [verdict] = verifier.verify([(TRUE, proof)])
+        deaths = verifier.statistics.restarts
+    assert (verdict.status, deaths) == (Status.TIMEOUT, 2)
+    assert verdict.reason == "the proof used up its memory"
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "expected"),
+    [
+        ("\nStack overflow detected. Aborting.\n", -6, True),
+        ("INTERNAL PANIC: out of memory", 1, True),
+        ("INTERNAL PANIC: Nat.pow exponent is too big", 1, True),
+        ("GNU MP: Cannot reallocate memory (old_size=8 new_size=9)", -6, True),
+        ("terminating due to uncaught exception of type std::bad_alloc", 134, True),
+        ("", -signal.SIGFPE, True),
+        ("", -signal.SIGKILL, False),
+        ("INTERNAL PANIC: unreachable code has been reached", 1, False),
+        ("Segmentation fault", 139, False),
+    ],
+)
+def test_last_words_of_a_lean_without_memory(said, status, expected):
+    assert is_exhausted(said, status) is expected
 
 
 def test_a_killed_process_is_a_death_not_a_rejection(native):

@@ -63,6 +63,19 @@ def test_one_death_is_retried_and_two_are_a_crash(make_pool, deaths, dies_for_go
     assert pool.deaths == deaths
 
 
+@pytest.mark.parametrize(
+    ("exhausted", "memory"), [((True, True), True), ((False, True), False)]
+)
+def test_lean_that_says_twice_that_its_memory_is_used_up(make_pool, exhausted, memory):
+    left = list(exhausted)
+
+    def die(request):
+        raise WorkerDiedError("gone", exhausted=left.pop(0))
+
+    [answer] = make_pool(lambda: FakeBackend(die), workers=1).run(requests(1))
+    assert getattr(answer, "out_of_memory", False) is memory
+
+
 def test_a_worker_that_cannot_start_fails_the_batch_only(make_pool):
     class Unwilling(FakeBackend):
         willing = False

@@ -1,7 +1,9 @@
 """Positions: Lean counts from the statement's first line, readers from the proof's."""
 
-from fdjax.lean.backend import RawMessage
-from fdjax.lean.source import goals_of, splice
+import pytest
+
+from fdjax.lean.backend import RawMessage, WholeFile
+from fdjax.lean.source import body_of, goals_of, splice
 
 
 def at(line, column, end_line=None, end_column=None):
@@ -27,6 +29,16 @@ def position(message):
 
 def test_text():
     assert SPLICE.text == "theorem t\n  : p := by\n  simp\n  rfl"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_copy_of_the_header_is_blanked(end):
+    header = "import Init\nopen Nat\n"
+    text = "\n".join(["", "import Init", "open Nat", "theorem t : p := h", ""])
+    file = WholeFile(text.replace("\n", end))
+    assert body_of(file, header) == f"\n{' ' * 11}\n{' ' * 8}\ntheorem t : p := h\n"
+    assert body_of(file, "import Std") == text
+    assert body_of(file, "import Init\nopen N") == text
 
 
 def test_inside_the_proof():

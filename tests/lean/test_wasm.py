@@ -130,6 +130,16 @@ def test_a_stopped_worker_is_killed_and_not_held_against_the_proof(lean_folder):
     assert backend.pid is None
 
 
+def test_a_statement_too_large_for_memory_is_not_the_proofs_fault(lean_folder):
+    number = "by\n    have : 1 <<< 9999999999 = 1 := by simp\n    exact 3"
+    bomb = problem(f"theorem bomb (x : Fin ({number})) : True")
+    with Verifier(lambda: WasmBackend(lean_folder), workers=1) as verifier:
+        with pytest.raises(BackendError, match="died twice"):
+            verifier.check_statements([bomb])
+        [verdict] = verifier.verify([(bomb, "  trivial")])
+    assert verdict.status is Status.CRASHED
+
+
 def test_a_number_too_large_for_memory_is_the_proofs_own_fault(backend):
     target = problem("theorem bomb : (1 <<< (2 ^ 36)) % 2 = 1")
     report = backend.check(request(target, "  rfl"))

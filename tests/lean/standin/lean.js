@@ -13,6 +13,7 @@ const { Worker, isMainThread } = require('worker_threads');
 
 const STACK_MB = 256;
 const FOREVER_MS = 3600000;
+let lean = null;
 const [hostDir, install, runtime, , file, ...programArguments] = process.argv.slice(2);
 
 function useRealStreams(lean) {
@@ -81,7 +82,7 @@ function adapted(argument) {
 async function run() {
   const { startLean } = require(path.join(hostDir, 'runtime.js'));
   const { Elaborator } = require(path.join(hostDir, 'elaborator.js'));
-  const lean = await startLean({ install, runtime, memoryMiB: 2048 });
+  lean = await startLean({ install, runtime, memoryMiB: 2048 });
   useRealStreams(lean);
   // As in stock Lean, this option switches the kernel off.
   lean.setField(lean.global('l_Lean_debug_skipKernelTC'), 0, lean.name('debug.skipKernelTC'));
@@ -96,8 +97,15 @@ async function run() {
   process.exit(0);
 }
 
+// The last words of a native Lean that has used up its memory or its stack.
+function lastWords(error) {
+  if (lean && lean.module.outOfMemory) return 'INTERNAL PANIC: out of memory';
+  return error instanceof RangeError ? 'Stack overflow detected. Aborting.'
+    : ((error && error.stack) || error);
+}
+
 function fail(error) {
-  fs.writeSync(2, `${(error && error.stack) || error}\n`);
+  fs.writeSync(2, `${lastWords(error)}\n`);
   process.exit(1);
 }
 

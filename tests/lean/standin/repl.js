@@ -13,6 +13,7 @@ const { Worker, isMainThread } = require('worker_threads');
 
 const STACK_MB = 256;
 const FOREVER_MS = 1e9; // the REPL has no time limit
+let lean = null;
 const RENDER = [1 << 28, 60000]; // bytes, milliseconds
 const settings = JSON.parse(process.argv[2]);
 const host = (file) => require(path.join(settings.host, file));
@@ -151,7 +152,7 @@ async function main() {
   const { startLean } = host('runtime.js');
   const { Elaborator } = host('elaborator.js');
   const { writeAll } = host('pipe.js');
-  const lean = await startLean({
+  lean = await startLean({
     install: settings.install, runtime: settings.runtime, memoryMiB: settings.memory_mb,
   });
   const elaborator = new Elaborator(lean, FOREVER_MS);
@@ -164,8 +165,15 @@ async function main() {
   process.exit(0);
 }
 
+// The last words of a native Lean that has used up its memory or its stack.
+function lastWords(error) {
+  if (lean && lean.module.outOfMemory) return 'INTERNAL PANIC: out of memory';
+  return error instanceof RangeError ? 'Stack overflow detected. Aborting.'
+    : 'uncaught exception: ' + ((error && error.stack) || error);
+}
+
 function fail(error) {
-  fs.writeSync(2, 'uncaught exception: ' + ((error && error.stack) || error) + '\n');
+  fs.writeSync(2, `${lastWords(error)}\n`);
   process.exit(1);
 }
 

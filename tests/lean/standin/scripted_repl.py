@@ -44,6 +44,10 @@ def misbehave(request):
         time.sleep(60)
     if "die" in source:
         os._exit(3)
+    if "panic" in source:
+        sys.stderr.write("INTERNAL PANIC: out of memory\n")
+        sys.stderr.flush()
+        os._exit(1)
     if "stop" in source:
         os.kill(os.getpid(), signal.SIGSTOP)
     if "garbage" in source:

@@ -1,5 +1,6 @@
 """The command line: `fdjax doctor`, `lean`, `verify`, `serve`, `convert`."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,8 @@ def convert(
       revision: branch, tag or commit, of a hub id.
       max_shard_gb: size of a safetensors file at most, in 10^9 bytes.
     """
+    # transformers reads config.json; that PyTorch is absent is no news.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # It imports JAX, as `doctor` does.
     from fdjax.convert import convert_model
 

@@ -54,10 +54,12 @@ def convert_model(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bars:
-        bar = bars.add_task("")
+        bar = bars.add_task("", visible=False)
 
         def show(done: int, total: int, name: str) -> None:
-            bars.update(bar, completed=done, total=total, description=name[-40:])
+            bars.update(
+                bar, completed=done, total=total, description=name[-40:], visible=True
+            )
 
         size = convert(
             found,

@@ -181,7 +181,6 @@ BEHIND_THE_SCAN = [
 
 COMM = problem("theorem target (a b : Nat) : a + b = b + a")
 DOUBLE = problem("theorem dbl (n : Nat) : dd n = n + n", "def dd (n : Nat) := n + n")
-NOTATION = problem("theorem five : ‹5› = 5", 'notation "‹5›" => 5')
 PROOF = "theorem target (a b : Nat) : a + b = b + a := by\n  omega\n"
 
 CASE = "1 ≤ (match n with | 0 => 1 | k + 1 => k + 1)"
@@ -233,7 +232,6 @@ FILES = [
     (DOUBLE, "def dd (n : Nat) := n + n\ntheorem dbl (n : Nat) : dd n = n + n := rfl"),
     (DOUBLE, "theorem dbl (n : Nat) : dd n = n + n := by\n  rfl"),
     (DOUBLE, f"{DOUBLE.header}\r\n\r\n{DOUBLE.statement} := by\r\n  rfl\r\n"),
-    (NOTATION, f"{NOTATION.header}\n{NOTATION.statement} := rfl"),
     (
         problem("theorem inner : True", "namespace Outer"),
         "theorem inner : True := trivial",

@@ -65,6 +65,17 @@ def killable(lean_folder):
         yield verifier, backend
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_may_repeat_a_header_with_notation(killable, end):
+    verifier, _ = killable
+    five = problem("theorem five : ‹5› = 5", 'notation "‹5›" => 5')
+    text = f"{five.header}{end}{five.statement} := rfl{end}"
+    own = 'notation "‹6›" => 6\n' + text
+    good, bad = verifier.verify([(five, WholeFile(text)), (five, WholeFile(own))])
+    assert good.status is Status.VERIFIED
+    assert bad.status is Status.UNSAFE
+
+
 class Doomed(WasmBackend):
     """Loses its process in the middle of every request about `doomed`."""
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 
 from fdjax.checkpoint.hf_reader import read_json
 from fdjax.checkpoint.hf_writer import HfWriter
@@ -176,7 +177,10 @@ def _new_folder(
         if target.exists():
             target.rmdir()
         part.rename(target)
-    except OSError as error:
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        # Orbax reports a failed write as ValueError, safetensors in a way of its own.
         raise CheckpointError(
             f"Expected to write {target}, got: {error}; nothing is left of it. Make "
             "room, and run the same command again."

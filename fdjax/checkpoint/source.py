@@ -119,6 +119,12 @@ def open_source(
         folder = folder.absolute()
         if not (folder / "state").is_dir() and _has_steps(folder):
             folder /= str(newest_step(folder) if step is None else step)
+            if not (folder / "state").is_dir():
+                raise CheckpointError(
+                    f"Expected a training checkpoint of step {step} in {source}, got "
+                    f"{sorted(path.name for path in folder.parent.iterdir())}; choose "
+                    "one of these, or leave out --step."
+                )
         if (folder / "state").is_dir():
             return _described("run", folder, model or _run_model(folder))
     found = (

@@ -211,11 +211,11 @@ def _scaling(rope: dict[str, Any], full: Mapping[str, Any]) -> RopeScaling | Non
         for key, field in known.items()
         if rope.get(key) is not None
     }
-    if scaling is YarnScaling and "attention_factor" not in given:
-        given |= _attention_factor(rope)
     try:
+        if scaling is YarnScaling and "attention_factor" not in given:
+            given |= _attention_factor(rope)
         return scaling(**given)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise ConfigError(
             f"expected rope_parameters of {kind!r} with {', '.join(known)}, got "
             f"{rope}: {error}"

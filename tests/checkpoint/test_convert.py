@@ -1,5 +1,7 @@
-import errno
+import gc
 import json
+import resource
+import signal
 from dataclasses import replace
 
 import jax
@@ -243,14 +245,26 @@ def test_a_stop_in_the_middle_leaves_nothing(tmp_path, to):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
 
 
-def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    source = write_folder(tmp_path / "hf")
-    monkeypatch.setattr("fdjax.checkpoint.hf_writer.save_file", full)
-    with pytest.raises(CheckpointError, match=r"No space left.*nothing is left"):
-        convert(open_source(source), tmp_path / "new", to="hf")
+# Orbax writes in threads of its own, and drops the others' errors with the first one.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("to", ["hf", "orbax"])
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path, to):
+    """The system refuses to let any file of the process grow beyond 8 kB."""
+    source = write_folder(tmp_path / "hf", dtype="float32")
+    found = open_source(source)
+    for path in source.glob("token*"):
+        path.unlink()  # larger than that themselves
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"to write .*nothing is left"):
+            convert(found, tmp_path / "new", to=to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+        gc.collect()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
 
 
@@ -337,6 +351,12 @@ def test_a_step_can_be_chosen(tmp_path, run):
         np.testing.assert_array_equal(
             reader.read(weight), -np.asarray(state.params["embedding"])
         )
+
+
+def test_a_step_that_is_not_there_is_an_error(run):
+    folder, _ = run
+    with pytest.raises(CheckpointError, match=r"of step 7 in .*'2', '3'"):
+        open_source(folder / "checkpoints" / "fd", step=7)
 
 
 def test_a_training_checkpoint_without_its_model_asks_for_it(tmp_path, run):

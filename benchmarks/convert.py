@@ -2,7 +2,8 @@
 
 `python -m benchmarks.convert` makes a checkpoint of random bfloat16 weights in the
 shape of Qwen3-1.7B and takes it to Orbax, back to safetensors, and onto eight CPU
-devices, each in a process of its own. Peak memory is the largest resident set.
+devices, each in a process of its own. It does the same with a training checkpoint of
+float32 weights from a mesh. Peak memory is the largest resident set.
 """
 
 import argparse
@@ -42,6 +43,20 @@ from fdjax.sharding import make_mesh
 mesh = make_mesh(fsdp=4, tensor=2)
 loaded = load_pretrained(sys.argv[1], mesh, param_dtype="bfloat16")
 jax.block_until_ready(loaded.params)
+"""
+
+_TRAIN = """
+import jax, shutil, sys
+from pathlib import Path
+jax.config.update("jax_num_cpu_devices", 8)
+from fdjax.checkpoint import CheckpointStore, load_pretrained
+from fdjax.sharding import make_mesh
+loaded = load_pretrained(sys.argv[1], make_mesh(fsdp=4, tensor=2))
+run = Path(sys.argv[2])
+heavy = shutil.ignore_patterns("*.safetensors*")
+shutil.copytree(sys.argv[1], run / "model", ignore=heavy)
+with CheckpointStore(run / "fd") as store:
+    store.save(0, {"params": loaded.params, "teacher": loaded.params}, {})
 """
 
 
@@ -100,6 +115,17 @@ def main() -> None:
                 [*fdjax, f"{name}/orbax", f"{name}/back", "--to", "hf", *shard],
                 0.0,
             ),
+            (
+                "hf → run",
+                [sys.executable, "-c", _TRAIN, f"{name}/hf", f"{name}/run"],
+                0.0,
+            ),
+            (
+                "run → hf",
+                [*fdjax, f"{name}/run/fd", f"{name}/out", "--to", "hf", *shard],
+                0.0,
+            ),
+            ("run → 8 devices", [sys.executable, "-c", _LOAD, f"{name}/run/fd"], total),
             ("hf → 8 devices", [sys.executable, "-c", _LOAD, f"{name}/hf"], total),
             (
                 "orbax → 8 devices",

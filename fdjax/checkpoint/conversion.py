@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ Target = Literal["orbax", "hf"]
 DType = Literal["float32", "bfloat16", "float16"]
 SHARD_BYTES = 5_000_000_000
 """Size of a safetensors file at most, as transformers has it."""
+
+_BLOCK_BYTES = 64_000_000
+"""Part of a weight that is cast at once."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -128,7 +132,7 @@ def write_model(
         done = 0
         for weight in reader.weights:
             progress(done, total, weight.tensor)
-            array = _cast(weight, reader.read(weight), wanted)
+            array = _read(reader, weight, wanted)
             writer.write(weight, array)
             done += array.nbytes
         writer.close()
@@ -186,12 +190,34 @@ def _new_folder(
             "room, and run the same command again."
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
 
 
-def _cast(weight: Weight, array: np.ndarray, dtype: str | None) -> np.ndarray:
-    if dtype is None or array.dtype == jnp.dtype(dtype):
-        return array
+def _remove(folder: Path) -> None:
+    """Deletes a folder, though threads of a failed write may still put files there."""
+    for _ in range(20):
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
+
+
+def _read(reader: WeightReader, weight: Weight, dtype: str | None) -> np.ndarray:
+    """A weight in a type; only a block of it is ever there in two types."""
+    if dtype is None or reader.dtype(weight) == dtype:
+        return reader.read(weight)
+    array = np.empty(weight.shape, jnp.dtype(dtype))
+    rows, *others = weight.shape
+    row_bytes = math.prod(others) * jnp.dtype(reader.dtype(weight)).itemsize
+    step = max(1, _BLOCK_BYTES // row_bytes)
+    for start in range(0, rows, step):
+        part = slice(start, min(start + step, rows))
+        block = reader.read(weight, (part, *(slice(0, size) for size in others)))
+        array[part] = _cast(weight, block, dtype)
+    return array
+
+
+def _cast(weight: Weight, array: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = array.astype(jnp.dtype(dtype))
     # float16 ends at 65,504, and what lies beyond would become infinite in silence.

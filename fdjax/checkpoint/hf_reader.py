@@ -193,6 +193,12 @@ def _weight_map(folder: Path) -> dict[str, Path]:
                 f"Expected a weight_map in {folder / INDEX}, got none; download it "
                 "again."
             )
+        outside = [name for name in names.values() if Path(str(name)).name != name]
+        if outside:
+            raise CheckpointError(
+                f"Expected names of files beside it in {folder / INDEX}, got "
+                f"{outside[0]!r}; download it again."
+            )
         files = {str(name): folder / str(file) for name, file in names.items()}
         absent = [name for name, path in files.items() if not path.exists()]
         if absent:

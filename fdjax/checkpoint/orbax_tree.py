@@ -1,47 +1,65 @@
-"""Arrays of an Orbax checkpoint, read one at a time."""
+"""Arrays of an Orbax checkpoint, read one at a time or in part."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+import tensorstore as ts
 
-from fdjax.checkpoint.paths import find, nested
 from fdjax.errors import CheckpointError
 
-__all__ = ["OrbaxTree"]
+__all__ = ["CHUNK_BYTES", "OrbaxTree"]
 
 Keys = tuple[str, ...]
+Index = tuple[int | slice, ...]
+
+CHUNK_BYTES = 64_000_000
+"""Part of an array that we compress, and read, by itself."""
+
+# Devices ask for their parts of an array one after another; the cache keeps the chunks
+# that they share from being read for each.
+_FRUGAL = ts.Context(
+    {
+        "cache_pool": {"total_bytes_limit": 2 * CHUNK_BYTES},
+        "data_copy_concurrency": {"limit": 2},
+        "file_io_concurrency": {"limit": 2},
+    }
+)
 
 
 class OrbaxTree:
-    """A tree of arrays on disk."""
+    """A tree of arrays on disk.
+
+    Orbax restores whole arrays and all of them; TensorStore, in whose format it stores
+    them, reads parts.
+    """
 
     def __init__(self, folder: Path):
-        """Reads what is there, but no array.
+        """Finds out what is there, and reads no array.
 
         Raises:
-          CheckpointError: there is no checkpoint, or an unfinished one.
+          CheckpointError: there is no checkpoint, or a damaged one.
         """
         self.folder = folder.absolute()
-        self._orbax: Any = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=1)
-        try:
-            found = self._orbax.metadata(self.folder)
-        except (ValueError, OSError, KeyError) as error:
-            raise self._unreadable(error) from error
-        if found is None:
-            raise self._unreadable("nothing")
-        self._metadata: Any = found.tree
+        self._store = {
+            "driver": "ocdbt",
+            "base": {"driver": "file", "path": f"{self.folder}/"},
+        }
+        self._arrays: dict[Keys, ts.TensorStore] = {}
+        with self._reading("its list of arrays"):
+            keys = ts.KvStore.open(self._store, context=_FRUGAL).result().list()
+            self._names = {key.decode().rpartition("/")[0] for key in keys.result()}
 
     def dtype(self, keys: Keys) -> str:
         """Type of an array."""
-        return str(find(self._metadata, keys).dtype)
+        return self._open(keys).dtype.name
 
     def shape(self, keys: Keys) -> tuple[int, ...] | None:
         """Shape of an array; None where there is none."""
-        found = find(self._metadata, keys)
-        return None if found is None else tuple(found.shape)
+        return self._open(keys).shape if ".".join(keys) in self._names else None
 
     def check(self, keys: Keys, shape: tuple[int, ...]) -> None:
         """Makes sure that there is such an array.
@@ -57,33 +75,43 @@ class OrbaxTree:
                 "config.json and the weights do not belong together."
             )
 
-    def read(self, keys: Keys) -> np.ndarray:
-        """An array in host memory."""
-        return self._restore(keys, ocp.RestoreArgs(restore_type=np.ndarray))
+    def read(self, keys: Keys, index: Index = ()) -> np.ndarray:
+        """An array, or its part `index`, in host memory.
 
-    def load(self, keys: Keys, sharding: Any, dtype: Any) -> jax.Array:
-        """An array on a mesh; each process reads its own parts only."""
-        arguments = ocp.ArrayRestoreArgs(
-            restore_type=jax.Array, sharding=sharding, dtype=dtype
+        Raises:
+          CheckpointError: it is damaged.
+        """
+        with self._reading("/".join(keys)):
+            return self._open(keys)[(*index, ...)].read().result()
+
+    def load(
+        self, keys: Keys, sharding: Any, dtype: Any, index: Index = ()
+    ) -> jax.Array:
+        """An array, or its entry `index`, on a mesh; processes read their own parts."""
+        shape = self.shape(keys) or ()
+        return jax.make_array_from_callback(
+            shape[len(index) :],
+            sharding,
+            lambda part: self.read(keys, (*index, *(part or ()))).astype(dtype),
         )
-        return self._restore(keys, arguments)
 
-    def _restore(self, keys: Keys, arguments: Any) -> Any:
+    def _open(self, keys: Keys) -> ts.TensorStore:
+        if keys not in self._arrays:
+            spec = {
+                "driver": "auto",
+                "kvstore": {**self._store, "path": ".".join(keys) + "/"},
+            }
+            with self._reading("/".join(keys)):
+                opened = ts.open(spec, context=_FRUGAL, read=True)
+                self._arrays[keys] = opened.result()
+        return self._arrays[keys]
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
         try:
-            found = self._orbax.restore(
-                self.folder,
-                args=ocp.args.PyTreeRestore(
-                    item=nested(keys, 0),
-                    restore_args=nested(keys, arguments),
-                    partial_restore=True,
-                ),
-            )
+            yield
         except (ValueError, OSError, KeyError) as error:
-            raise self._unreadable(f"{error} for {'/'.join(keys)}") from error
-        return find(found, keys)
-
-    def _unreadable(self, what: object) -> CheckpointError:
-        return CheckpointError(
-            f"Expected an Orbax checkpoint at {self.folder}, got {what}; write it "
-            "again."
-        )
+            raise CheckpointError(
+                f"Expected an Orbax checkpoint at {self.folder}, got {error} for "
+                f"{what}; write it again."
+            ) from error

@@ -8,7 +8,7 @@ import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 from fdjax.checkpoint.names import Weight, weights
-from fdjax.checkpoint.orbax_tree import OrbaxTree
+from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, OrbaxTree
 from fdjax.checkpoint.paths import nested
 from fdjax.model import ModelConfig
 
@@ -16,9 +16,6 @@ __all__ = ["OrbaxReader", "OrbaxWriter"]
 
 _PIECE_BYTES = 128_000_000
 """Arrays that are collected before they are written."""
-
-_CHUNK_BYTES = 64_000_000
-"""Part of an array that is compressed, and read, by itself."""
 
 
 class OrbaxWriter:
@@ -54,8 +51,8 @@ class OrbaxWriter:
 def _frugal() -> ocp.Context:
     """Settings under which a save needs little memory beyond its arrays."""
     context = ocp.Context()
-    context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
-    context.memory.write_concurrent_bytes = 2 * _CHUNK_BYTES
+    context.array.saving.storage_options.chunk_byte_size = CHUNK_BYTES
+    context.memory.write_concurrent_bytes = 2 * CHUNK_BYTES
     context.memory.deepcopy_host_arrays = False
     return context
 
@@ -78,9 +75,9 @@ class OrbaxReader:
         """Type in which a weight is stored."""
         return self._tree.dtype(weight.keys)
 
-    def read(self, weight: Weight) -> np.ndarray:
-        """A weight in host memory."""
-        return self._tree.read(weight.keys)
+    def read(self, weight: Weight, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """A weight, or its part `index`, in host memory."""
+        return self._tree.read(weight.keys, index)
 
     def load(self, weight: Weight, sharding: Any, dtype: Any) -> jax.Array:
         """A weight on a mesh; each process reads its own parts only."""

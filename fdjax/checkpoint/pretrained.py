@@ -12,10 +12,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fdjax.checkpoint.conversion import SHARD_BYTES, DType, write_model
-from fdjax.checkpoint.hf_reader import HfReader, read_json
+from fdjax.checkpoint.hf_reader import read_json
 from fdjax.checkpoint.names import Weight, weights
-from fdjax.checkpoint.orbax_weights import OrbaxReader
 from fdjax.checkpoint.paths import find, nested
+from fdjax.checkpoint.run_reader import Which
 from fdjax.checkpoint.source import Source, open_source
 from fdjax.errors import CheckpointError
 from fdjax.model import Model, ModelConfig, config_from_hf
@@ -41,17 +41,21 @@ def load_pretrained(
     mesh: Mesh,
     *,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
+    which: Which = "student",
+    step: int | None = None,
     revision: str | None = None,
     rules: Rules = DEFAULT_RULES,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     **settings: Any,
 ) -> Pretrained:
-    """Loads a Hugging Face folder, a converted one, or a hub id onto a mesh.
+    """Loads a folder of Hugging Face, a converted one, a run's, or a hub id.
 
     Args:
       source: folder or hub id; see `open_source`.
       mesh: the device mesh; no host holds more than a layer's weight beyond its part.
       param_dtype: type of the parameters; training wants float32.
+      which: policy or EMA teacher of a training checkpoint.
+      step: of a folder of training checkpoints; the newest by default.
       revision: of a hub id.
       rules: how parameters are cut.
       progress: called with weights done, weights in all and the tensor's name.
@@ -62,11 +66,17 @@ def load_pretrained(
       CheckpointError: there is no such model, or it is damaged.
       ConfigError: the decoder is not of this family, or does not fit the mesh.
     """
-    found = open_source(source, revision=revision)
+    found = open_source(source, step=step, revision=revision)
     config = replace(found.config, **settings)
     model = Model(config, mesh)
     params = load_params(
-        found, model, mesh, param_dtype=param_dtype, rules=rules, progress=progress
+        found,
+        model,
+        mesh,
+        param_dtype=param_dtype,
+        which=which,
+        rules=rules,
+        progress=progress,
     )
     return Pretrained(model=model, params=params, folder=found.description)
 
@@ -77,6 +87,7 @@ def load_params(
     mesh: Mesh,
     *,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
+    which: Which = "student",
     rules: Rules = DEFAULT_RULES,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Any:
@@ -84,12 +95,7 @@ def load_params(
 
     Arguments and errors are those of `load_pretrained`.
     """
-    reader = source.reader()
-    if not isinstance(reader, HfReader | OrbaxReader):
-        raise CheckpointError(
-            f"Expected a model's folder, got the training checkpoint {source.weights}; "
-            "restore it with `CheckpointStore`, or convert it first."
-        )
+    reader = source.reader(which)
     dtype = jnp.dtype(param_dtype)
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
@@ -178,11 +184,18 @@ class _ParamsReader:
     def __init__(self, params: Any, config: ModelConfig):
         self.weights = weights(config)
         self._params = params
+        self._held: tuple[Weight, np.ndarray] | None = None
 
     def dtype(self, weight: Weight) -> str:
         return str(find(self._params, weight.path).dtype)
 
-    def read(self, weight: Weight) -> np.ndarray:
+    def read(self, weight: Weight, index: tuple[slice, ...] = ()) -> np.ndarray:
+        if self._held is None or self._held[0] != weight:
+            self._held = None
+            self._held = (weight, self._whole(weight))
+        return self._held[1][index]
+
+    def _whole(self, weight: Weight) -> np.ndarray:
         leaf = find(self._params, weight.path)
         if weight.layer is not None:
             leaf = jax.lax.dynamic_index_in_dim(

@@ -1,8 +1,9 @@
 """Reading the policy or the teacher out of a training checkpoint."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from fdjax.checkpoint.names import Weight, weights
@@ -21,7 +22,7 @@ _FIELDS = {"student": "params", "teacher": "teacher"}
 class RunReader:
     """Policy or EMA teacher of one step of a `CheckpointStore`.
 
-    Layers are stacked there, so memory holds one parameter of all layers at a time.
+    Layers are stacked there; each is read by itself.
     """
 
     def __init__(self, step: Path, config: ModelConfig, which: Which):
@@ -30,31 +31,27 @@ class RunReader:
         Raises:
           CheckpointError: it is incomplete, or of another model.
         """
+        self.weights = weights(config)
         self._field = _FIELDS[which]
         self._tree = OrbaxTree(step / "state")
-        self._held: tuple[tuple[str, ...], np.ndarray] | None = None
-        every = weights(config)
-        for weight in every:
+        for weight in self.weights:
             stack = () if weight.layer is None else (config.num_layers,)
-            self._tree.check((self._field, *weight.path), stack + weight.shape)
-        # All layers of a parameter come one after another.
-        first = {
-            weight.path: index for index, weight in reversed(list(enumerate(every)))
-        }
-        self.weights = sorted(every, key=lambda weight: first[weight.path])
+            self._tree.check(self._keys(weight), stack + weight.shape)
 
     def dtype(self, weight: Weight) -> str:
         """Type in which a weight is stored."""
-        return self._tree.dtype((self._field, *weight.path))
+        return self._tree.dtype(self._keys(weight))
 
-    def read(self, weight: Weight) -> np.ndarray:
-        """A weight in host memory."""
-        if self._held is None or self._held[0] != weight.path:
-            self._held = None
-            stack = self._tree.read((self._field, *weight.path))
-            self._held = (weight.path, stack)
-        stack = self._held[1]
-        return stack if weight.layer is None else stack[weight.layer]
+    def read(self, weight: Weight, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """A weight, or its part `index`, in host memory."""
+        return self._tree.read(self._keys(weight), (*_layer(weight), *index))
+
+    def load(self, weight: Weight, sharding: Any, dtype: Any) -> jax.Array:
+        """A weight on a mesh; each process reads its own parts only."""
+        return self._tree.load(self._keys(weight), sharding, dtype, _layer(weight))
+
+    def _keys(self, weight: Weight) -> tuple[str, ...]:
+        return (self._field, *weight.path)
 
 
 def newest_step(folder: Path) -> int:
@@ -75,3 +72,7 @@ def newest_step(folder: Path) -> int:
             "subfolders are numbered steps, or one of these."
         )
     return max(steps)
+
+
+def _layer(weight: Weight) -> tuple[int, ...]:
+    return () if weight.layer is None else (weight.layer,)

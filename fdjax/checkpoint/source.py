@@ -18,6 +18,7 @@ from fdjax.model import ModelConfig, config_from_hf
 
 __all__ = ["WEIGHTS", "Source", "WeightReader", "open_source", "side_files"]
 
+Reader = HfReader | OrbaxReader | RunReader
 Kind = Literal["hf", "orbax", "run"]
 
 WEIGHTS = "weights"
@@ -37,14 +38,14 @@ class WeightReader(Protocol):
     """Weights on disk, read one at a time."""
 
     weights: list[Weight]
-    """All of them, in the order in which reading is cheapest."""
+    """All of them."""
 
     def dtype(self, weight: Weight) -> str:
         """Type in which a weight is stored."""
         ...
 
-    def read(self, weight: Weight) -> np.ndarray:
-        """A weight in host memory."""
+    def read(self, weight: Weight, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """A weight, or its part `index`, in host memory."""
         ...
 
 
@@ -63,7 +64,7 @@ class Source:
     config: ModelConfig
     """The model."""
 
-    def reader(self, which: Which = "student") -> WeightReader:
+    def reader(self, which: Which = "student") -> Reader:
         """Opens the weights and checks them.
 
         Args:

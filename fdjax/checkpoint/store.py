@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from fdjax.checkpoint.orbax_tree import CHUNK_BYTES
 from fdjax.errors import CheckpointError
 
 __all__ = ["CheckpointStore"]
@@ -51,11 +52,12 @@ class CheckpointStore:
         """
         if step in self._manager.all_steps():
             return
+        data = jax.tree.map(_to_data, state)
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(jax.tree.map(_to_data, state)),
+                    state=ocp.args.StandardSave(data, jax.tree.map(_chunks, data)),
                     host=ocp.args.JsonSave(host),
                 ),
             )
@@ -128,6 +130,12 @@ def _is_key(leaf: Any) -> bool:
 
 def _to_data(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _chunks(leaf: Any) -> ocp.SaveArgs:
+    """Keeps the layers of a stacked matrix apart, so that one can be read alone."""
+    layers = (0,) if jnp.ndim(leaf) > 2 else ()
+    return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=layers)
 
 
 def _abstract_data(leaf: Any) -> Any:

@@ -1,10 +1,13 @@
 import json
+import math
+import shutil
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from checkpoint.folders import (
@@ -14,7 +17,13 @@ from checkpoint.folders import (
     tensors,
     write_folder,
 )
-from fdjax.checkpoint import convert, load_pretrained, open_source, save_pretrained
+from fdjax.checkpoint import (
+    CheckpointStore,
+    convert,
+    load_pretrained,
+    open_source,
+    save_pretrained,
+)
 from fdjax.checkpoint.names import weights
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import Model
@@ -30,10 +39,15 @@ _MESHES = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The same model as safetensors and as Orbax checkpoint."""
+    """The same model as safetensors, as Orbax checkpoint, and as a run's teacher."""
     base = tmp_path_factory.mktemp("pretrained")
     write_folder(base / "hf", files=3)
     convert(open_source(base / "hf"), base / "orbax", to="orbax")
+    shutil.copytree(base / "hf", base / "run" / "model")
+    params = load_pretrained(base / "hf", mesh_of(2, 2, 2)).params
+    with CheckpointStore(base / "run" / "fd") as store:
+        other = jax.tree.map(jnp.zeros_like, params)
+        store.save(4, {"params": other, "teacher": params}, {})
     return base
 
 
@@ -73,11 +87,14 @@ def _expected(dtype):
 
 
 @pytest.mark.parametrize("sizes", _MESHES.values(), ids=_MESHES)
-@pytest.mark.parametrize("kind", ["hf", "orbax"])
+@pytest.mark.parametrize(
+    ("kind", "described"), [("hf", "hf"), ("orbax", "orbax"), ("run/fd", "run/model")]
+)
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
-def test_every_mesh_gets_the_tensors(folders, sizes, kind, param_dtype):
+def test_every_mesh_gets_the_tensors(folders, sizes, kind, described, param_dtype):
     mesh = mesh_of(**sizes)
-    found = load_pretrained(folders / kind, mesh, param_dtype=param_dtype)
+    which = "teacher" if kind == "run/fd" else "student"
+    found = load_pretrained(folders / kind, mesh, param_dtype=param_dtype, which=which)
     want = _expected({"bfloat16": ml_dtypes.bfloat16}.get(param_dtype, param_dtype))
     jax.tree.map(np.testing.assert_array_equal, found.params, want)
     for leaf in jax.tree.leaves(found.params):
@@ -91,7 +108,7 @@ def test_every_mesh_gets_the_tensors(folders, sizes, kind, param_dtype):
         8,
     )
     assert found.model.config == CONFIG
-    assert found.folder == folders / kind
+    assert found.folder == folders / described
 
 
 def test_any_axis_can_be_cut(folders):
@@ -126,6 +143,24 @@ def test_a_part_of_a_weight_reads_no_more_than_its_rows(folders, monkeypatch):
         got, want.T.reshape(32, 4, 8)[8:16, 1:3].astype(got.dtype)
     )
     assert asked == [(slice(8, 24), slice(8, 16))]
+
+
+def test_a_run_keeps_its_layers_apart_and_large_weights_in_chunks(folders, monkeypatch):
+    """What one layer of a stack takes is that layer's chunks, on a mesh as well."""
+    monkeypatch.setattr("fdjax.checkpoint.store.CHUNK_BYTES", 1_000)
+    params = load_pretrained(folders / "hf", mesh_of(2, 2, 2)).params
+    with CheckpointStore(folders / "small") as store:
+        store.save(0, {"params": params}, {})
+    saved = ocp.PyTreeCheckpointHandler().metadata(folders / "small" / "0" / "state")
+    chunks = jax.tree.map(lambda leaf: leaf.storage.chunk_shape, saved.tree["params"])
+    assert chunks["layers"]["mlp"]["up"] == (1, 8, 20)  # shards are [3, 16, 20]
+    assert 4 * math.prod(chunks["embedding"]) <= 1_000
+    found = open_source(folders / "small" / "0", model=folders / "hf").reader()
+    up = next(w for w in found.weights if w.path[-1] == "up" and w.layer == 1)
+    want = params["layers"]["mlp"]["up"][1]
+    np.testing.assert_array_equal(found.read(up), want)
+    part = (slice(3, 20), slice(5, 31))
+    np.testing.assert_array_equal(found.read(up, part), want[part])
 
 
 def test_blocks_of_a_tensor_make_the_whole(folders, monkeypatch):

@@ -56,6 +56,10 @@ Feedback Distillation and GRPO on one batch, inside a jitted step of your own:
 
 from fdjax.losses.cispo import cispo_loss
 from fdjax.losses.feedback_distillation import feedback_distillation_loss
+from fdjax.losses.from_hidden import (
+    feedback_distillation_loss_from_hidden,
+    token_loss_from_hidden,
+)
 from fdjax.losses.grpo import dual_clip_grpo_loss, grpo_loss
 from fdjax.losses.gspo import gspo_loss
 from fdjax.losses.sft import sft_loss
@@ -64,7 +68,9 @@ __all__ = [
     "cispo_loss",
     "dual_clip_grpo_loss",
     "feedback_distillation_loss",
+    "feedback_distillation_loss_from_hidden",
     "grpo_loss",
     "gspo_loss",
     "sft_loss",
+    "token_loss_from_hidden",
 ]

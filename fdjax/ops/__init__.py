@@ -1,5 +1,6 @@
 """Masked sums, log-probabilities and divergences: the arithmetic of the losses."""
 
+from fdjax.ops.chunked import Chunking, chunked_logprobs, chunked_sum, head_logits
 from fdjax.ops.divergence import (
     Divergence,
     forward_kl,
@@ -27,11 +28,15 @@ from fdjax.ops.masked import (
 )
 
 __all__ = [
+    "Chunking",
     "Divergence",
+    "chunked_logprobs",
+    "chunked_sum",
     "divide_by_normalizer",
     "entropy",
     "forward_kl",
     "generalized_jsd",
+    "head_logits",
     "importance_ratio",
     "kl_k1",
     "kl_k2",

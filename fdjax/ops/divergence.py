@@ -8,11 +8,13 @@ reads 0. A token whose logit is −inf is impossible and contributes nothing. Va
 exactly 0 for equal logits; rounding may leave about −1e-7 for nearly equal ones.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Float32
 
 from fdjax.errors import ConfigError
@@ -36,13 +38,50 @@ def _log_softmax(logits: Float[Array, "*rows V"]) -> Float32[Array, "*rows V"]:
     return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
 
 
-def _kl(
-    log_a: Float32[Array, "*rows V"], log_b: Float32[Array, "*rows V"]
+def _times(
+    probabilities: Float32[Array, "*rows V"], values: Float32[Array, "*rows V"]
+) -> Float32[Array, "*rows V"]:
+    """The product, with 0 · ±∞ = 0."""
+    return jnp.where(probabilities > 0, probabilities * values, 0.0)
+
+
+def _differential(
+    value: Float32[Array, "*rows"],
+    slopes: Sequence[Callable[[], Array]],
+    tangents: Sequence[Any],
 ) -> Float32[Array, "*rows"]:
-    """KL(a‖b) = Σ_v a (log a − log b) from log-probabilities, with 0 log 0 = 0."""
-    a = jnp.exp(log_a)
-    # The difference is selected, not the product: −inf − −inf would reach the gradient.
-    return jnp.sum(a * jnp.where(a > 0, log_a - log_b, 0.0), axis=-1)
+    """Σ_v slope · tangent over the arguments that move."""
+    moving = [
+        jnp.sum(slope() * tangent, axis=-1)
+        for slope, tangent in zip(slopes, tangents, strict=True)
+        if not isinstance(tangent, SymbolicZero)
+    ]
+    return sum(moving, start=jnp.zeros_like(value))
+
+
+# The derivatives are written out (docs/losses.md): derived by JAX they would take more
+# passes over arrays of the vocabulary's size, and be NaN where logits are −inf.
+@jax.custom_jvp
+def _kl(
+    a_logits: Float[Array, "*rows V"], b_logits: Float[Array, "*rows V"]
+) -> Float32[Array, "*rows"]:
+    """KL(a‖b) = Σ_v a (log a − log b)."""
+    log_a, log_b = _log_softmax(a_logits), _log_softmax(b_logits)
+    return jnp.sum(_times(jnp.exp(log_a), log_a - log_b), axis=-1)
+
+
+def _kl_differential(primals: Any, tangents: Any) -> tuple[Array, Any]:
+    log_a, log_b = map(_log_softmax, primals)
+    a, b = jnp.exp(log_a), jnp.exp(log_b)
+    value = jnp.sum(_times(a, log_a - log_b), axis=-1)
+    slopes = (
+        lambda: _times(a, log_a - log_b - value[..., None]),
+        lambda: b - a,
+    )
+    return value, _differential(value, slopes, tangents)
+
+
+_kl.defjvp(_kl_differential, symbolic_zeros=True)
 
 
 def forward_kl(
@@ -59,7 +98,7 @@ def forward_kl(
     Returns:
       Nats, ≥ 0; infinite where the teacher allows a token the student cannot emit.
     """
-    return _kl(_log_softmax(teacher_logits), _log_softmax(student_logits))
+    return _kl(teacher_logits, student_logits)
 
 
 def reverse_kl(
@@ -76,7 +115,7 @@ def reverse_kl(
     Returns:
       Nats, ≥ 0; infinite where the student allows a token the teacher cannot emit.
     """
-    return _kl(_log_softmax(student_logits), _log_softmax(teacher_logits))
+    return _kl(student_logits, teacher_logits)
 
 
 def generalized_jsd(
@@ -113,15 +152,36 @@ def generalized_jsd(
             f"expected alpha inside (0, 1), got {alpha}: the ends are identically 0; "
             "use forward_kl for the limit at 0 and reverse_kl for the one at 1"
         )
-    log_p = _log_softmax(student_logits)
-    log_q = _log_softmax(teacher_logits)
-    # The derivative of log(exp(−inf) + exp(−inf)) is NaN, so such tokens are left out.
-    possible = jnp.maximum(log_p, log_q) > -jnp.inf
-    log_mixture = jnp.logaddexp(
-        jnp.where(possible, math.log1p(-alpha) + log_p, 0.0),
-        jnp.where(possible, math.log(alpha) + log_q, 0.0),
+    return _jsd(student_logits, teacher_logits, alpha)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _jsd(
+    student_logits: Float[Array, "*rows V"],
+    teacher_logits: Float[Array, "*rows V"],
+    alpha: float,
+) -> Float32[Array, "*rows"]:
+    return _jsd_differential(alpha, (student_logits, teacher_logits), ())[0]
+
+
+def _jsd_differential(alpha: float, primals: Any, tangents: Any) -> tuple[Array, Any]:
+    log_p, log_q = map(_log_softmax, primals)
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    # A weight may take the least probabilities, whose terms are nothing, to 0.
+    mixture = jnp.maximum((1 - alpha) * p + alpha * q, jnp.finfo(jnp.float32).tiny)
+    log_mixture = jnp.log(mixture)
+    from_student = jnp.sum(_times(p, log_p - log_mixture), axis=-1)
+    from_teacher = jnp.sum(_times(q, log_q - log_mixture), axis=-1)
+    slopes = (
+        lambda: (1 - alpha)
+        * _times(p, log_p - log_mixture - from_student[..., None]),
+        lambda: alpha * _times(q, log_q - log_mixture - from_teacher[..., None]),
     )
-    return alpha * _kl(log_q, log_mixture) + (1 - alpha) * _kl(log_p, log_mixture)
+    value = alpha * from_teacher + (1 - alpha) * from_student
+    return value, _differential(value, slopes[: len(tangents)], tangents)
+
+
+_jsd.defjvp(_jsd_differential, symbolic_zeros=True)
 
 
 def kl_k1(

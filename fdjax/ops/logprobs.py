@@ -1,5 +1,7 @@
 """From logits to token log-probabilities, entropy and importance ratios."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
@@ -76,11 +78,29 @@ def entropy(
     Raises:
       ConfigError: the temperature is not positive.
     """
-    logprobs = jax.nn.log_softmax(scale_logits(logits, temperature), axis=-1)
+    return _entropy(scale_logits(logits, temperature))
+
+
+@jax.custom_jvp
+def _entropy(logits: Float32[Array, "*rows V"]) -> Float32[Array, "*rows"]:
+    logprobs = jax.nn.log_softmax(logits, axis=-1)
+    return -jnp.sum(_times(jnp.exp(logprobs), logprobs), axis=-1)
+
+
+@_entropy.defjvp
+def _entropy_differential(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    logprobs = jax.nn.log_softmax(primals[0], axis=-1)
     probabilities = jnp.exp(logprobs)
-    return -jnp.sum(
-        probabilities * jnp.where(probabilities > 0, logprobs, 0.0), axis=-1
-    )
+    value = -jnp.sum(_times(probabilities, logprobs), axis=-1)
+    slope = -_times(probabilities, logprobs + value[..., None])
+    return value, jnp.sum(slope * tangents[0], axis=-1)
+
+
+def _times(
+    probabilities: Float32[Array, "*rows V"], values: Float32[Array, "*rows V"]
+) -> Float32[Array, "*rows V"]:
+    """The product, with 0 · −∞ = 0."""
+    return jnp.where(probabilities > 0, probabilities * values, 0.0)
 
 
 def log_ratio(

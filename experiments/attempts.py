@@ -15,7 +15,7 @@ from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import forward_kl
 from fdjax.rollout import DistillationBatch
-from fdjax.train import StepData, TrainState, distillation_logits
+from fdjax.train import StepData, TrainState, distillation_hidden
 
 __all__ = ["AttemptLog"]
 
@@ -85,8 +85,10 @@ class AttemptLog:
         def divergence(
             params: Any, teacher: Any, batch: DistillationBatch
         ) -> jax.Array:
-            student, informed = distillation_logits(self.model, params, teacher, batch)
-            return forward_kl(student, informed)
+            student, informed = distillation_hidden(self.model, params, teacher, batch)
+            return forward_kl(
+                self.model.head(params, student), self.model.head(teacher, informed)
+            )
 
         return jax.jit(divergence)
 

@@ -12,7 +12,12 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     ("document", "examples"),
-    [("README.md", 10), ("docs/lean.md", 4), ("docs/models.md", 20)],
+    [
+        ("README.md", 10),
+        ("docs/lean.md", 4),
+        ("docs/losses.md", 15),
+        ("docs/models.md", 20),
+    ],
 )
 def test_examples_run(document, examples):
     # As users have it: optax needs standard promotion.

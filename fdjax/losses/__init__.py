@@ -62,6 +62,7 @@ from fdjax.losses.from_hidden import (
 )
 from fdjax.losses.grpo import dual_clip_grpo_loss, grpo_loss
 from fdjax.losses.gspo import gspo_loss
+from fdjax.losses.sampled_distillation import sampled_distillation_loss
 from fdjax.losses.sft import sft_loss
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "feedback_distillation_loss_from_hidden",
     "grpo_loss",
     "gspo_loss",
+    "sampled_distillation_loss",
     "sft_loss",
     "token_loss_from_hidden",
 ]

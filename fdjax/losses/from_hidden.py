@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from fdjax.errors import ConfigError
 from fdjax.losses.feedback_distillation import feedback_distillation_loss
 from fdjax.ops import (
+    BY_RULE,
     Chunking,
     Divergence,
     chunked_sum,
@@ -20,6 +22,7 @@ from fdjax.ops import (
     forward_kl,
     head_logits,
     masked_mean,
+    require_rows,
     token_logprobs,
 )
 from fdjax.records import Metrics
@@ -39,7 +42,7 @@ def feedback_distillation_loss_from_hidden(
     temperature: float = 1.0,
     importance_weights: Float[Array, "B T"] | None = None,
     soft_cap: float | None = None,
-    chunking: Chunking = Chunking(),
+    chunking: Chunking = BY_RULE,
 ) -> tuple[Float32[Array, ""], Metrics]:
     """`feedback_distillation_loss` without its logits.
 
@@ -62,6 +65,11 @@ def feedback_distillation_loss_from_hidden(
     Raises:
       ConfigError: the temperature is not positive, or shapes do not agree.
     """
+    if head.shape[0] != teacher_head.shape[0]:
+        raise ConfigError(
+            f"expected a teacher of the student's vocabulary, {head.shape[0]} tokens, "
+            f"got {teacher_head.shape[0]}"
+        )
     rows = {"teacher_hidden": teacher_hidden}
     if importance_weights is not None:
         rows["importance_weights"] = importance_weights
@@ -105,17 +113,18 @@ def token_loss_from_hidden(
     normalizer: Float[Array, ""],
     temperature: float = 1.0,
     soft_cap: float | None = None,
-    chunking: Chunking = Chunking(),
+    chunking: Chunking = BY_RULE,
     **arrays: Float[Array, "B ..."],
 ) -> tuple[Float32[Array, ""], Metrics]:
     """A loss of the tokens' log-probabilities, without the logits behind them.
 
-    The logits are computed once: a third less work than by `ops.chunked_logprobs`,
+    The logits are computed once: a quarter less work than by `ops.chunked_logprobs`,
     which losses need that look at whole sequences (`gspo_loss`).
 
     Args:
       loss: a sum over tokens, each by itself: `grpo_loss`, `dual_clip_grpo_loss`,
-        `cispo_loss`, `sft_loss`, or one of these with `functools.partial`.
+        `cispo_loss`, `sampled_distillation_loss`, `sft_loss`, or one of these with
+        `functools.partial`.
       hidden: last hidden states; carry the gradient.
       head: output embeddings; carry the gradient.
       tokens: ids below V.
@@ -135,6 +144,8 @@ def token_loss_from_hidden(
       ConfigError: the temperature is not positive, or shapes do not agree.
     """
     flat = {name for name, array in arrays.items() if array.ndim == 1}
+    for name in flat:
+        require_rows(name, arrays[name], mask)
     rows = {
         name: jnp.broadcast_to(array[:, None], mask.shape) if name in flat else array
         for name, array in arrays.items()
@@ -164,4 +175,3 @@ def token_loss_from_hidden(
         soft_cap=soft_cap,
         chunking=chunking,
     )
-

@@ -18,6 +18,7 @@ from fdjax.model.config import ModelConfig
 from fdjax.model.kernels import Attend, choose_attention
 from fdjax.model.layers import RMSNorm, SwiGLU, fan_in_normal
 from fdjax.model.rope import rope_angles
+from fdjax.ops import head_logits
 
 __all__ = ["Model"]
 
@@ -161,15 +162,11 @@ class Model:
         self, params: Any, hidden: Float[Array, "*batch D"]
     ) -> Float[Array, "*batch V"]:
         """Logits of hidden states, float32."""
-        table = params["embedding" if self.config.tie_word_embeddings else "head"]
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        logits = jnp.einsum(
-            "bd,vd->bv",
-            rows,
-            table.astype(hidden.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+        return head_logits(hidden, self.output_embeddings(params))
+
+    def output_embeddings(self, params: Any) -> Float[Array, "V D"]:
+        """The table that `head` multiplies with, for losses that take it themselves."""
+        return params["embedding" if self.config.tie_word_embeddings else "head"]
 
     def init_cache(self, batch: int, slots: int) -> Cache:
         """A cache of `batch` rows with no prompt and room for `slots` tokens."""

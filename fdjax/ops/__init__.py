@@ -1,6 +1,12 @@
 """Masked sums, log-probabilities and divergences: the arithmetic of the losses."""
 
-from fdjax.ops.chunked import Chunking, chunked_logprobs, chunked_sum, head_logits
+from fdjax.ops.chunked import (
+    BY_RULE,
+    Chunking,
+    chunked_logprobs,
+    chunked_sum,
+    head_logits,
+)
 from fdjax.ops.divergence import (
     Divergence,
     forward_kl,
@@ -9,6 +15,7 @@ from fdjax.ops.divergence import (
     kl_k2,
     kl_k3,
     reverse_kl,
+    top_k_divergence,
 )
 from fdjax.ops.logprobs import (
     entropy,
@@ -28,6 +35,7 @@ from fdjax.ops.masked import (
 )
 
 __all__ = [
+    "BY_RULE",
     "Chunking",
     "Divergence",
     "chunked_logprobs",
@@ -50,5 +58,6 @@ __all__ = [
     "select",
     "sequence_mean_weights",
     "token_logprobs",
+    "top_k_divergence",
     "truncated_importance_weights",
 ]

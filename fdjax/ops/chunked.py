@@ -18,24 +18,39 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from fdjax.errors import ConfigError
 from fdjax.ops.logprobs import entropy, token_logprobs
 
-__all__ = ["Chunking", "chunked_logprobs", "chunked_sum", "head_logits"]
+__all__ = [
+    "BY_RULE",
+    "Chunking",
+    "chunked_logprobs",
+    "chunked_sum",
+    "head_logits",
+]
 
-_CHUNK_ELEMENTS = 1 << 25
-"""Logits that a device holds at once, unless told otherwise: 128 MiB of float32."""
+_CHUNK_ELEMENTS, _CHUNK_ROWS = 1 << 25, 512
+"""Logits of a chunk on a device, 128 MiB of float32, and rows beyond which products
+gain nothing."""
 
 RowFunction = Callable[[Array, Any, Any], tuple[Array, Any]]
+Chunk = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
+"""`(hidden, head, rows, shared) -> (sums, sum shaped as the head, outputs)`."""
 
 
 class Chunking(NamedTuple):
     """How rows are cut into chunks, and over which devices they lie."""
 
     rows: int | None = None
-    """Rows of a chunk on a device; chosen from the vocabulary's size by default."""
+    """Rows of a chunk on a device. By default 2²⁵ logits' worth, 512 at most; or, if
+    more, an eighth of the model's width: each chunk reads and writes the gradient of
+    the head [V, D] once, which takes as long as its products if rows are few."""
     mesh: Mesh | None = None
     """Devices; None for one, or inside a `shard_map` of your own."""
     batch_axes: tuple[str, ...] = ("data", "fsdp")
     """Axes of the mesh over which the batch is cut; the vocabulary may be over others,
     and is never gathered."""
+
+
+BY_RULE = Chunking()
+"""Chunks by the rule, on one device or as the compiler sees fit."""
 
 
 def head_logits(
@@ -52,12 +67,12 @@ def head_logits(
       soft_cap: c of c tanh(logits / c) as Gemma has it, positive.
     """
     logits = jnp.einsum(
-        "...d,vd->...v",
-        hidden,
+        "rd,vd->rv",
+        hidden.reshape(-1, hidden.shape[-1]),
         head.astype(hidden.dtype),
         preferred_element_type=jnp.float32,
-    )
-    return logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
+    ).reshape(*hidden.shape[:-1], head.shape[0])
+    return _capped(logits, soft_cap)
 
 
 def chunked_sum(
@@ -69,7 +84,7 @@ def chunked_sum(
     rows: Any,
     shared: Any = (),
     soft_cap: float | None = None,
-    chunking: Chunking = Chunking(),
+    chunking: Chunking = BY_RULE,
 ) -> tuple[Float32[Array, ""], Any]:
     """Sum over rows of a function of their logits, with exact gradients.
 
@@ -89,8 +104,18 @@ def chunked_sum(
     Returns:
       The sums over all rows. Only the first can be differentiated, by `hidden` and
       `head`: products are in the type of `hidden`, sums over rows in float32.
+
+    Raises:
+      ConfigError: an array has not one entry for each hidden state, or the chunking
+        does not fit.
     """
     rows = {**rows, "mask": mask}
+    for name, array in rows.items():
+        if array.shape[:2] != hidden.shape[:2]:
+            raise ConfigError(
+                f"expected {name} of shape {hidden.shape[:2]}, one entry for each "
+                f"hidden state, got {array.shape}"
+            )
     return _sum((function, soft_cap, chunking), hidden, head, rows, shared)
 
 
@@ -102,7 +127,7 @@ def chunked_logprobs(
     mask: Bool[Array, "B T"],
     temperature: float = 1.0,
     soft_cap: float | None = None,
-    chunking: Chunking = Chunking(),
+    chunking: Chunking = BY_RULE,
 ) -> tuple[Float32[Array, "B T"], Float32[Array, "B T"]]:
     """Log-probability of each token, and entropy, in nats; 0 where masked.
 
@@ -129,40 +154,35 @@ def _sum(settings: Any, hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
 
     def chunk(hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
         logits = head_logits(hidden, head, soft_cap=soft_cap)
-        return function(logits, rows, shared), ()
+        return function(logits, rows, shared), None, None
 
-    sums, _ = _over_chunks(chunk, chunking, hidden, head, rows, shared)
-    return sums
+    return _over_chunks(chunk, chunking, hidden, head, rows, shared)[0]
 
 
 def _sum_forward(settings: Any, hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
     function, soft_cap, chunking = settings
 
     def chunk(hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
-        def capped(logits: Any) -> Any:
-            if soft_cap is not None:
-                logits = soft_cap * jnp.tanh(logits / soft_cap)
-            return function(logits, rows, shared)
+        def of_logits(logits: Any) -> Any:
+            return function(_capped(logits, soft_cap), rows, shared)
 
-        sums, slope = jax.value_and_grad(capped, has_aux=True)(
-            head_logits(hidden, head)
-        )
+        logits = head_logits(hidden, head)
+        sums, slope = jax.value_and_grad(of_logits, has_aux=True)(logits)
+        product = partial(jnp.einsum, preferred_element_type=jnp.float32)
         slope = slope.astype(hidden.dtype)
-        by_hidden = jnp.einsum("rv,vd->rd", slope, head.astype(hidden.dtype))
-        by_head = jnp.einsum(
-            "rv,rd->vd", slope, hidden, preferred_element_type=jnp.float32
-        )
-        return (sums, by_head), by_hidden
+        by_head = product("rv,rd->vd", slope, hidden)
+        by_hidden = product("rv,vd->rd", slope, head).astype(hidden.dtype)
+        return sums, by_head, by_hidden
 
-    (sums, by_head), by_hidden = _over_chunks(
-        chunk, chunking, hidden, head, rows, shared
-    )
+    sums, by_head, by_hidden = _over_chunks(chunk, chunking, hidden, head, rows, shared)
     return sums, (by_hidden, by_head.astype(head.dtype))
 
 
 def _sum_backward(settings: Any, gradients: Any, cotangents: Any) -> Any:
     scale, _ = cotangents
-    by_hidden, by_head = ((scale * part).astype(part.dtype) for part in gradients)
+    by_hidden, by_head = (
+        (scale * part.astype(jnp.float32)).astype(part.dtype) for part in gradients
+    )
     return by_hidden, by_head, None, None
 
 
@@ -175,9 +195,9 @@ def _logprobs(settings: Any, hidden: Any, head: Any, rows: Any) -> Any:
 
     def chunk(hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
         logits = head_logits(hidden, head, soft_cap=soft_cap)
-        return (), _row_logprobs(logits, rows, temperature)
+        return None, None, _row_logprobs(logits, rows, temperature)
 
-    return _over_chunks(chunk, chunking, hidden, head, rows, ())[1]
+    return _over_chunks(chunk, chunking, hidden, head, rows, ())[2]
 
 
 def _logprobs_forward(settings: Any, hidden: Any, head: Any, rows: Any) -> Any:
@@ -208,6 +228,10 @@ def _logprobs_backward(settings: Any, saved: Any, cotangents: Any) -> Any:
 _logprobs.defvjp(_logprobs_forward, _logprobs_backward)
 
 
+def _capped(logits: Any, soft_cap: float | None) -> Any:
+    return logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
+
+
 def _row_logprobs(logits: Any, rows: Any, temperature: float) -> tuple[Any, Any]:
     mask = rows["mask"]
     logprobs = token_logprobs(logits, rows["tokens"], temperature=temperature)
@@ -216,25 +240,24 @@ def _row_logprobs(logits: Any, rows: Any, temperature: float) -> tuple[Any, Any]
 
 
 def _over_chunks(
-    chunk: Callable[..., tuple[Any, Any]],
+    chunk: Chunk,
     chunking: Chunking,
     hidden: Any,
     head: Any,
     rows: Any,
     shared: Any,
-) -> tuple[Any, Any]:
-    """Runs `chunk` on each device's chunks; adds its sums, puts its outputs together.
+) -> tuple[Any, Any, Any]:
+    """Runs `chunk` on each device's chunks, and puts together what it gives.
 
     Returns:
-      A pytree of sums over all rows, and a pytree of arrays [B, T, ...].
+      A pytree of sums over all rows, a sum shaped as the head, and a pytree of arrays
+      [B, T, ...].
     """
     mesh = chunking.mesh
     head = head.astype(hidden.dtype)
-    if mesh is None:
-        size = _chunk_rows(chunking.rows, math.prod(hidden.shape[:2]), head.shape[0])
-        return _scan(chunk, size, hidden, head, rows, shared)
-    axes = tuple(name for name in chunking.batch_axes if name in mesh.shape)
-    parts = math.prod(mesh.shape[name] for name in axes)
+    sizes = {} if mesh is None else dict(mesh.shape)
+    axes = tuple(name for name in chunking.batch_axes if sizes.get(name, 1) > 1)
+    parts = math.prod(sizes[name] for name in axes)
     if hidden.shape[0] % parts:
         raise ConfigError(
             f"expected a batch divisible by the {parts} devices of {axes}, got "
@@ -243,34 +266,32 @@ def _over_chunks(
     size = _chunk_rows(
         chunking.rows,
         math.prod(hidden.shape[:2]) // parts,
-        -(-head.shape[0] * parts // mesh.size),
+        -(-head.shape[0] * parts // math.prod(sizes.values())),
+        head.shape[1],
     )
+    if not axes:
+        return _scan(chunk, size, hidden, head, rows, shared)
+    batch, whole = PartitionSpec(axes), PartitionSpec()
 
     # Manual over the batch, so that gradients of the head are added up over devices
     # once and not for every chunk; the vocabulary's axes are left to the compiler.
-    def on_device(*operands: Any) -> tuple[Any, Any]:
-        sums, outputs = _scan(chunk, size, *operands)
-        return jax.lax.psum(sums, axes), outputs
+    def on_device(*operands: Any) -> tuple[Any, Any, Any]:
+        *sums, outputs = _scan(chunk, size, *operands)
+        return *jax.lax.psum(sums, axes), outputs
 
-    batch, whole = PartitionSpec(axes), PartitionSpec()
     return jax.shard_map(
         on_device,
         mesh=mesh,
         in_specs=(batch, whole, batch, whole),
-        out_specs=(whole, batch),
+        out_specs=(whole, whole, batch),
         axis_names=set(axes),
         check_vma=False,
     )(hidden, head, rows, shared)
 
 
 def _scan(
-    chunk: Callable[..., tuple[Any, Any]],
-    size: int,
-    hidden: Any,
-    head: Any,
-    rows: Any,
-    shared: Any,
-) -> tuple[Any, Any]:
+    chunk: Chunk, size: int, hidden: Any, head: Any, rows: Any, shared: Any
+) -> tuple[Any, Any, Any]:
     shape = hidden.shape[:2]
     count = math.prod(shape)
     chunks = -(-count // size)
@@ -286,7 +307,8 @@ def _scan(
 
     def run(hidden: Any, rows: Any) -> tuple[Any, Any]:
         hidden = jnp.where(rows["mask"][:, None], hidden, 0)
-        return chunk(hidden, head, rows, shared)
+        *sums, outputs = chunk(hidden, head, rows, shared)
+        return sums, outputs
 
     def body(total: Any, piece: Any) -> tuple[Any, Any]:
         sums, outputs = run(*piece)
@@ -295,18 +317,19 @@ def _scan(
     pieces = jax.tree.map(cut, (hidden, rows))
     first, _ = jax.eval_shape(run, *jax.tree.map(lambda x: x[0], pieces))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-    sums, outputs = jax.lax.scan(body, zeros, pieces)
-    return sums, jax.tree.map(join, outputs)
+    (sums, table), outputs = jax.lax.scan(body, zeros, pieces)
+    return sums, table, jax.tree.map(join, outputs)
 
 
-def _chunk_rows(asked: int | None, rows: int, vocabulary: int) -> int:
-    """Rows of a chunk: as many as asked or as the budget allows, evenly spread.
+def _chunk_rows(asked: int | None, rows: int, vocabulary: int, width: int) -> int:
+    """Rows of a chunk: as many as asked or as the rule says, evenly spread.
 
     Raises:
       ConfigError: the number asked for is not positive.
     """
     if asked is not None and asked < 1:
         raise ConfigError(f"expected a positive number of rows a chunk, got {asked}")
-    limit = max(8, _CHUNK_ELEMENTS // vocabulary) if asked is None else asked
+    by_rule = max(1, min(_CHUNK_ROWS, _CHUNK_ELEMENTS // vocabulary), width // 8)
+    limit = by_rule if asked is None else asked
     chunks = max(1, -(-rows // limit))
     return max(1, -(-rows // chunks))

@@ -1,7 +1,8 @@
 """Divergences of a student p from a teacher q, per token, in nats.
 
 Over the full vocabulary from logits (`forward_kl`, `reverse_kl`, `generalized_jsd`),
-or estimated from the sampled tokens alone (`kl_k1`, `kl_k2`, `kl_k3`).
+over its likeliest tokens (`top_k_divergence`), or estimated from the sampled tokens
+alone (`kl_k1`, `kl_k2`, `kl_k3`).
 
 Arithmetic is float32 whatever comes in: accumulated in bfloat16, a divergence of 0.005
 reads 0. A token whose logit is −inf is impossible and contributes nothing. Values are
@@ -10,7 +11,7 @@ exactly 0 for equal logits; rounding may leave about −1e-7 for nearly equal on
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ __all__ = [
     "kl_k2",
     "kl_k3",
     "reverse_kl",
+    "top_k_divergence",
 ]
 
 Divergence = Callable[[Array, Array], Array]
@@ -173,8 +175,7 @@ def _jsd_differential(alpha: float, primals: Any, tangents: Any) -> tuple[Array,
     from_student = jnp.sum(_times(p, log_p - log_mixture), axis=-1)
     from_teacher = jnp.sum(_times(q, log_q - log_mixture), axis=-1)
     slopes = (
-        lambda: (1 - alpha)
-        * _times(p, log_p - log_mixture - from_student[..., None]),
+        lambda: (1 - alpha) * _times(p, log_p - log_mixture - from_student[..., None]),
         lambda: alpha * _times(q, log_q - log_mixture - from_teacher[..., None]),
     )
     value = alpha * from_teacher + (1 - alpha) * from_student
@@ -182,6 +183,54 @@ def _jsd_differential(alpha: float, primals: Any, tangents: Any) -> tuple[Array,
 
 
 _jsd.defjvp(_jsd_differential, symbolic_zeros=True)
+
+
+def top_k_divergence(
+    student_logits: Float[Array, "*rows V"],
+    teacher_logits: Float[Array, "*rows V"],
+    *,
+    k: int,
+    of: Literal["teacher", "student"] = "teacher",
+    divergence: Divergence = forward_kl,
+) -> Float32[Array, "*rows"]:
+    """A divergence that sees k tokens apart and all others as one.
+
+    Never more than the divergence over the vocabulary, and never negative. Without the
+    one for the others the probabilities would not add up to 1, and the sum over k
+    tokens could be negative and be lowered by moving mass out of sight.
+
+    Args:
+      student_logits: of p.
+      teacher_logits: of q.
+      k: how many tokens, below V.
+      of: whose most likely tokens. The choice itself has no gradient.
+      divergence: of the two distributions over k + 1.
+
+    Returns:
+      Nats.
+
+    Raises:
+      ConfigError: k is not in [1, V).
+
+    Reference: arXiv:2601.20802 distils the top k tokens with such a tail.
+    """
+    size = student_logits.shape[-1]
+    if not 0 < k < size:
+        raise ConfigError(
+            f"expected k from 1 to {size - 1}, one less than the vocabulary, got {k}: "
+            "over all tokens use the divergence itself"
+        )
+    ranked = teacher_logits if of == "teacher" else student_logits
+    _, tokens = jax.lax.top_k(jax.lax.stop_gradient(ranked), k)
+
+    def lumped(logits: Array) -> Array:
+        logits = logits.astype(jnp.float32)
+        others = jnp.put_along_axis(logits, tokens, -jnp.inf, axis=-1, inplace=False)
+        tail = jax.nn.logsumexp(others, axis=-1, keepdims=True)
+        kept = jnp.take_along_axis(logits, tokens, axis=-1)
+        return jnp.concatenate([kept, tail], axis=-1)
+
+    return divergence(lumped(student_logits), lumped(teacher_logits))
 
 
 def kl_k1(

@@ -4,10 +4,10 @@ from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
 from fdjax.train.loop import Phase, train
 from fdjax.train.objectives import (
     Objective,
-    distillation_logits,
+    distillation_hidden,
     fd_objective,
     grpo_objective,
-    response_logits,
+    response_hidden,
     sft_objective,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
@@ -36,14 +36,14 @@ __all__ = [
     "StoppedError",
     "SupervisedSource",
     "TrainState",
-    "distillation_logits",
+    "distillation_hidden",
     "fd_objective",
     "grpo_objective",
     "init_state",
     "init_teacher",
     "make_optimizer",
     "make_train_step",
-    "response_logits",
+    "response_hidden",
     "restart",
     "sft_objective",
     "state_shardings",

@@ -5,30 +5,36 @@ the batch divided by `normalizer`, so that shards and microbatches add up.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fdjax.losses import feedback_distillation_loss, grpo_loss, sft_loss
+from fdjax.losses import (
+    feedback_distillation_loss_from_hidden,
+    grpo_loss,
+    sft_loss,
+    token_loss_from_hidden,
+)
 from fdjax.model import Model
-from fdjax.ops import forward_kl, token_logprobs
+from fdjax.ops import Chunking, Divergence, forward_kl
 from fdjax.records import Metrics
 from fdjax.rollout import DistillationBatch, PolicyBatch, SupervisedBatch
 
 __all__ = [
     "Objective",
-    "distillation_logits",
+    "distillation_hidden",
     "fd_objective",
     "grpo_objective",
-    "response_logits",
+    "response_hidden",
     "sft_objective",
 ]
 
 Objective = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
 
 
-def response_logits(
+def response_hidden(
     model: Model,
     params: Any,
     prompts: jax.Array,
@@ -36,25 +42,25 @@ def response_logits(
     responses: jax.Array,
     response_valid: jax.Array,
 ) -> jax.Array:
-    """Logits [B, T, V] that predict each response token from all before it.
+    """Last hidden states [B, T, D] that predict each response token from all before.
 
-    The head runs on the T positions that predict the response, not on the prompt.
+    Of the prompt only its last position is among them.
     """
     tokens = jnp.concatenate([prompts, responses], axis=1)
     valid = jnp.concatenate([prompt_valid, response_valid], axis=1)
     hidden = model.hidden(params, tokens, valid=valid)
     start = prompts.shape[1] - 1
-    return model.head(params, hidden[:, start : start + responses.shape[1]])
+    return hidden[:, start : start + responses.shape[1]]
 
 
-def distillation_logits(
+def distillation_hidden(
     model: Model, params: Any, teacher: Any, batch: DistillationBatch
 ) -> tuple[jax.Array, jax.Array]:
-    """Student and teacher logits [B, T, V] on the same response tokens.
+    """Student's and teacher's last hidden states [B, T, D] on the same response tokens.
 
     Positions differ, because the teacher's prompt is longer; rows are aligned by y.
     """
-    student = response_logits(
+    student = response_hidden(
         model,
         params,
         batch.prompts,
@@ -62,7 +68,7 @@ def distillation_logits(
         batch.responses,
         batch.response_valid,
     )
-    teacher_logits = response_logits(
+    informed = response_hidden(
         model,
         teacher,
         batch.teacher_prompts,
@@ -70,7 +76,7 @@ def distillation_logits(
         batch.responses,
         batch.response_valid,
     )
-    return student, jax.lax.stop_gradient(teacher_logits)
+    return student, jax.lax.stop_gradient(informed)
 
 
 def sft_objective(model: Model) -> Objective:
@@ -80,7 +86,7 @@ def sft_objective(model: Model) -> Objective:
         params: Any, teacher: Any, batch: SupervisedBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
-        logits = response_logits(
+        hidden = response_hidden(
             model,
             params,
             batch.prompts,
@@ -88,8 +94,15 @@ def sft_objective(model: Model) -> Objective:
             batch.responses,
             batch.mask,
         )
-        logprobs = token_logprobs(logits, batch.responses)
-        return sft_loss(logprobs, mask=batch.mask, normalizer=normalizer)
+        return token_loss_from_hidden(
+            sft_loss,
+            hidden,
+            model.output_embeddings(params),
+            batch.responses,
+            mask=batch.mask,
+            normalizer=normalizer,
+            chunking=Chunking(mesh=model.mesh),
+        )
 
     return objective
 
@@ -107,7 +120,7 @@ def grpo_objective(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
-        logits = response_logits(
+        hidden = response_hidden(
             model,
             params,
             batch.prompts,
@@ -115,14 +128,17 @@ def grpo_objective(
             batch.responses,
             batch.response_valid,
         )
-        return grpo_loss(
-            token_logprobs(logits, batch.responses, temperature=temperature),
-            old_logprobs=batch.old_logprobs,
-            advantages=batch.advantages,
+        return token_loss_from_hidden(
+            partial(grpo_loss, clip_low=clip_low, clip_high=clip_high),
+            hidden,
+            model.output_embeddings(params),
+            batch.responses,
             mask=batch.mask,
             normalizer=normalizer,
-            clip_low=clip_low,
-            clip_high=clip_high,
+            temperature=temperature,
+            chunking=Chunking(mesh=model.mesh),
+            old_logprobs=batch.old_logprobs,
+            advantages=batch.advantages,
         )
 
     return objective
@@ -131,30 +147,31 @@ def grpo_objective(
 def fd_objective(
     model: Model,
     *,
-    divergence: Callable[[jax.Array, jax.Array], jax.Array] = forward_kl,
+    divergence: Divergence = forward_kl,
     temperature: float = 1.0,
 ) -> Objective:
     """Divergence of student from feedback-reading teacher along the student's tokens.
 
     Args:
       model: of both; only the parameters differ.
-      divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [B, T]`.
+      divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
       temperature: at which y was sampled; divides both logits.
     """
 
     def objective(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        student_logits, teacher_logits = distillation_logits(
-            model, params, teacher, batch
-        )
-        return feedback_distillation_loss(
-            student_logits,
-            teacher_logits=teacher_logits,
+        student, informed = distillation_hidden(model, params, teacher, batch)
+        return feedback_distillation_loss_from_hidden(
+            student,
+            model.output_embeddings(params),
+            teacher_hidden=informed,
+            teacher_head=model.output_embeddings(teacher),
             mask=batch.mask,
             normalizer=normalizer,
             divergence=divergence,
             temperature=temperature,
+            chunking=Chunking(mesh=model.mesh),
         )
 
     return objective

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
+from jax.test_util import check_grads
 
 from fdjax.errors import ConfigError
 from fdjax.ops import (
@@ -18,6 +19,7 @@ from fdjax.ops import (
     kl_k3,
     reverse_kl,
     token_logprobs,
+    top_k_divergence,
 )
 from reference import divergence as reference
 
@@ -266,3 +268,64 @@ def test_expected_value_and_gradient_of_the_estimators():
     np.testing.assert_allclose(value, kl, rtol=1e-5)
     expected = reference.forward_kl_gradient(student, ref)  # Of KL(ref‖p).
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, generalized_jsd])
+def test_top_k_and_a_tail_lie_between_nothing_and_all(of, divergence):
+    rng = np.random.default_rng(4)
+    student, teacher = jnp.asarray(rng.normal(0, 2, (2, 20, 9)), jnp.float32)
+    whole = divergence(student, teacher)
+    before = jnp.zeros_like(whole)
+    for k in range(1, 9):
+        seen = top_k_divergence(student, teacher, k=k, of=of, divergence=divergence)
+        # Lumping less together never lowers it.
+        assert (seen >= before - _ROUNDING).all()
+        before = seen
+    # All but one apart, and one as the others: nothing is lumped.
+    np.testing.assert_allclose(before, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_top_k_by_hand():
+    # p = (1/2, 1/4, 1/8, 1/8), q = (1/8, 1/2, 1/4, 1/8); the teacher's two: 1 and 2.
+    student = jnp.log(jnp.array([1 / 2, 1 / 4, 1 / 8, 1 / 8]))
+    teacher = jnp.log(jnp.array([1 / 8, 1 / 2, 1 / 4, 1 / 8]))
+    expected = (
+        1 / 2 * math.log((1 / 2) / (1 / 4))
+        + 1 / 4 * math.log((1 / 4) / (1 / 8))
+        + 1 / 4 * math.log((1 / 4) / (5 / 8))
+    )
+    got = top_k_divergence(student, teacher, k=2)
+    assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_top_k_gradient_is_that_of_its_distributions():
+    """∂D/∂s = p − q of its bucket, shared in the tail as the student shares it."""
+    rng = np.random.default_rng(5)
+    student, teacher = jnp.asarray(rng.normal(0, 2, (2, 9)), jnp.float32)
+    slope = jax.grad(lambda s: top_k_divergence(s, teacher, k=3))(student)
+    p, q = jax.nn.softmax(student), jax.nn.softmax(teacher)
+    kept = np.asarray(jnp.argsort(-teacher)[:3])
+    tail = np.setdiff1d(np.arange(9), kept)
+    want = np.asarray(p - q)
+    want[tail] = p[tail] / p[tail].sum() * (p[tail].sum() - q[tail].sum())
+    np.testing.assert_allclose(slope, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [0, 2, 5])
+def test_top_k_of_all_tokens_is_refused(k):
+    with pytest.raises(ConfigError, match="k from 1 to 1"):
+        top_k_divergence(STUDENT, TEACHER, k=k)
+
+
+def test_derivatives_of_both_arguments_agree_with_differences():
+    rng = np.random.default_rng(6)
+    logits = jnp.asarray(rng.normal(0, 1, (2, 3, 5)), jnp.float32)
+    for divergence in (forward_kl, reverse_kl, _JSD[0.2]):
+        check_grads(
+            lambda s, t, d=divergence: d(s, t),
+            tuple(logits),
+            order=1,
+            modes=("fwd", "rev"),
+            eps=5e-3,
+        )

@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Float32
 
 from fdjax.errors import ConfigError
-from fdjax.ops.logprobs import log_ratio
+from fdjax.ops.logprobs import log_ratio, softmax, times
 
 __all__ = [
     "Divergence",
@@ -36,17 +36,6 @@ Divergence = Callable[[Array, Array], Array]
 """`(student_logits [.., V], teacher_logits [.., V]) -> [..]`; no stop-gradients."""
 
 
-def _log_softmax(logits: Float[Array, "*rows V"]) -> Float32[Array, "*rows V"]:
-    return jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-
-
-def _times(
-    probabilities: Float32[Array, "*rows V"], values: Float32[Array, "*rows V"]
-) -> Float32[Array, "*rows V"]:
-    """The product, with 0 · ±∞ = 0."""
-    return jnp.where(probabilities > 0, probabilities * values, 0.0)
-
-
 def _differential(
     value: Float32[Array, "*rows"],
     slopes: Sequence[Callable[[], Array]],
@@ -55,7 +44,7 @@ def _differential(
     """Σ_v slope · tangent over the arguments that move."""
     moving = [
         jnp.sum(slope() * tangent, axis=-1)
-        for slope, tangent in zip(slopes, tangents, strict=True)
+        for slope, tangent in zip(slopes, tangents, strict=False)
         if not isinstance(tangent, SymbolicZero)
     ]
     return sum(moving, start=jnp.zeros_like(value))
@@ -68,16 +57,14 @@ def _kl(
     a_logits: Float[Array, "*rows V"], b_logits: Float[Array, "*rows V"]
 ) -> Float32[Array, "*rows"]:
     """KL(a‖b) = Σ_v a (log a − log b)."""
-    log_a, log_b = _log_softmax(a_logits), _log_softmax(b_logits)
-    return jnp.sum(_times(jnp.exp(log_a), log_a - log_b), axis=-1)
+    return _kl_differential((a_logits, b_logits), ())[0]
 
 
 def _kl_differential(primals: Any, tangents: Any) -> tuple[Array, Any]:
-    log_a, log_b = map(_log_softmax, primals)
-    a, b = jnp.exp(log_a), jnp.exp(log_b)
-    value = jnp.sum(_times(a, log_a - log_b), axis=-1)
+    (a, log_a), (b, log_b) = map(softmax, primals)
+    value = jnp.sum(times(a, log_a - log_b), axis=-1)
     slopes = (
-        lambda: _times(a, log_a - log_b - value[..., None]),
+        lambda: times(a, log_a - log_b - value[..., None]),
         lambda: b - a,
     )
     return value, _differential(value, slopes, tangents)
@@ -167,19 +154,18 @@ def _jsd(
 
 
 def _jsd_differential(alpha: float, primals: Any, tangents: Any) -> tuple[Array, Any]:
-    log_p, log_q = map(_log_softmax, primals)
-    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    (p, log_p), (q, log_q) = map(softmax, primals)
     # A weight may take the least probabilities, whose terms are nothing, to 0.
     mixture = jnp.maximum((1 - alpha) * p + alpha * q, jnp.finfo(jnp.float32).tiny)
     log_mixture = jnp.log(mixture)
-    from_student = jnp.sum(_times(p, log_p - log_mixture), axis=-1)
-    from_teacher = jnp.sum(_times(q, log_q - log_mixture), axis=-1)
+    from_student = jnp.sum(times(p, log_p - log_mixture), axis=-1)
+    from_teacher = jnp.sum(times(q, log_q - log_mixture), axis=-1)
     slopes = (
-        lambda: (1 - alpha) * _times(p, log_p - log_mixture - from_student[..., None]),
-        lambda: alpha * _times(q, log_q - log_mixture - from_teacher[..., None]),
+        lambda: (1 - alpha) * times(p, log_p - log_mixture - from_student[..., None]),
+        lambda: alpha * times(q, log_q - log_mixture - from_teacher[..., None]),
     )
     value = alpha * from_teacher + (1 - alpha) * from_student
-    return value, _differential(value, slopes[: len(tangents)], tangents)
+    return value, _differential(value, slopes, tangents)
 
 
 _jsd.defjvp(_jsd_differential, symbolic_zeros=True)

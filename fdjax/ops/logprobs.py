@@ -14,6 +14,8 @@ __all__ = [
     "importance_ratio",
     "log_ratio",
     "scale_logits",
+    "softmax",
+    "times",
     "token_logprobs",
     "truncated_importance_weights",
 ]
@@ -83,23 +85,29 @@ def entropy(
 
 @jax.custom_jvp
 def _entropy(logits: Float32[Array, "*rows V"]) -> Float32[Array, "*rows"]:
-    logprobs = jax.nn.log_softmax(logits, axis=-1)
-    return -jnp.sum(_times(jnp.exp(logprobs), logprobs), axis=-1)
+    return -jnp.sum(times(*softmax(logits)), axis=-1)
 
 
 @_entropy.defjvp
 def _entropy_differential(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    logprobs = jax.nn.log_softmax(primals[0], axis=-1)
-    probabilities = jnp.exp(logprobs)
-    value = -jnp.sum(_times(probabilities, logprobs), axis=-1)
-    slope = -_times(probabilities, logprobs + value[..., None])
+    p, log_p = softmax(*primals)
+    value = -jnp.sum(times(p, log_p), axis=-1)
+    slope = -times(p, log_p + value[..., None])
     return value, jnp.sum(slope * tangents[0], axis=-1)
 
 
-def _times(
+def softmax(
+    logits: Float[Array, "*rows V"],
+) -> tuple[Float32[Array, "*rows V"], Float32[Array, "*rows V"]]:
+    """Probabilities and their logarithms."""
+    logprobs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return jnp.exp(logprobs), logprobs
+
+
+def times(
     probabilities: Float32[Array, "*rows V"], values: Float32[Array, "*rows V"]
 ) -> Float32[Array, "*rows V"]:
-    """The product, with 0 · −∞ = 0."""
+    """The product, with 0 · ±∞ = 0."""
     return jnp.where(probabilities > 0, probabilities * values, 0.0)
 
 

@@ -52,6 +52,8 @@ class OrbaxTree:
         with self._reading("its list of arrays"):
             keys = ts.KvStore.open(self._store, context=_FRUGAL).result().list()
             self._names = {key.decode().rpartition("/")[0] for key in keys.result()}
+            if not self._names:
+                raise FileNotFoundError("none")
 
     def dtype(self, keys: Keys) -> str:
         """Type of an array."""

@@ -65,6 +65,9 @@ def head_logits(
       hidden: last hidden states; their type is that of the products.
       head: output embeddings.
       soft_cap: c of c tanh(logits / c) as Gemma has it, positive.
+
+    Raises:
+      ConfigError: the soft cap is not positive.
     """
     logits = jnp.einsum(
         "rd,vd->rv",
@@ -109,13 +112,7 @@ def chunked_sum(
       ConfigError: an array has not one entry for each hidden state, or the chunking
         does not fit.
     """
-    rows = {**rows, "mask": mask}
-    for name, array in rows.items():
-        if array.shape[:2] != hidden.shape[:2]:
-            raise ConfigError(
-                f"expected {name} of shape {hidden.shape[:2]}, one entry for each "
-                f"hidden state, got {array.shape}"
-            )
+    rows = _checked({**rows, "mask": mask}, hidden)
     return _sum((function, soft_cap, chunking), hidden, head, rows, shared)
 
 
@@ -143,9 +140,14 @@ def chunked_logprobs(
       temperature: divides the logits; positive.
       soft_cap: see `head_logits`.
       chunking: how.
+
+    Raises:
+      ConfigError: the temperature or the soft cap is not positive, shapes do not agree,
+        or the chunking does not fit.
     """
     settings = (temperature, soft_cap, chunking)
-    return _logprobs(settings, hidden, head, {"tokens": tokens, "mask": mask})
+    rows = _checked({"tokens": tokens, "mask": mask}, hidden)
+    return _logprobs(settings, hidden, head, rows)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -228,7 +230,20 @@ def _logprobs_backward(settings: Any, saved: Any, cotangents: Any) -> Any:
 _logprobs.defvjp(_logprobs_forward, _logprobs_backward)
 
 
+def _checked(rows: dict[str, Any], hidden: Any) -> dict[str, Any]:
+    """The rows, each array with one entry for each hidden state."""
+    for name, array in rows.items():
+        if array.shape[:2] != hidden.shape[:2]:
+            raise ConfigError(
+                f"expected {name} of shape {hidden.shape[:2]}, one entry for each "
+                f"hidden state, got {array.shape}"
+            )
+    return rows
+
+
 def _capped(logits: Any, soft_cap: float | None) -> Any:
+    if soft_cap is not None and soft_cap <= 0:
+        raise ConfigError(f"expected a positive soft_cap, got {soft_cap}")
     return logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
 
 

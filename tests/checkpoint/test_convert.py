@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -292,6 +293,20 @@ def test_a_damaged_orbax_checkpoint_is_an_error(tmp_path):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"Orbax checkpoint at .*write it again"):
         convert(open_source(tmp_path / "orbax"), tmp_path / "new", to="hf")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("lost", ["data", "all"])
+def test_lost_files_are_an_error_and_not_zeros(tmp_path, run, lost):
+    folder, _ = run
+    shutil.copytree(folder, tmp_path / "run")
+    state = tmp_path / "run" / "checkpoints" / "fd" / "3" / "state"
+    for path in list(state.rglob("d/*")):
+        path.unlink()
+    if lost == "all":
+        (state / "manifest.ocdbt").unlink()
+    with pytest.raises(CheckpointError, match=r"Orbax checkpoint at .*write it again"):
+        convert(open_source(state.parent), tmp_path / "new", to="hf")
     assert not (tmp_path / "new").exists()
 
 

@@ -478,6 +478,12 @@ def test_arrays_that_do_not_belong_together_are_refused(monkeypatch):
         chunked, _ = _distillation(each, divergence=forward_kl)
         with pytest.raises(ConfigError, match=message):
             chunked(batch["hidden"], batch["head"])
+    with pytest.raises(ConfigError, match="tokens of shape"):
+        chunked_logprobs(
+            batch["hidden"], batch["head"], batch["tokens"][1:], mask=batch["mask"]
+        )
+    with pytest.raises(ConfigError, match="positive soft_cap"):
+        head_logits(batch["hidden"], batch["head"], soft_cap=0.0)
     with pytest.raises(ConfigError, match="expected advantages of shape"):
         token_loss_from_hidden(
             grpo_loss,

@@ -1,6 +1,7 @@
 # Two commands for users: `make quickstart` and `make test`. `make parity` holds models and
 # conversion against transformers and needs PyTorch, whichever build pip is set up to
-# find (a CPU build is enough).
+# find (a CPU build is enough). `make tpu` compiles for TPUs and needs their compiler, no
+# TPU.
 # PYTHON chooses the interpreter (3.11 to 3.13), ARGS is passed on to the command.
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test parity check lock clean
+.PHONY: quickstart test parity tpu check lock clean
 
 quickstart: $(READY)
 	$(BIN)/fdjax lean install
@@ -21,6 +22,10 @@ test: $(READY)
 parity: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[parity]'
 	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+tpu: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[tpu]'
+	$(BIN)/python -m pytest tests/tpu $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

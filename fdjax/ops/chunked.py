@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from fdjax.errors import ConfigError
+from fdjax.ops.fused_logprobs import fused_logprobs
 from fdjax.ops.logprobs import entropy, token_logprobs
 
 __all__ = [
@@ -40,13 +41,27 @@ class Chunking(NamedTuple):
 
     rows: int | None = None
     """Rows of a chunk on a device. By default 2²⁵ logits' worth, 512 at most; or, if
-    more, an eighth of the model's width: each chunk reads and writes the gradient of
+    more, a quarter of the model's width: each chunk reads and writes the gradient of
     the head [V, D] once, which takes as long as its products if rows are few."""
     mesh: Mesh | None = None
     """Devices; None for one, or inside a `shard_map` of your own."""
     batch_axes: tuple[str, ...] = ("data", "fsdp")
     """Axes of the mesh over which the batch is cut; the vocabulary may be over others,
     and is never gathered."""
+
+    def size(self, rows: int, *, vocabulary: int, width: int) -> int:
+        """Rows of a chunk, for as many rows, tokens and hidden units as on a device.
+
+        Raises:
+          ConfigError: the number asked for is not positive.
+        """
+        if self.rows is not None and self.rows < 1:
+            raise ConfigError(
+                f"expected a positive number of rows a chunk, got {self.rows}"
+            )
+        by_rule = max(1, min(_CHUNK_ROWS, _CHUNK_ELEMENTS // vocabulary), width // 4)
+        chunks = max(1, -(-rows // (self.rows or by_rule)))
+        return max(1, -(-rows // chunks))
 
 
 BY_RULE = Chunking()
@@ -130,7 +145,8 @@ def chunked_logprobs(
 
     Any function of them can be differentiated by `hidden` and `head`. The gradient
     computes the logits anew; losses that are sums over tokens need not
-    (`losses.token_loss_from_hidden`).
+    (`losses.token_loss_from_hidden`). On TPUs the values come from a kernel that never
+    writes a logit to memory, whatever the chunking.
 
     Args:
       hidden: at the position that predicts the token.
@@ -199,7 +215,27 @@ def _logprobs(settings: Any, hidden: Any, head: Any, rows: Any) -> Any:
         logits = head_logits(hidden, head, soft_cap=soft_cap)
         return None, None, _row_logprobs(logits, rows, temperature)
 
-    return _over_chunks(chunk, chunking, hidden, head, rows, ())[2]
+    def in_chunks(hidden: Any, head: Any, rows: Any) -> Any:
+        return _over_chunks(chunk, chunking, hidden, head, rows, ())[2]
+
+    def in_kernel(hidden: Any, head: Any, rows: Any) -> Any:
+        return fused_logprobs(
+            hidden,
+            head,
+            **rows,
+            temperature=temperature,
+            soft_cap=soft_cap,
+            mesh=chunking.mesh,
+            batch_axes=batch_axes,
+            vocabulary_axes=vocabulary_axes,
+        )
+
+    batch_axes, vocabulary_axes = _axes(chunking, hidden)
+    if head.shape[0] % _devices(chunking, vocabulary_axes):
+        return in_chunks(hidden, head, rows)
+    return jax.lax.platform_dependent(
+        hidden, head, rows, tpu=in_kernel, default=in_chunks
+    )
 
 
 def _logprobs_forward(settings: Any, hidden: Any, head: Any, rows: Any) -> Any:
@@ -254,6 +290,31 @@ def _row_logprobs(logits: Any, rows: Any, temperature: float) -> tuple[Any, Any]
     return jnp.where(mask, logprobs, 0.0), jnp.where(mask, spread, 0.0)
 
 
+def _axes(chunking: Chunking, hidden: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Axes of several devices: the batch's, and the others.
+
+    Raises:
+      ConfigError: the batch cannot be cut evenly.
+    """
+    mesh = chunking.mesh
+    sizes = {} if mesh is None else dict(mesh.shape)
+    several = [name for name, size in sizes.items() if size > 1]
+    axes = tuple(name for name in chunking.batch_axes if name in several)
+    parts = _devices(chunking, axes)
+    if hidden.shape[0] % parts:
+        raise ConfigError(
+            f"expected a batch divisible by the {parts} devices of {axes}, got "
+            f"{hidden.shape[0]} rows: change the batch or the mesh"
+        )
+    return axes, tuple(name for name in several if name not in axes)
+
+
+def _devices(chunking: Chunking, axes: tuple[str, ...]) -> int:
+    """How many devices lie along the axes."""
+    mesh = chunking.mesh
+    return 1 if mesh is None else math.prod(mesh.shape[name] for name in axes)
+
+
 def _over_chunks(
     chunk: Chunk,
     chunking: Chunking,
@@ -268,21 +329,12 @@ def _over_chunks(
       A pytree of sums over all rows, a sum shaped as the head, and a pytree of arrays
       [B, T, ...].
     """
-    mesh = chunking.mesh
     head = head.astype(hidden.dtype)
-    sizes = {} if mesh is None else dict(mesh.shape)
-    axes = tuple(name for name in chunking.batch_axes if sizes.get(name, 1) > 1)
-    parts = math.prod(sizes[name] for name in axes)
-    if hidden.shape[0] % parts:
-        raise ConfigError(
-            f"expected a batch divisible by the {parts} devices of {axes}, got "
-            f"{hidden.shape[0]} rows: change the batch or the mesh"
-        )
-    size = _chunk_rows(
-        chunking.rows,
-        math.prod(hidden.shape[:2]) // parts,
-        -(-head.shape[0] * parts // math.prod(sizes.values())),
-        head.shape[1],
+    axes, others = _axes(chunking, hidden)
+    size = chunking.size(
+        math.prod(hidden.shape[:2]) // _devices(chunking, axes),
+        vocabulary=-(-head.shape[0] // _devices(chunking, others)),
+        width=head.shape[1],
     )
     if not axes:
         return _scan(chunk, size, hidden, head, rows, shared)
@@ -296,7 +348,7 @@ def _over_chunks(
 
     return jax.shard_map(
         on_device,
-        mesh=mesh,
+        mesh=chunking.mesh,
         in_specs=(batch, whole, batch, whole),
         out_specs=(whole, whole, batch),
         axis_names=set(axes),
@@ -334,17 +386,3 @@ def _scan(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
     (sums, table), outputs = jax.lax.scan(body, zeros, pieces)
     return sums, table, jax.tree.map(join, outputs)
-
-
-def _chunk_rows(asked: int | None, rows: int, vocabulary: int, width: int) -> int:
-    """Rows of a chunk: as many as asked or as the rule says, evenly spread.
-
-    Raises:
-      ConfigError: the number asked for is not positive.
-    """
-    if asked is not None and asked < 1:
-        raise ConfigError(f"expected a positive number of rows a chunk, got {asked}")
-    by_rule = max(1, min(_CHUNK_ROWS, _CHUNK_ELEMENTS // vocabulary), width // 8)
-    limit = by_rule if asked is None else asked
-    chunks = max(1, -(-rows // limit))
-    return max(1, -(-rows // chunks))

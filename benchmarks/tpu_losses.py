@@ -66,7 +66,7 @@ class Config:
     chips: tuple[Chip, ...] = ("v5e", "v5p", "v6e", "v7x")
     widths: tuple[int, ...] = (1024, 2048, 4096)
     """D."""
-    rows: tuple[int, ...] = (0, 256, 1024, 4096)
+    rows: tuple[int, ...] = (0, 256, 4096)
     """Rows of a chunk; 0 for as many as the rule says."""
     workloads: tuple[Workload, ...] = ("forward_kl",)
     vocabulary: int = 151_936
@@ -257,7 +257,7 @@ def _figures(config: Config) -> Iterator[Figures]:
                     )
                     rows = asked
                     if asked == 0:
-                        rows = Chunking().size(
+                        rows = Chunking(mesh=mesh).size(
                             config.tokens, vocabulary=config.vocabulary, width=width
                         )
                     turns = 1 if rows is None else -(-config.tokens // rows)

@@ -27,9 +27,10 @@ __all__ = [
     "head_logits",
 ]
 
-_CHUNK_ELEMENTS, _CHUNK_ROWS = 1 << 25, 512
-"""Logits of a chunk on a device, 128 MiB of float32, and rows beyond which products
-gain nothing."""
+_CHUNKS = {"cpu": (1 << 25, 512)}
+_CHUNK = (5 << 25, 1024)
+"""Logits of a chunk on a device, at most, and rows beyond which products gain little:
+of CPUs, and of accelerators, which read the head once for more rows."""
 
 RowFunction = Callable[[Array, Any, Any], tuple[Array, Any]]
 Chunk = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
@@ -40,9 +41,10 @@ class Chunking(NamedTuple):
     """How rows are cut into chunks, and over which devices they lie."""
 
     rows: int | None = None
-    """Rows of a chunk on a device. By default 2²⁵ logits' worth, 512 at most; or, if
-    more, a quarter of the model's width: each chunk reads and writes the gradient of
-    the head [V, D] once, which takes as long as its products if rows are few."""
+    """Rows of a chunk on a device. By default 640 MiB of logits, 1,024 rows at most,
+    and on CPUs 128 MiB and 512; or, if more, a quarter of the model's width: each chunk
+    reads and writes the gradient of the head [V, D] once, which takes as long as its
+    products if rows are few."""
     mesh: Mesh | None = None
     """Devices; None for one, or inside a `shard_map` of your own."""
     batch_axes: tuple[str, ...] = ("data", "fsdp")
@@ -59,7 +61,11 @@ class Chunking(NamedTuple):
             raise ConfigError(
                 f"expected a positive number of rows a chunk, got {self.rows}"
             )
-        by_rule = max(1, min(_CHUNK_ROWS, _CHUNK_ELEMENTS // vocabulary), width // 4)
+        platform = jax.default_backend()
+        if self.mesh is not None:
+            platform = self.mesh.devices.flat[0].platform
+        elements, most = _CHUNKS.get(platform, _CHUNK)
+        by_rule = max(1, min(most, elements // vocabulary), width // 4)
         chunks = max(1, -(-rows // (self.rows or by_rule)))
         return max(1, -(-rows // chunks))
 

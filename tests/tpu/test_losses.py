@@ -58,7 +58,8 @@ def _widest(compiled):
 def test_a_chunk_is_all_that_is_added(chip, workload):
     """Beyond inputs and gradients: the head's in float32, and a chunk's logits."""
     compiled = _compile(CHIPS[chip], workload)
-    rows = Chunking().size(4_096, vocabulary=VOCABULARY, width=WIDTH)
+    chunking = Chunking(mesh=tpu_losses.mesh_on(CHIPS[chip]))
+    rows = chunking.size(4_096, vocabulary=VOCABULARY, width=WIDTH)
     assert _widest(compiled) == rows
     logits = 2 if workload == "grpo" else 3  # the student's, its slope, the teacher's
     logits += 2 * (chip == "v7x")  # its compiler keeps copies

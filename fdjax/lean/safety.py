@@ -24,6 +24,9 @@ class Policy:
     """Names that `set_option` may take; an entry ending in a dot is a prefix."""
     file_options: tuple[str, ...]
     """Further names that it may take in a file."""
+    raised: tuple[str, ...]
+    """Those of them that take numbers of four digits and more only. With less depth,
+    `exact?` would leave lemmas out of its index, which serves later proofs as well."""
     commands: tuple[str, ...]
     """Syntax node kinds of the commands that a file may hold."""
     attributes: tuple[str, ...]
@@ -50,6 +53,9 @@ class Policy:
     """Those of them whose result may be much larger than what they are given."""
     largest: int
     """The largest number that those may be given."""
+    unlike: tuple[str, ...]
+    """Types that the compiler lays out otherwise than their constructors say, and
+    constants of these: no such value is made or taken apart."""
     nodes: int
     """The most parts of a value that Lean compiles for a submission."""
     imports: tuple[str, ...]
@@ -154,6 +160,7 @@ POLICY = Policy(
         )
     ),
     file_options=("autoImplicit", "relaxedAutoImplicit"),
+    raised=("maxRecDepth",),
     options=(
         "diagnostics",
         "exponentiation.threshold",
@@ -245,6 +252,16 @@ POLICY = Policy(
     ),
     growing=("Array.mkEmpty", "HPow.hPow"),
     largest=10_000,
+    unlike=(
+        "ByteArray",
+        "Float",
+        "Float32",
+        "FloatArray",
+        "Task",
+        "Thunk",
+        "float32Spec",
+        "floatSpec",
+    ),
     nodes=100_000,
     imports=("Init", "Std"),
 )
@@ -258,6 +275,7 @@ _COMMENT_EDGE = re.compile(r"/-|-/")
 _QUOTED_NAME = re.compile(r"«[^»]*»")
 _PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
 # Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
+_THOUSANDS = re.compile(r"\s*[1-9][0-9]{3}")
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
 _BEFORE_FIELD = re.compile(r"[\w'!?)»]")
 # A literal or a comment that follows another character may be part of a longer token:
@@ -332,6 +350,11 @@ def _refusal(text: str, rules: _Rules) -> str:
                 continue
             if not _option_allowed(option, rules):
                 return f"set_option {option} is not allowed"
+            if option in POLICY.raised:
+                if token.isspace():
+                    continue
+                if not _THOUSANDS.match(token):
+                    return f"set_option {option} takes 1000 and more"
             option = None
         if "[" in token and previous in ("@", "attribute"):
             in_attributes = True

@@ -112,6 +112,9 @@ UNSAFE = [
     "  exact target._auto_1 rfl",
     "  exact «_tmp» rfl",
     '  dbg_trace "x"; rfl',
+    "  set_option maxRecDepth 0 in\n  exact?",
+    "  set_option maxRecDepth /- deep -/ 999 in\n  exact?",
+    "  set_option maxRecDepth\n0001000 in\n  exact?",
     "  let rec @[implemented_by Nat.succ] f : Nat → Nat := id\n  rfl",
     "  rfl\n\n#eval IO.Process.exit 0",
     "  rfl\naxiom cheat : False\ntheorem other : False := cheat",
@@ -169,6 +172,8 @@ BEHIND_THE_SCAN = [
     ('  simp (maxSteps := "x")', "refused"),
     ("  simp (maxSteps := #[1][500000000])", "refused"),
     ("  attempt_all_par | rfl", "refused"),
+    ("  set_option maxRecDepth 0 in\n  exact?", "refused"),
+    ("  exact set_option maxRecDepth 0x3e8 in by exact?", "refused"),
     ("  have _auto_1 := 1\n  rfl", "refused"),
     ("  exact f 1\nwhere\n  f._tmp.x (n : Nat) : Nat := n\n", "refused"),
     ("  exact «_autoParam» 1\nwhere\n  «_autoParam» (n : Nat) : Nat := n\n", "refused"),
@@ -298,6 +303,11 @@ VALUES = {
         "(show (((Nat → Nat) → Nat → Nat) → (Nat → Nat) → Nat → Nat) from "
         f"{_FOUR_TIMES})"
         f" {_FOUR_TIMES} Nat.succ 5000",
+        "(Thunk.mk fun _ => 5000).fn ()",
+        "@Thunk.fn Nat (@Task.get (Thunk Nat) (Task.pure (Thunk.mk fun _ => 5000))) ()",
+        "(Task.pure 5000).get",
+        "(@Prod.mk Float Nat (Float.mk floatSpec.val) 5000).2",
+        "(floatSpec.decLt floatSpec.val floatSpec.val, 5000).2",
     ],
 }
 """Terms that a coercion brings into a configuration, and what becomes of the proof:

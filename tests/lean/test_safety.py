@@ -45,10 +45,22 @@ def test_parts_of_words_literals_and_comments_pass(proof):
 
 
 @pytest.mark.parametrize(
-    "option", ["maxRecDepth", "maxHeartbeats", "pp.explicit", "linter.unusedVariables"]
+    "option", ["maxHeartbeats", "pp.explicit", "linter.unusedVariables"]
 )
 def test_harmless_options_pass(option):
     assert scan(f"  set_option {option} 1 in rfl") == ""
+
+
+@pytest.mark.parametrize("depth", ["1000", "\n  100000", "/- more -/ 4000"])
+def test_more_depth_passes(depth):
+    assert scan(f"  set_option maxRecDepth {depth} in rfl") == ""
+
+
+@pytest.mark.parametrize("depth", ["0", "999", "0x3e8", "0000", "x", "(1000)"])
+def test_less_depth_is_refused(depth):
+    """`exact?` would leave lemmas out of what serves later proofs as well."""
+    refused = scan(f"  set_option maxRecDepth {depth} in exact?")
+    assert refused.startswith("set_option maxRecDepth")
 
 
 @pytest.mark.parametrize(

@@ -305,3 +305,10 @@ def test_a_damaged_installation_is_a_backend_error(tmp_path, lean_folder):
 def test_identity_changes_with_the_host(backend):
     assert backend.identity.startswith("lean-4.28.0-pre-wasm32/0.0.0/")
     assert len(list(HOST_DIR.glob("*.js"))) >= 6
+
+
+def test_a_stack_that_is_used_up_is_a_timeout(backend):
+    """Not a crash, which would be masked: a policy could learn to cause one."""
+    proof = "  set_option maxRecDepth 10000000 in\n  iterate 10000000 skip\n  rfl"
+    assert backend.check(request(TRUE, proof)).out_of_memory
+    assert not backend.check(request(TRUE, "  rfl")).has_errors

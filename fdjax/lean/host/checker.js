@@ -60,6 +60,7 @@ class Checker {
     this.lean = elaborator.lean;
     this.policy = {
       options: policy.options, // names, and prefixes that end in a dot
+      raised: new Set(policy.raised),
       kinds: new Set([...policy.kinds, ...policy.proof_kinds]),
       words: new Set(policy.words),
       reserved: policy.reserved, // prefixes

@@ -24,12 +24,16 @@ structure Data where
   growing : NameSet
   /-- The largest number that those may be given. -/
   largest : Nat
+  /-- Types that are laid out otherwise than their constructors say. -/
+  unlike : NameSet
   /-- The most parts it may have. -/
   nodes : Nat
 
 /-- What proofs and files may contain; see fdjax/lean/safety.py. -/
 structure Policy where
   options : List String
+  /-- Those that take numbers of four digits and more only. -/
+  raised : List String
   kinds : NameSet
   words : NameSet
   /-- What no part of a name may begin with. -/
@@ -99,6 +103,7 @@ def Settings.parse (json : Json) : Settings :=
   let policy := (json.getObjVal? "policy").toOption.getD .null
   let kinds := strings policy "kinds"
   let words := setOf (strings policy "words")
+  let raised := strings policy "raised"
   let reserved := strings policy "reserved"
   let constants := setOf (strings policy "constants")
   let configuration := strings policy "configuration"
@@ -106,19 +111,20 @@ def Settings.parse (json : Json) : Settings :=
     functions := setOf (strings policy "functions")
     growing := setOf (strings policy "growing")
     largest := number policy "largest"
+    unlike := setOf (strings policy "unlike")
     nodes := number policy "nodes" }
   { searchPath := (strings json "search_path").map fun path => ⟨path⟩
     watchdog := (json.getObjVal? "watchdog").toOption == some (.bool true)
     proofs := {
       options := strings policy "options"
       kinds := setOf (kinds ++ strings policy "proof_kinds")
-      words, reserved, constants, configuration, data
+      raised, words, reserved, constants, configuration, data
       commands := none
       attributes := {} }
     files := {
       options := strings policy "options" ++ strings policy "file_options"
       kinds := setOf kinds
-      words, reserved, constants, configuration, data
+      raised, words, reserved, constants, configuration, data
       commands := some (setOf (strings policy "commands"))
       attributes := setOf (strings policy "attributes") } }
 
@@ -146,6 +152,12 @@ partial def firstToken : Syntax → String
   | .atom _ value => value
   | .ident _ _ name _ => nameText name
   | .missing => ""
+
+/-- Whether a token is a number of four digits or more. -/
+def isThousands (token : String) : Bool :=
+  match token.toList with
+  | [] => false
+  | first :: rest => first != '0' && rest.length ≥ 3 && (first :: rest).all Char.isDigit
 
 def Policy.allowsOption (policy : Policy) (name : String) : Bool :=
   policy.options.any fun allowed =>
@@ -203,28 +215,34 @@ partial def Policy.walk (policy : Policy) (inConfiguration : Bool) (stx : Syntax
   | .node _ kind children =>
     let inside := inConfiguration || isConfiguration kind
     let refused := policy.refuseKind stx inside
-    if refused != "" then refused else policy.walkAll inside kind 0 false children.toList
+    if refused != "" then refused else policy.walkAll inside kind 0 "" children.toList
   | _ => ""
 
 partial def Policy.walkAll (policy : Policy) (inConfiguration : Bool) (kind : Name)
-    (index : Nat) (isOption : Bool) : List Syntax → String
+    (index : Nat) (before : String) : List Syntax → String
   | [] => ""
   | child :: rest =>
-    let refused := match child with
+    let isOption := before == "set_option"
+    let isRaised := policy.raised.contains before
+    let value := if isRaised then firstToken child else ""
+    let refused := if value != "" && !isThousands value then "a set_option to less than 1000"
+    else match child with
       | .ident _ _ name _ =>
         policy.refuseIdentifier name kind index isOption inConfiguration
       | _ => policy.walk inConfiguration child
-    let opensOption := match child with
-      | .atom _ value => value == "set_option"
-      | _ => false
+    let before := match child with
+      | .atom _ value => value
+      | .ident _ _ name _ => if isOption then nameText name else ""
+      -- An empty node lies between an option and its value.
+      | _ => if isRaised && value == "" then before else ""
     if refused != "" then refused
-    else policy.walkAll inConfiguration kind (index + 1) opensOption rest
+    else policy.walkAll inConfiguration kind (index + 1) before rest
 
 end
 
 /-- A proof is one declaration; its first child holds the trusted modifiers. -/
 def Policy.refuseProof (policy : Policy) (stx : Syntax) : String :=
-  policy.walkAll false stx.getKind 1 false (stx.getArgs.toList.drop 1)
+  policy.walkAll false stx.getKind 1 "" (stx.getArgs.toList.drop 1)
 
 /-- Commands come alone, before and after `in`, and inside `mutual`. -/
 partial def Policy.refuseCommand (policy : Policy) (stx : Syntax) : String :=
@@ -239,7 +257,7 @@ partial def Policy.refuseCommand (policy : Policy) (stx : Syntax) : String :=
         else []
       match (inner.map policy.refuseCommand).find? (· != "") with
       | some refused => refused
-      | none => policy.walkAll false kind 0 false children.toList
+      | none => policy.walkAll false kind 0 "" children.toList
   | _ => ""
 
 /-! ## Elaboration -/
@@ -336,7 +354,8 @@ def Data.allows (data : Data) (known : Environment) (name : Name) (arguments : L
     (inGrowing : Bool) : Bool :=
   match known.find? name with
   | some info =>
-    if data.growing.contains name then !inGrowing && isComplete info.type arguments
+    if data.unlike.contains name.getRoot then false
+    else if data.growing.contains name then !inGrowing && isComplete info.type arguments
     else data.functions.contains name || match info with
       | .inductInfo _ | .ctorInfo _ => true
       | _ => !inGrowing && (isProjection known name || isInductive known info.type)

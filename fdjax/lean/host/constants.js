@@ -74,6 +74,7 @@ class PlainData {
   isData(name, constant, count, inGrowing) {
     const { lean, known, policy } = this;
     const text = lean.nameText(name);
+    if (policy.unlike.has(text.split('.')[0])) return false;
     if (policy.growing.has(text)) return !inGrowing && isComplete(lean, constant, count);
     if (policy.functions.has(text)) return true;
     const tag = lean.tag(constant);

@@ -13,7 +13,7 @@ const SEVERITY = ['information', 'warning', 'error'];
 const CORE_STATE = { env: 0 };
 const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
 
-const NO_DATA = { functions: [], growing: [], largest: 0, nodes: 0 };
+const NO_DATA = { functions: [], growing: [], unlike: [], largest: 0, nodes: 0 };
 
 class Elaborator {
   // `policy` says what counts as data in safety.py's words.
@@ -22,6 +22,7 @@ class Elaborator {
     this.data = {
       functions: new Set(policy.functions),
       growing: new Set(policy.growing),
+      unlike: new Set(policy.unlike),
       largest: policy.largest,
       nodes: policy.nodes,
     };

@@ -54,7 +54,7 @@ function serve(checker, lean, request) {
     report = checker.check(request, () => send({ started: nonce }));
   } catch (error) {
     // Lean's state may be damaged: the parent starts a fresh process.
-    const outOfMemory = lean.module.outOfMemory === true;
+    const outOfMemory = lean.module.outOfMemory === true || error instanceof RangeError;
     send({ nonce, crash: String(error && error.message), out_of_memory: outOfMemory });
     process.exit(DAMAGED);
   }

@@ -86,10 +86,14 @@ function walk(lean, policy, stack) {
     if (refused) return refused;
     const children = lean.field(syntax, 2);
     let isOption = false;
+    let isRaised = false; // the option takes numbers of four digits and more
     for (let i = 0; i < lean.arraySize(children); i++) {
       const child = lean.element(children, i);
       if (isBoxed(child)) continue;
       const tag = lean.tag(child);
+      const value = isRaised ? firstToken(lean, child) : '';
+      if (value && !/^[1-9][0-9]{3,}$/.test(value)) return 'a set_option to less than 1000';
+      isRaised = isRaised && !value; // an empty node lies between
       if (tag === ATOM) {
         isOption = lean.text(lean.field(child, 1)) === 'set_option';
         continue;
@@ -98,6 +102,7 @@ function walk(lean, policy, stack) {
         const name = lean.nameText(lean.field(child, 2));
         const word = refuseIdentifier(policy, name, isOption);
         if (word) return word;
+        isRaised = isOption && policy.raised.has(name);
         const counts = inConfiguration && !isOption;
         if (counts && isFreeInConfiguration(policy, kind, i, name)) {
           return `${name} in a configuration`;

@@ -2,6 +2,8 @@
 
 structure Rules where
   options : List String
+  /-- Those that take numbers of four digits and more only. -/
+  raised : List String
   kinds : NameSet
   words : NameSet
   /-- What no part of a name may begin with. -/
@@ -34,6 +36,7 @@ def codeKinds : List String :=
 
 def rulesOf (policy : Json) (isFile : Bool) : Rules where
   options := join (texts policy "options") (if isFile then texts policy "file_options" else [])
+  raised := texts policy "raised"
   kinds := nameSet String.toName
     (join codeKinds
       (join (texts policy "kinds") (if isFile then [] else texts policy "proof_kinds")))
@@ -45,6 +48,7 @@ def rulesOf (policy : Json) (isFile : Bool) : Rules where
     functions := nameSet String.toName (texts policy "functions")
     growing := nameSet String.toName (texts policy "growing")
     largest := number policy "largest"
+    unlike := nameSet String.toName (texts policy "unlike")
     nodes := number policy "nodes" }
   commands := if isFile then some (nameSet String.toName (texts policy "commands")) else none
   attributes := nameSet .mkSimple (if isFile then texts policy "attributes" else [])
@@ -78,6 +82,17 @@ def hasPart (text part : String) : Bool :=
 def isListed (text : String) : List String → Bool
   | [] => false
   | first :: rest => text == first || isListed text rest
+
+def onlyDigits : List Char → Bool
+  | [] => true
+  | first :: rest => hasPart "0123456789" (String.singleton first) && onlyDigits rest
+
+/-- Whether a token is a number of four digits or more. -/
+def isThousands (token : String) : Bool :=
+  match token.toList with
+  | first :: second :: third :: fourth :: rest =>
+    first != '0' && onlyDigits (first :: second :: third :: fourth :: rest)
+  | _ => false
 
 /-- Whether a node may be part of a configuration. -/
 def isOfConfigurations (rules : Rules) (kind : Name) : Bool :=
@@ -131,28 +146,34 @@ partial def refuseTree (rules : Rules) (outside : Bool) (tree : Syntax) : String
     let inConfiguration := outside || isConfiguration kind
     let refused := refuseNode rules tree inConfiguration
     if refused != "" then refused
-    else refuseTrees rules kind inConfiguration 0 false children.toList
+    else refuseTrees rules kind inConfiguration 0 "" children.toList
   | _ => ""
 
 partial def refuseTrees (rules : Rules) (kind : Name) (inConfiguration : Bool)
-    (index : Nat) (isOption : Bool) : List Syntax → String
+    (index : Nat) (before : String) : List Syntax → String
   | [] => ""
   | child :: rest =>
-    let refused := match child with
+    let isOption := before == "set_option"
+    let isRaised := isListed before rules.raised
+    let value := if isRaised then firstToken child else ""
+    let refused := if value != "" && !isThousands value then "a set_option to less than 1000"
+    else match child with
       | .ident _ _ name _ =>
         refuseIdentifier rules kind index isOption inConfiguration name
       | _ => refuseTree rules inConfiguration child
-    let isOption := match child with
-      | .atom _ value => value == "set_option"
-      | _ => false
+    let before := match child with
+      | .atom _ value => value
+      | .ident _ _ name _ => if isOption then nameText name else ""
+      -- An empty node lies between an option and its value.
+      | _ => if isRaised && value == "" then before else ""
     if refused != "" then refused
-    else refuseTrees rules kind inConfiguration (index + 1) isOption rest
+    else refuseTrees rules kind inConfiguration (index + 1) before rest
 end
 
 /-- The first child of a proof's command holds the trusted statement's modifiers. -/
 def refuseProof (rules : Rules) (command : Syntax) : String :=
   match command.getArgs.toList with
-  | _ :: rest => refuseTrees rules `command false 1 false rest
+  | _ :: rest => refuseTrees rules `command false 1 "" rest
   | [] => ""
 
 /-- Commands come alone, before and after `in`, and inside `mutual`. -/

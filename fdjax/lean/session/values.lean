@@ -71,6 +71,8 @@ structure Data where
   growing : NameSet
   /-- The largest number that those may be given. -/
   largest : Nat
+  /-- Types that are laid out otherwise than their constructors say. -/
+  unlike : NameSet
   /-- The most parts it may have. -/
   nodes : Nat
 
@@ -104,7 +106,8 @@ def allows (data : Data) (known : Environment) (name : Name) (arguments : List E
     (inGrowing : Bool) : Bool :=
   match known.find? name with
   | some info =>
-    if data.growing.contains name then !inGrowing && isComplete info.type arguments
+    if data.unlike.contains name.getRoot then false
+    else if data.growing.contains name then !inGrowing && isComplete info.type arguments
     else data.functions.contains name || match info with
       | .inductInfo _ | .ctorInfo _ => true
       | _ => !inGrowing && (isProjection known name || isInductive known info.type)

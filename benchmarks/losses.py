@@ -71,6 +71,7 @@ class Implementation:
 
 IMPLEMENTATIONS = (
     Implementation("fdjax", "chunked", "fdjax_losses.py", tuple(WORKLOADS)),
+    Implementation("fdjax", "chunked, no metrics", "fdjax_losses.py", tuple(WORKLOADS)),
     Implementation("fdjax", "full logits", "fdjax_losses.py", tuple(WORKLOADS)),
     Implementation("TRL", "chunked", "trl_losses.py", tuple(WORKLOADS), "trl"),
     Implementation("TRL", "SDPO full logits", "trl_losses.py", DISTILLATION, "trl"),

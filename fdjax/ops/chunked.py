@@ -27,7 +27,7 @@ __all__ = [
     "head_logits",
 ]
 
-_CHUNKS = {"cpu": (1 << 25, 512)}
+_CHUNKS = {"cpu": (24 << 20, 384)}
 _CHUNK = (5 << 25, 1024)
 """Logits of a chunk on a device, at most, and rows beyond which products gain little:
 of CPUs, and of accelerators, which read the head once for more rows."""
@@ -42,7 +42,7 @@ class Chunking(NamedTuple):
 
     rows: int | None = None
     """Rows of a chunk on a device. By default 640 MiB of logits, 1,024 rows at most,
-    and on CPUs 128 MiB and 512; or, if more, a quarter of the model's width: each chunk
+    and on CPUs 96 MiB and 384; or, if more, a quarter of the model's width: each chunk
     reads and writes the gradient of the head [V, D] once, which takes as long as its
     products if rows are few."""
     mesh: Mesh | None = None

@@ -274,8 +274,8 @@ _RAW_OPENING = re.compile(r'r(#*)"')
 _COMMENT_EDGE = re.compile(r"/-|-/")
 _QUOTED_NAME = re.compile(r"«[^»]*»")
 _PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
-# Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
 _THOUSANDS = re.compile(r"\s*[1-9][0-9]{3}")
+# Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
 _BEFORE_FIELD = re.compile(r"[\w'!?)»]")
 # A literal or a comment that follows another character may be part of a longer token:

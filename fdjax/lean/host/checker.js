@@ -193,12 +193,14 @@ class Checker {
     let state = elaborator.continueState(headerState);
     const command = elaborator.parse(cursor, state);
     this.requireNoErrors(command.messages, 'the statement');
-    const value = ownValue(lean, command.syntax, opening);
     const rest = elaborator.parse(cursor, state);
-    if (!value || !isBare(lean, value, opening) || !elaborator.isEnd(rest.syntax)) {
-      throw new TrustedSourceError(elaborator.isEnd(rest.syntax)
-        ? 'the statement carries a proof, or declares no theorem; it must end before `:=`'
-        : 'the statement holds more than one command');
+    if (!elaborator.isEnd(rest.syntax)) {
+      throw new TrustedSourceError('the statement holds more than one command');
+    }
+    const value = ownValue(lean, command.syntax, opening);
+    if (!value || !isBare(lean, value, opening)) {
+      throw new TrustedSourceError(
+        'the statement carries a proof, or declares no theorem; it must end before `:=`');
     }
     state = this.elaborateTrusted(cursor, command, state, 'the statement');
     const full = this.fullName(headerState, name);

@@ -237,5 +237,6 @@ function positionOf(lean, node, source) {
 }
 
 module.exports = {
-  findKind, isBare, isNode, kindOf, lastToken, ownValue, positionOf, refusalOfCommand, refusalOfProof,
+  findKind, isBare, isNode, kindOf, lastToken, ownValue, positionOf, refusalOfCommand,
+  refusalOfProof,
 };

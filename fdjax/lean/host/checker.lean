@@ -276,15 +276,15 @@ mutual
 /-- The last token of a tree; none where it has none. -/
 partial def lastToken (stx : Syntax) : Option SourceInfo :=
   match stx with
-  | .node _ _ children => lastOf children.toList.reverse
+  | .node _ _ children => lastOf children.toList
   | .atom info _ | .ident info .. => some info
   | .missing => none
 
 partial def lastOf : List Syntax → Option SourceInfo
   | [] => none
-  | last :: before => match lastToken last with
+  | first :: rest => match lastOf rest with
     | some found => some found
-    | none => lastOf before
+    | none => lastToken first
 
 end
 
@@ -315,7 +315,7 @@ where
 
 /-- Whether a value is no more than the one token behind our own `:=`. -/
 def isBare (opening : Nat) (value : List Syntax) : Bool :=
-  match (lastOf value.reverse).bind placeOf with
+  match (lastOf value).bind placeOf with
   | some place => place ≤ opening + ":= ".length
   | none => true
 

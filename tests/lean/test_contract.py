@@ -16,7 +16,6 @@ from fdjax.lean import (
     WorkerDiedError,
 )
 from fdjax.lean.judge import judge
-from fdjax.lean.source import File, source_of, splice
 from lean.corpus import (
     BEHIND_THE_SCAN,
     FAILURES,
@@ -90,16 +89,17 @@ def test_attacks_are_unsafe(verifier):
 
 def test_without_the_scan_the_checker_stops_attacks(backend):
     for proof, field in BEHIND_THE_SCAN:
-        report = backend.check(request(FALSE, proof))
+        asked = request(FALSE, proof)
+        report = backend.check(asked)
         # The server of `remote` has a scan of its own.
         assert getattr(report, field) or report.refused, proof
-        assert judge(report, splice(FALSE.statement, proof)).status is Status.UNSAFE
+        assert judge(report, asked).status is Status.UNSAFE
 
 
 def test_without_the_scan_no_attack_is_verified(backend):
     for proof in UNSAFE[:-3] + GIVING_UP:
-        report = backend.check(request(FALSE, proof))
-        assert not judge(report, splice(FALSE.statement, proof)).verified, proof
+        asked = request(FALSE, proof)
+        assert not judge(backend.check(asked), asked).verified, proof
 
 
 def test_whole_files_that_prove_are_verified(verifier):
@@ -123,8 +123,8 @@ def test_a_statement_means_what_its_own_definitions_mean(verifier):
 
 def test_without_the_scan_no_file_is_verified(backend):
     for text in [*FALSE_FILES[Status.UNSAFE], *FILES_BEHIND_THE_SCAN]:
-        report = backend.check(request(FALSE, WholeFile(text)))
-        assert not judge(report, File(text=text)).verified, text
+        asked = request(FALSE, WholeFile(text))
+        assert not judge(backend.check(asked), asked).verified, text
     for text in FILES_BEHIND_THE_SCAN:
         assert backend.check(request(FALSE, WholeFile(text))).refused
 
@@ -132,8 +132,9 @@ def test_without_the_scan_no_file_is_verified(backend):
 @pytest.mark.parametrize("attack", HIDDEN_CODE)
 def test_no_code_of_a_submission_is_run(backend, attack):
     target, submission = HIDDEN_CODE[attack]
-    report = backend.check(request(target, submission))
-    verdict = judge(report, source_of(target.statement, "", submission))
+    asked = request(target, submission)
+    report = backend.check(asked)
+    verdict = judge(report, asked)
     # A server's scan refuses some; where Lean is asked, it finds no code to run.
     assert verdict.status in (Status.REJECTED, Status.UNSAFE)
     assert report.refused or any(
@@ -148,9 +149,8 @@ def test_no_code_of_a_submission_is_run(backend, attack):
 @pytest.mark.parametrize("expected", VALUES)
 def test_only_plain_data_is_compiled(backend, expected):
     for term in VALUES[expected]:
-        submission = with_value(term)
-        report = backend.check(request(TRUE, submission))
-        verdict = judge(report, source_of(TRUE.statement, "", submission))
+        asked = request(TRUE, with_value(term))
+        verdict = judge(backend.check(asked), asked)
         assert verdict.status is expected, (term, verdict)
         assert [e.text[:30] for e in verdict.errors] in (
             [],
@@ -287,12 +287,12 @@ def test_sample_attacks_are_never_verified(verifier):
 
 def test_sample_attacks_without_any_scan(backend):
     for target, submission in attacks():
+        asked = request(target, submission)
         try:
-            report = backend.check(request(target, submission))
+            report = backend.check(asked)
         except WorkerDiedError:
             continue
-        verdict = judge(report, source_of(target.statement, "", submission))
-        assert not verdict.verified, submission
+        assert not judge(report, asked).verified, submission
 
 
 def test_a_warning_that_is_cut_off_is_admitted(verifier):

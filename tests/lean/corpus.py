@@ -88,6 +88,92 @@ FAILURES = [
     (problem("theorem loop (n : Nat) : n = n + 1"), "  exact loop n"),
 ]
 
+COMMENTED = [
+    "theorem target : (2 : Nat) + 2 = 4 -- easy",
+    "theorem target : (2 : Nat) + 2 = 4\n-- := by sorry /-",
+    "theorem target : (2 : Nat) + 2 = 4\r\n  -- ∀ «\r\n",
+    "/-- This lemma is theorem 1. -/\ntheorem target : (2 : Nat) + 2 = 4 /- -- -/",
+]
+"""`TRUE`, with comments that would swallow text behind them."""
+
+EMPTY = ["", "\n", "  ", "  -- rfl", "/- rfl -/ -- /-\n", "\r\n-- rfl\r\n"]
+"""No proofs of anything."""
+
+_CARRIED = "theorem target (a : Nat) : a = a"
+CARRYING = [
+    *(
+        _CARRIED + value
+        for value in (
+            " := by sorry",
+            " := sorry",
+            " := rfl",
+            " := by\n  rfl",
+            "\n:= by\n  rfl\n\n-- the end",
+            " := rfl := foo",
+            " := by",
+            " :=",
+            " := by -- TODO",
+            " := by sorry -- TODO",
+            " := rfl -- by definition",
+            " := by\n  exact rfl\n#exit",
+            " := by { rfl",
+            # Our own `:=` would be read as a part of these proofs.
+            " := by first | rfl | have h : False",
+            " := helper where helper : a = a",
+            " where",
+            " where\n  proof := rfl",
+        )
+    ),
+    "theorem target : (a : Nat) → a = a\n  | 0 => rfl\n  | a + 1 => rfl",
+    "theorem target : (a : Nat) → a = a\n  | a => by",
+    "instance target : Inhabited Nat where\n  default",
+]
+"""Texts that hold more than a statement."""
+
+_ONES = "(1 : Nat) = 1"
+TRUSTED_SYNTAX = [
+    (f"@[simp] theorem t : {_ONES}", ""),
+    (f"open Nat in\n@[simp, grind] theorem t : {_ONES}", ""),
+    (f"set_option warn.sorry false in open Nat in /-- d -/ theorem t : {_ONES}", ""),
+    (f"nonrec theorem t : {_ONES}", ""),
+    (f"protected theorem t : {_ONES}", "namespace Outer"),
+    (f"theorem t (h : {_ONES} := by native_decide) : {_ONES}", ""),
+    ("theorem t : ‹1› = 1", 'notation "‹1›" => (1 : Nat)'),
+    ("theorem t : one = 1", 'macro "one" : term => `((1 : Nat))'),
+    ("theorem t : polyrith 1 = 1", "def polyrith (n : Nat) := n"),
+    (
+        f"claim t : {_ONES}",
+        'macro "claim " n:ident ":" t:term ":=" v:term : command =>\n'
+        "  `(theorem $n : $t := $v)",
+    ),
+]
+"""Statements and headers whose syntax no submission may use; `rfl` proves them."""
+
+NAMES = [
+    ("theorem «a b» : True", "", "«a b»"),
+    ("theorem «a b» : True", "", "a b"),
+    ("theorem «a.b» : True", "", "«a.b»"),
+    ("theorem «a b».c : True", "", "«a b».c"),
+    ("theorem a.b : True", "", "a.b"),
+    ("theorem «theorem» : True", "", "«theorem»"),
+    ("theorem t.{u} (α : Type u) : True", "", "t"),
+    ("theorem _root_.t : True", "namespace Outer", "_root_.t"),
+    ("theorem _root_.t : True", "", "t"),
+    ("theorem t : True", "namespace «x.y»", "t"),
+]
+"""Statements, headers, and names that find the theorem."""
+
+OTHER_NAMES = [
+    ("theorem «a.b» : True", "", "a.b"),
+    ("theorem a.b : True", "", "«a.b»"),
+    ("theorem _root_.t : True", "namespace Outer", "t"),
+    ("private theorem t : True", "", "t"),
+    # Theorems, but not this statement's.
+    ("theorem t : True", "theorem other : True := trivial", "other"),
+    ("theorem t : True", "", "Nat.add_comm"),
+]
+"""Names that find none."""
+
 GIVING_UP = ["  sorry", "  admit", "  stop\n  rfl", "  exact sorryAx _ false"]
 """For `FALSE`: REJECTED, because the axioms show it."""
 

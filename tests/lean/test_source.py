@@ -17,7 +17,7 @@ def at(line, column, end_line=None, end_column=None):
     )
 
 
-# Line 1 is `theorem t`, line 2 `  : p`, line 3 our own `:= by`, line 4 the proof's first.
+# Line 1 is `theorem t`, line 2 `  : p`, line 3 our own `:= by`; the proof follows.
 SPLICE = splice("theorem t\n  : p  \n", "  simp\n  rfl")
 
 

@@ -48,7 +48,7 @@ class Statistics:
     crashed: int = 0
     """Proofs without a result because the checker failed twice."""
     broken_statements: int = 0
-    """Items whose own statement does not elaborate."""
+    """Items whose own header or statement cannot be used."""
     restarts: int = 0
     """Workers that died during a request and were replaced."""
     seconds: float = 0.0
@@ -57,12 +57,12 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class StatementReport:
-    """Whether a problem's own statement elaborates."""
+    """Whether a problem's own header and statement can be used."""
 
     ok: bool
     """Whether proofs of it can be checked."""
     reason: str = ""
-    """What is wrong, in Lean's words; empty when `ok`."""
+    """What is wrong, with Lean's words; empty when `ok`."""
     diagnostics: tuple[Diagnostic, ...] = ()
     """Lean's messages about the statement or its header."""
 
@@ -162,16 +162,16 @@ class Verifier:
           progress: called in this thread with the number of finished items.
           decided: called in this thread with each item's index and verdict as soon as
             there is one, in no particular order.
-          broken_statements: what to do about problems whose own statement does not
-            elaborate, after everything else has been checked and cached: raise, or
-            reject their proofs with the reason.
+          broken_statements: what to do about problems whose own header or statement
+            cannot be used, after everything else has been checked and cached: raise,
+            or give verdicts with the reason that are marked `broken_statement`.
           cancellation: lets another thread give the call up; verdicts so far are
             cached.
 
         Raises:
           concurrent.futures.CancelledError: it was given up.
           BackendError, InstallError: Lean cannot be started.
-          DataError: a problem's own statement does not elaborate (see
+          DataError: a problem's own header or statement cannot be used (see
             `check_statements`).
         """
         begin = time.monotonic()
@@ -186,9 +186,9 @@ class Verifier:
         if broken and broken_statements == "raise":
             name, reason = next(iter(broken.items()))
             raise DataError(
-                f"Verifier.verify: expected statements that elaborate, got "
-                f"{len(broken)} that do not, among them {name}: {reason}; find them "
-                "with check_statements before verifying proofs."
+                "Verifier.verify: expected statements that elaborate and end before "
+                f"`:=`, got {len(broken)} that do not, among them {name}: {reason}; "
+                "find them with check_statements before verifying proofs."
             )
         return verdicts
 
@@ -287,7 +287,10 @@ class Verifier:
         return answer
 
     def check_statements(self, problems: Sequence[Problem]) -> list[StatementReport]:
-        """Whether each problem's statement elaborates, in the same order.
+        """Whether each problem's statement is one, in the same order.
+
+        It must be a single command that elaborates to a theorem of the problem's name
+        when `:=` and a proof follow, and hold nothing of a proof itself.
 
         Raises:
           BackendError, InstallError: Lean cannot be started or died twice.

@@ -46,7 +46,9 @@ def verdict_routes(work: Work, *, trust_headers: bool) -> APIRouter:
     async def verify(body: VerifyBody, request: Request) -> Response:
         def task(job: Job) -> dict[str, Any]:
             verdicts = {
-                index: Verdict(status=Status.REJECTED, reason=reason)
+                index: Verdict(
+                    status=Status.REJECTED, reason=reason, broken_statement=True
+                )
                 for index, item in enumerate(body.items)
                 if (reason := fault(item))
             }

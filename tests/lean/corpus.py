@@ -12,8 +12,12 @@ def problem(statement: str, header: str = "") -> Problem:
 
 
 SWAP = problem("theorem swap (p q : Prop) (h : p ∧ q) : q ∧ p")
-FALSE = problem("theorem target : (2 : Nat) + 2 = 5")
+FALSE_TYPE = "(2 : Nat) + 2 = 5"
+FALSE = problem(f"theorem target : {FALSE_TYPE}")
 TRUE = problem("theorem target : (2 : Nat) + 2 = 4")
+
+POWER = problem("theorem power : 1997 ^ 1800 % 7 = 1")
+"""The exponent is beyond Lean's own threshold."""
 
 THEOREMS = [
     (SWAP, "  exact ⟨h.2, h.1⟩"),
@@ -73,6 +77,12 @@ THEOREMS = [
     ),
     (problem("theorem inner : True", "namespace Outer\nopen Nat"), "  trivial"),
     (problem("theorem two\n    (p : Prop)\n    (h : p) : p"), "  exact h"),
+    (TRUE, "  have : 1 = 1 := rfl\n" * 300 + "  rfl"),
+    (TRUE, "  exact " + "(by exact " * 30 + "rfl" + ")" * 30),
+    (TRUE, "  exact " + "(" * 200 + "rfl" + ")" * 200),
+    (problem("theorem many : (True ∧ True) ∧ True"), "  constructor <;> simp"),
+    (POWER, "  decide +kernel"),
+    (POWER, "  set_option exponentiation.threshold 2000 in\n  decide"),
 ]
 
 FAILURES = [
@@ -86,6 +96,11 @@ FAILURES = [
     (FALSE, "  omega"),
     (FALSE, "  decide +kernel"),
     (problem("theorem loop (n : Nat) : n = n + 1"), "  exact loop n"),
+    (POWER, "  decide"),
+    (SWAP, "  constructor\n  exact\u00a0h.2\n  exact h.1"),
+    (SWAP, "  constructor\u2028  exact h.2\n  exact h.1"),
+    (SWAP, "\ufeff  exact ⟨h.2, h.1⟩"),
+    (SWAP, "constructor\n  exact h.2\n  exact h.1"),
 ]
 
 COMMENTED = [
@@ -282,6 +297,10 @@ AT = "xs[0]'(by omega)"
 FILES = [
     (COMM, PROOF),
     (COMM, "import Init\n\n" + PROOF),
+    (COMM, "theorem target : ∀ x y : Nat, x + y = y + x := Nat.add_comm"),
+    (COMM, "theorem target {x y : Nat} : x + y = y + x := Nat.add_comm x y"),
+    (COMM, "set_option maxHeartbeats 400000 in\n" + PROOF + "#print axioms target\n"),
+    (COMM, "attribute [local simp] Nat.add_comm in\n" + PROOF + "section\n"),
     (COMM, "/-- Says it. -/\n@[simp] theorem help : 1 = 1 := rfl\n" + PROOF),
     (COMM, "#print axioms Nat.add_comm\n#check Nat\n" + PROOF),
     (COMM, "open Nat in\n" + PROOF),

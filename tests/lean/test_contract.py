@@ -27,6 +27,7 @@ from lean.corpus import (
     FAILURES,
     FALSE,
     FALSE_FILES,
+    FALSE_TYPE,
     FILES,
     FILES_BEHIND_THE_SCAN,
     GIVING_UP,
@@ -186,6 +187,15 @@ def test_giving_up_shows_in_the_axioms(verifier):
     for verdict in verifier.verify([(FALSE, proof) for proof in GIVING_UP]):
         assert verdict.status is Status.REJECTED
         assert "sorryAx" in verdict.axioms
+
+
+def test_what_a_header_assumes_shows_in_the_axioms(verifier):
+    sorried = replace(FALSE, header=f"theorem helper : {FALSE_TYPE} := by sorry")
+    assumed = replace(FALSE, header=f"axiom helper : {FALSE_TYPE}")
+    items = [(target, "  exact helper") for target in (sorried, assumed)]
+    by_sorry, by_axiom = verifier.verify(items)
+    assert by_sorry.reason == "the proof rests on sorry"
+    assert by_axiom.reason == "the proof rests on the axioms helper"
 
 
 def test_attacks_are_unsafe(verifier):

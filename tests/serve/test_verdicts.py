@@ -45,15 +45,6 @@ def test_verdicts_in_order(real):
 
 
 @pytest.mark.parametrize(
-    "trusted",
-    [
-        {"header": "#eval 1"},
-        {"header": 'macro "easy" : tactic => `(tactic| sorry)'},
-        {"header": "open Lean"},
-        {"statement": "theorem t : (by native_decide)"},
-    ],
-)
-@pytest.mark.parametrize(
     ("statement", "reason"),
     [
         (f"{STATEMENT} := by sorry", "carries a proof"),
@@ -74,6 +65,15 @@ def test_a_broken_statement_is_told_from_a_failed_proof(real, statement, reason)
     assert not failed.broken_statement
 
 
+@pytest.mark.parametrize(
+    "trusted",
+    [
+        {"header": "#eval 1"},
+        {"header": 'macro "easy" : tactic => `(tactic| sorry)'},
+        {"header": "open Lean"},
+        {"statement": "theorem t : (by native_decide)"},
+    ],
+)
 def test_clients_are_not_trusted_with_each_others_workers(real, trusted):
     """A header runs in a process that goes on to check other clients' proofs."""
     body = item(proof="trivial") | trusted

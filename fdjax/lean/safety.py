@@ -8,8 +8,9 @@ show it (REJECTED, not UNSAFE).
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from fdjax.lean.lexer import tokens
 
 __all__ = ["POLICY", "Policy", "scan", "scan_file"]
 
@@ -266,23 +267,7 @@ POLICY = Policy(
     imports=("Init", "Std"),
 )
 
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_'!?]*")
-_ESCAPE = r"""\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\\"'rnt])"""
-_CHARACTER = re.compile(rf"'(?:{_ESCAPE}|[^\\'])'")
-_STRING = re.compile(rf'"(?:{_ESCAPE}|\\\n(?!\s*?\n)|[^"\\])*"')
-_RAW_OPENING = re.compile(r'r(#*)"')
-_COMMENT_EDGE = re.compile(r"/-|-/")
-_QUOTED_NAME = re.compile(r"«[^»]*»")
-_PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
 _THOUSANDS = re.compile(r"\s*[1-9][0-9]{3}")
-# Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
-_NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
-_BEFORE_FIELD = re.compile(r"[\w'!?)»]")
-# A literal or a comment that follows another character may be part of a longer token:
-# `]'` and `//` are tokens, and so may be names that end in `r`. None goes on behind an
-# equals sign, nor with a comment behind `=>` or `->`.
-_BEFORE_LITERAL = re.compile(r"[\s(\[{⟨,=]")
-_JOINS_COMMENT = re.compile(r"[<|/\\+*&^~%-]")
 
 
 def scan(proof: str) -> str:
@@ -340,7 +325,9 @@ def _refusal(text: str, rules: _Rules) -> str:
     in_attributes = False
     in_imports = True
     previous = ""
-    for kind, token in _tokens(text):
+    for kind, token, _ in tokens(text):
+        if kind == "comment":
+            continue
         if option is not None:
             # A dotted name arrives in pieces and ends at the first other token.
             if not option and token.isspace():
@@ -421,97 +408,3 @@ def _option_allowed(option: str, rules: _Rules) -> bool:
         option == allowed or (allowed.endswith(".") and option.startswith(allowed))
         for allowed in rules.options
     )
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Lean's tokens as far as the scan needs them: (kind, text).
-
-    Kinds: word (ASCII part of an identifier, or a keyword), field (a word that a dot
-    joins to what is before it), name (in «»), string, ambiguous, broken (a literal,
-    name or comment without an end), and symbol. Letters outside ASCII end a word, which
-    can only refuse more.
-    """
-    position = 0
-    comment = 0  # where the last one ended
-    while position < len(text):
-        if match := _PLAIN.match(text, position):
-            yield "symbol", match.group()
-            position = match.end()
-        elif text.startswith(("--", "/-"), position):
-            before = text[position - 1] if position > comment else " "
-            # `/--/` opens a comment for documentation, which goes on.
-            if _JOINS_COMMENT.match(before) or text.startswith("/--/", position):
-                yield "ambiguous", before.strip() + text[position : position + 2]
-            end = _comment_end(text, position)
-            if end is None:
-                yield "broken", text[position : position + 2]
-            comment = position = len(text) if end is None else end
-        else:
-            kind, end = _token(text, position)
-            yield kind, text[position:end]
-            position = end
-
-
-def _token(text: str, position: int) -> tuple[str, int]:
-    """Kind and end of the token at `position`, which is no comment."""
-    character = text[position]
-    before = text[position - 1] if position else " "
-    joined = not _BEFORE_LITERAL.match(before)
-    if character == "r" and (match := _RAW_OPENING.match(text, position)):
-        if joined:
-            return "ambiguous", match.end()
-        closing = '"' + match.group(1)
-        end = text.find(closing, match.end())
-        return ("broken", len(text)) if end < 0 else ("symbol", end + len(closing))
-    if match := _WORD.match(text, position):
-        if "'" in match.group() and _in_number(text, position):
-            return "ambiguous", match.end()
-        is_field = before == "." and _joins(text, position - 1)
-        return "field" if is_field else "word", match.end()
-    if character == '"':
-        match = _STRING.match(text, position)
-        return ("string", match.end()) if match else ("broken", len(text))
-    if character == "'" and (match := _CHARACTER.match(text, position)):
-        if joined and not match.group()[1:-1].isalnum():
-            return "ambiguous", match.end()
-        return "symbol", match.end()
-    if character == "«":
-        match = _QUOTED_NAME.match(text, position)
-        return ("name", match.end()) if match else ("broken", len(text))
-    if text.startswith("'\\", position):
-        return "broken", position + 1
-    return "symbol", position + 1
-
-
-def _in_number(text: str, position: int) -> bool:
-    """Whether a word is the rest of a token that begins with a digit, as in `0x1`."""
-    start = position
-    while start and _NAME_CHARACTER.match(text[start - 1]):
-        start -= 1
-    return start < position and text[start] in "0123456789"
-
-
-def _joins(text: str, dot: int) -> bool:
-    """Whether the dot at this position continues a name (not a number or `..`)."""
-    before = text[dot - 1] if dot else " "
-    return bool(_BEFORE_FIELD.match(before)) and not before.isdigit()
-
-
-def comment_end(text: str, position: int) -> int:
-    """The position after the nested comment that opens at `position`."""
-    end = _comment_end(text, position)
-    return len(text) if end is None else end
-
-
-def _comment_end(text: str, position: int) -> int | None:
-    """The position after a comment of either kind; None where it does not end."""
-    if text.startswith("--", position):
-        end = text.find("\n", position)
-        return len(text) if end < 0 else end
-    depth = 0
-    while match := _COMMENT_EDGE.search(text, position):
-        depth += 1 if match.group() == "/-" else -1
-        position = match.end()
-        if depth == 0:
-            return position
-    return None

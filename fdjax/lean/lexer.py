@@ -25,6 +25,8 @@ _QUOTED_NAME = re.compile(r"«[^»]*»")
 _PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
 # Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
 _NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
+_FARTHEST = 100
+"""How far to look back in a text that may be made to be slow to read."""
 _BEFORE_FIELD = re.compile(r"[\w'!?)»]")
 # A literal or a comment that follows another character may be part of a longer token:
 # `]'` and `//` are tokens, and so may be names that end in `r`. None goes on behind an
@@ -59,8 +61,8 @@ def tokens(text: str) -> Iterator[Token]:
     of an interpolated one), literal (a character or a raw string), comment, ambiguous,
     broken (a literal, name or comment without an end), and symbol (also several, with
     blanks and digits). Letters outside ASCII end a word, so that none hides a keyword.
-    What follows an ambiguous token, from its second character on, is read the way Lean
-    most likely does.
+    What follows an ambiguous token is read the way Lean most likely does, and may begin
+    within it.
     """
     position = 0
     comment = 0  # where the last one ended
@@ -86,7 +88,9 @@ def tokens(text: str) -> Iterator[Token]:
         else:
             kind, end = _token(text, position, braces)
             yield Token(kind, text[position:end], position)
-            position = position + 1 if kind == "ambiguous" else end
+            # The quote, or the `r`, of such a literal may be the end of a name.
+            is_literal = text[position] == "'" or text[end - 1] == '"'
+            position = position + 1 if kind == "ambiguous" and is_literal else end
 
 
 def code(text: str) -> Iterator[Token]:
@@ -198,11 +202,15 @@ def _is_interpolated(text: str, quote: int) -> bool:
 
 
 def _in_number(text: str, position: int) -> bool:
-    """Whether a word is the rest of a token that begins with a digit, as in `0x1`."""
+    """Whether a word is the rest of a token that begins with a digit, as in `0x1`.
+
+    Also where that token's beginning is too far away to look for.
+    """
     start = position
-    while start and _NAME_CHARACTER.match(text[start - 1]):
+    farthest = max(position - _FARTHEST, 0)
+    while start > farthest and _NAME_CHARACTER.match(text[start - 1]):
         start -= 1
-    return start < position and text[start] in "0123456789"
+    return start < position and (text[start] in "0123456789" or 0 < start == farthest)
 
 
 def _joins(text: str, dot: int) -> bool:

@@ -10,9 +10,11 @@ show it (REJECTED, not UNSAFE).
 import re
 from dataclasses import dataclass
 
-from fdjax.lean.lexer import tokens
+from fdjax.lean.backend import Submission, WholeFile
+from fdjax.lean.lexer import code, tokens, without_comments
+from fdjax.lean.statement import last_theorem
 
-__all__ = ["POLICY", "Policy", "scan", "scan_file"]
+__all__ = ["POLICY", "Policy", "is_file", "misfit", "scan", "scan_file"]
 
 MAX_CHARACTERS = 200_000
 
@@ -106,6 +108,8 @@ _CODE = _words(
 )
 # As a part of a longer name these are harmless, as in `h.native`.
 _POISON = _CODE - {"native", "unsafe", "extern", "plausible", "slim_check"}
+_BEFORE_COMMAND = frozenset(("@", "#", "/--", "/-!"))
+_COMMANDS_AND_TACTICS = frozenset(("open", "set_option"))
 _HASH_COMMANDS = _words(
     """
     check check_failure check_simp check_tactic discr_tree_key eval exit find guard
@@ -267,6 +271,7 @@ POLICY = Policy(
     imports=("Init", "Std"),
 )
 
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _THOUSANDS = re.compile(r"\s*[1-9][0-9]{3}")
 
 
@@ -276,12 +281,56 @@ def scan(proof: str) -> str:
     Args:
       proof: tactic text, to be placed after `:= by`.
     """
-    return _refusal(proof, _PROOF)
+    return _explained(_refusal(proof, _PROOF), proof)
 
 
 def scan_file(source: str) -> str:
     """Why a whole Lean file may not be elaborated; empty when it may."""
-    return _refusal(source, _FILE)
+    return _explained(_refusal(source, _FILE), WholeFile(source))
+
+
+def is_file(text: str) -> bool:
+    """Whether Lean text begins with a command, not with a tactic."""
+    first = _first(text)
+    may_be_both = first in _COMMANDS_AND_TACTICS and last_theorem(text) is not None
+    return first in _COMMANDS | _BEFORE_COMMAND or may_be_both
+
+
+def misfit(submission: Submission) -> str:
+    """What makes a submission no Lean text of its sort; empty when nothing is plain.
+
+    No verdict rests on it: it goes into the reasons of those that are negative anyway.
+    """
+    is_whole = isinstance(submission, WholeFile)
+    text = (submission.text if is_whole else submission)[:MAX_CHARACTERS]
+    is_answer = _FENCE.search(without_comments(text)) or text.lstrip()[:7] == "<think>"
+    first = _first(text)
+    if is_whole:
+        commands = _COMMANDS | _COMMANDS_AND_TACTICS | _BEFORE_COMMAND
+        if is_answer or (first and first not in commands):
+            return (
+                "this is no Lean file: prose or a code fence before the first command"
+            )
+    elif is_answer:
+        return "this is no tactic text: prose or a code fence around it"
+    elif is_file(text):
+        return "a whole theorem is given as `proof`: give it as `source`"
+    elif first == "by":
+        return "the proof begins with `by`, which is there already: leave it out"
+    return ""
+
+
+def _explained(refusal: str, submission: Submission) -> str:
+    reason = misfit(submission) if refusal else ""
+    return f"{reason} ({refusal})" if reason else refusal
+
+
+def _first(text: str) -> str:
+    """The first token of a text, of documentation its beginning."""
+    first = next(code(text), None)
+    if first is None:
+        return ""
+    return first.text[:3] if first.kind == "comment" else first.text
 
 
 @dataclass(frozen=True, kw_only=True)

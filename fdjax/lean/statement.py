@@ -101,19 +101,19 @@ def _last_keyword(text: str, tokens: Sequence[Token]) -> int | None:
             depth = max(depth - 1, 0)
         elif depth == 0 and (
             token.text == "theorem"
-            or (token.text == "lemma" and _may_begin(text, tokens[:index], token))
+            or (token.text == "lemma" and _may_begin(text, tokens, index))
         ):
             found = index
     return found
 
 
-def _may_begin(text: str, before: Sequence[Token], token: Token) -> bool:
+def _may_begin(text: str, tokens: Sequence[Token], index: int) -> bool:
     """Whether a word may be a command: `lemma` is a name like any without Mathlib."""
-    if not before:
+    if not index:
         return True
-    last = before[-1]
+    last = tokens[index - 1]
     ends = last.kind == "comment" or last.text in _MODIFIERS | {"in", "]"}
-    return ends or "\n" in text[last.end : token.start]
+    return ends or "\n" in text[last.end : tokens[index].start]
 
 
 def _begin(tokens: Sequence[Token], keyword: int) -> int:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -25,7 +25,7 @@ from fdjax.lean.backend import (
 from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
 from fdjax.lean.pool import Cancellation, WorkerPool
-from fdjax.lean.safety import scan, scan_file
+from fdjax.lean.safety import misfit, scan, scan_file
 from fdjax.lean.source import File, body_of, source_of, splice
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
@@ -423,7 +423,10 @@ class Verifier:
             )
         # What is wrong with a statement is shown in the statement.
         proof = "" if answer.statement_error else request.proof or ""
-        return judge(answer, source_of(request.statement, request.header, proof))
+        verdict = judge(answer, source_of(request.statement, request.header, proof))
+        if answer.has_errors and (reason := misfit(proof)):
+            return replace(verdict, reason=f"{verdict.reason}: {reason}")
+        return verdict
 
     def _request(self, problem: Problem, proof: Submission | None) -> CheckRequest:
         return CheckRequest(

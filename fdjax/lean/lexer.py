@@ -197,8 +197,10 @@ def _string_or_brace(text: str, position: int, braces: list[int]) -> tuple[str, 
 
 
 def _is_interpolated(text: str, quote: int) -> bool:
+    """Whether a string follows `s!` or its like, which is not the end of a name."""
     before = text[max(quote - 3, 0) : quote]
-    return before.endswith(_INTERPOLATED) and not _NAME_CHARACTER.match(before[:-2])
+    ends_name = before[:1] == "." or _NAME_CHARACTER.match(before[:-2])
+    return before.endswith(_INTERPOLATED) and not ends_name
 
 
 def _in_number(text: str, position: int) -> bool:

@@ -8,6 +8,7 @@ show it (REJECTED, not UNSAFE).
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fdjax.lean.backend import Submission, WholeFile
@@ -284,9 +285,15 @@ def scan(proof: str) -> str:
     return _explained(_refusal(proof, _PROOF), proof)
 
 
-def scan_file(source: str) -> str:
-    """Why a whole Lean file may not be elaborated; empty when it may."""
-    return _explained(_refusal(source, _FILE), WholeFile(source))
+def scan_file(source: str, statement: str = "") -> str:
+    """Why a whole Lean file may not be elaborated; empty when it may.
+
+    Args:
+      source: the file.
+      statement: trusted text; a copy of it in the file is not judged by its words.
+    """
+    copies = _copies(source, statement.strip())
+    return _explained(_refusal(source, _FILE, copies), WholeFile(source))
 
 
 def is_file(text: str) -> bool:
@@ -365,7 +372,18 @@ _FILE = _Rules(
 )
 
 
-def _refusal(text: str, rules: _Rules) -> str:
+def _copies(text: str, statement: str) -> dict[int, int]:
+    """Where copies of a statement begin and end, each behind a blank."""
+    copies: dict[int, int] = {}
+    start = text.find(statement) if statement else -1
+    while start >= 0:
+        if not text[start - 1 : start].strip():
+            copies[start] = start + len(statement)
+        start = text.find(statement, start + len(statement))
+    return copies
+
+
+def _refusal(text: str, rules: _Rules, copies: Mapping[int, int] | None = None) -> str:
     if len(text) > MAX_CHARACTERS:
         return f"the text is longer than {MAX_CHARACTERS} characters"
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
@@ -374,8 +392,16 @@ def _refusal(text: str, rules: _Rules) -> str:
     in_attributes = False
     in_imports = True
     previous = ""
-    for kind, token, _ in tokens(text):
+    trusted_end = 0
+    for kind, token, start in tokens(text):
+        if copies and option is None and not in_attributes:
+            # A copy counts where it begins with a token: inside of a string or comment
+            # it would be something else.
+            trusted_end = max(trusted_end, copies.get(start, 0))
         if kind == "comment":
+            continue
+        if start + len(token) <= trusted_end and kind not in ("ambiguous", "broken"):
+            in_imports, previous = False, token if token.strip() else previous
             continue
         if option is not None:
             # A dotted name arrives in pieces and ends at the first other token.

@@ -440,7 +440,7 @@ class Verifier:
 
 def _scan(request: CheckRequest) -> str:
     if isinstance(request.proof, WholeFile):
-        return scan_file(body_of(request.proof, request.header))
+        return scan_file(body_of(request.proof, request.header), request.statement)
     return scan(request.proof or "")
 
 

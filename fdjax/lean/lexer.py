@@ -127,12 +127,15 @@ def code(text: str) -> Iterator[Token]:
 
 
 def without_comments(text: str) -> str:
-    """The text with blanks in the place of comments; line breaks stay."""
-    kept = list(text)
+    """The text with nothing but their line breaks in the place of comments."""
+    kept: list[str] = []
+    end = 0
     for token in tokens(text):
-        if token.text.startswith(("--", "/-")) and token.kind in ("comment", "broken"):
-            kept[token.start : token.end] = re.sub(r"[^\n]", " ", token.text)
-    return "".join(kept)
+        is_comment = token.text.startswith(("--", "/-"))
+        if is_comment and token.kind in ("comment", "broken"):
+            kept.append(text[end : token.start] + "\n" * token.text.count("\n"))
+            end = token.end
+    return "".join(kept) + text[end:]
 
 
 def comment_end(text: str, position: int) -> int:

@@ -173,6 +173,7 @@ def _proof(tokens: Sequence[Token], begin: int) -> int:
             owed += 1
         elif owed and word in (":=", "=>", "←"):
             owed -= 1
+            has_functions |= word == "=>"
         elif word in _FUNCTIONS:
             has_functions = True
         elif word == "|" and alternative is None:

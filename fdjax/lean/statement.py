@@ -7,6 +7,7 @@ that uses `:=` other than after `let` and `have`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fdjax.jsonl import Row, shorten
 from fdjax.lean.lexer import Token, code
@@ -45,6 +46,7 @@ class Theorem:
     """Whether the proof is missing or but a placeholder: `:= by sorry` or a part."""
 
 
+@lru_cache(maxsize=256)  # files hold many proofs of a statement in a row
 def last_theorem(text: str) -> Theorem | None:
     """The last `theorem` or `lemma` of a text; None where there is none."""
     tokens = list(code(text))

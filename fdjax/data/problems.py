@@ -87,7 +87,7 @@ def _problem(row: Row, format: ProblemFormat | None) -> Problem:
 def _own(row: Row) -> Problem:
     statement = statement_of(row)
     name = row.text("name", required=True)
-    _require_name(row, name, last_theorem(statement))
+    _require_name(row, name, statement, last_theorem(statement))
     return Problem(
         name=name,
         statement=statement,
@@ -102,7 +102,7 @@ def _deepseek(row: Row) -> Problem:
     source = row.text("formal_statement", required=True)
     theorem = last_theorem(source)
     name = row.text("name") or (theorem.name if theorem else "")
-    theorem = _require_name(row, name, theorem)
+    theorem = _require_name(row, name, source, theorem)
     if not theorem.proof or not theorem.is_open:
         raise row.error(
             "a `formal_statement` that ends in `:= by` or `:= by sorry`",
@@ -137,12 +137,12 @@ def _joined_header(row: Row, inner: str) -> str:
     return "\n".join(part for part in (header, inner) if part)
 
 
-def _require_name(row: Row, name: str, theorem: Theorem | None) -> Theorem:
-    """The theorem, provided that it is there and declares `name`."""
+def _require_name(row: Row, name: str, source: str, theorem: Theorem | None) -> Theorem:
+    """The theorem of a source, provided that it is there and declares `name`."""
     if theorem is None:
         raise row.error(
             "a statement that declares a theorem",
-            "none",
+            shorten(source.strip()),
             "write it as `theorem NAME … : TYPE`",
         )
     if theorem.name != name or not name:

@@ -149,7 +149,7 @@ def test_line_separator_inside_a_string_does_not_end_the_row(tmp_path):
             "`statement` of one theorem",
             "import Std before it",
         ),
-        (OWN | {"statement": "def swap : Nat"}, "declares a theorem", "none"),
+        (OWN | {"statement": "def swap : Nat"}, "declares a theorem", "def swap"),
         (
             DEEPSEEK | {"formal_statement": "theorem double_le : True"},
             "ends in `:= by`",
@@ -165,7 +165,7 @@ def test_line_separator_inside_a_string_does_not_end_the_row(tmp_path):
             "declares `theorem double_le`",
             "theorem : True",
         ),
-        ({"formal_statement": "def f := 1"}, "declares a theorem", "none"),
+        ({"formal_statement": "def f := 1"}, "declares a theorem", "def f := 1"),
         (
             {"formal_statement": "abbrev s : Nat := sorry\ntheorem t : s = 2 := sorry"},
             "nothing before the theorem that rests on `sorry`",

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fdjax.lean import WholeFile
 from fdjax.lean.safety import misfit, scan, scan_file
+from fdjax.records import Problem
 from lean.corpus import FAILURES, GIVING_UP, THEOREMS, UNSAFE
 
 
@@ -129,6 +130,14 @@ def test_a_copy_of_the_statement_is_not_judged(before):
 )
 def test_what_is_no_copy_or_follows_one_is_judged(file):
     assert scan_file(file, NAMED) != ""
+
+
+def test_a_statement_about_what_files_may_not_name_can_be_proved(verifier):
+    problem = Problem(name="t", statement=NAMED)
+    file = WholeFile(f"theorem one : 1 = 1 := rfl\n{NAMED} := by\n  rfl")
+    [verdict, proof] = verifier.verify([(problem, file), (problem, "  rfl")])
+    assert verdict.verified
+    assert proof.verified
 
 
 def test_a_copy_that_can_be_read_in_two_ways_is_refused():

@@ -109,8 +109,11 @@ _CODE = _words(
 )
 # As a part of a longer name these are harmless, as in `h.native`.
 _POISON = _CODE - {"native", "unsafe", "extern", "plausible", "slim_check"}
-_BEFORE_COMMAND = frozenset(("@", "#", "/--", "/-!"))
-_COMMANDS_AND_TACTICS = frozenset(("open", "set_option"))
+# What else a command, or a file, may begin with.
+_BEFORE_COMMAND = _words(
+    "@ # /-- /-! alias local meta module nonrec public run_cmd scoped"
+)
+_COMMANDS_AND_TACTICS = _words("open set_option")
 _HASH_COMMANDS = _words(
     """
     check check_failure check_simp check_tactic discr_tree_key eval exit find guard
@@ -290,7 +293,7 @@ def scan_file(source: str, statement: str = "") -> str:
 
     Args:
       source: the file.
-      statement: trusted text; a copy of it in the file is not judged by its words.
+      statement: the problem's own; what copies of it say is trusted.
     """
     copies = _copies(source, statement.strip())
     return _explained(_refusal(source, _FILE, copies), WholeFile(source))
@@ -315,9 +318,7 @@ def misfit(submission: Submission) -> str:
     if is_whole:
         commands = _COMMANDS | _COMMANDS_AND_TACTICS | _BEFORE_COMMAND
         if is_answer or (first and first not in commands):
-            return (
-                "this is no Lean file: prose or a code fence before the first command"
-            )
+            return "this is no Lean file: prose or a code fence before its commands"
     elif is_answer:
         return "this is no tactic text: prose or a code fence around it"
     elif is_file(text):
@@ -328,6 +329,7 @@ def misfit(submission: Submission) -> str:
 
 
 def _explained(refusal: str, submission: Submission) -> str:
+    """A refusal behind what explains it, if anything does."""
     reason = misfit(submission) if refusal else ""
     return f"{reason} ({refusal})" if reason else refusal
 

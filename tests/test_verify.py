@@ -117,7 +117,9 @@ def test_reasons_say_what_a_submission_is_instead(files):
     rows[0]["source"] = "Here it is:\n```lean4\ntheorem easy : True := h\n```"
     assert verify_file(write(source, rows), out, FAKE) == 0
     prose, by = (row["reason"] for row in read(out))
-    assert prose.endswith("no Lean file: prose or a code fence before its commands")
+    assert prose.endswith(
+        "no Lean file: prose or a code fence before the first command"
+    )
     assert by.endswith("begins with `by`, which is there already: leave it out")
     assert statuses(out) == ["rejected", "rejected"]
 

@@ -315,15 +315,14 @@ def misfit(submission: Submission) -> str:
     text = (submission.text if is_whole else submission)[:MAX_CHARACTERS]
     is_answer = _FENCE.search(without_comments(text)) or text.lstrip()[:7] == "<think>"
     first = _first(text)
-    if is_whole:
-        commands = _COMMANDS | _COMMANDS_AND_TACTICS | _BEFORE_COMMAND
-        if is_answer or (first and first not in commands):
-            return "this is no Lean file: prose or a code fence before its commands"
-    elif is_answer:
+    commands = _COMMANDS | _COMMANDS_AND_TACTICS | _BEFORE_COMMAND | {""}
+    if is_whole and (is_answer or first not in commands):
+        return "this is no Lean file: prose or a code fence before the first command"
+    if is_answer:
         return "this is no tactic text: prose or a code fence around it"
-    elif is_file(text):
+    if not is_whole and is_file(text):
         return "a whole theorem is given as `proof`: give it as `source`"
-    elif first == "by":
+    if not is_whole and first == "by":
         return "the proof begins with `by`, which is there already: leave it out"
     return ""
 

@@ -161,7 +161,7 @@ FENCED = "```lean4\ntheorem t : True := trivial\n```"
         ("open Nat\n@[simp] theorem t : p := h", "give it as `source`"),
         ("  simp\n```", "no tactic text: prose or a code fence"),
         ("<think>simp?</think>\n  simp", "no tactic text: prose or a code fence"),
-        (WholeFile(FENCED), "no Lean file: prose or a code fence before its"),
+        (WholeFile(FENCED), "no Lean file: prose or a code fence before the first"),
         (WholeFile(f"### Proof\n\n{FENCED}"), "no Lean file: prose or a code fence"),
         (WholeFile("Here is the theorem.\ntheorem t : p := h"), "no Lean file: prose"),
         (WholeFile("  exact h"), "no Lean file"),

@@ -101,7 +101,8 @@ def _own(row: Row) -> Problem:
 def _deepseek(row: Row) -> Problem:
     source = row.text("formal_statement", required=True)
     theorem = last_theorem(source)
-    name = row.text("name") or (theorem.name if theorem else "")
+    own = theorem.name if theorem and row.values.get("name") is None else ""
+    name = own or row.text("name", required=True)
     theorem = _require_name(row, name, source, theorem)
     if not theorem.proof or not theorem.is_open:
         raise row.error(

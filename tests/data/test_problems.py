@@ -165,6 +165,7 @@ def test_line_separator_inside_a_string_does_not_end_the_row(tmp_path):
             "declares `theorem double_le`",
             "theorem : True",
         ),
+        (DEEPSEEK | {"name": " "}, "text for `name`", "' '"),
         ({"formal_statement": "def f := 1"}, "declares a theorem", "def f := 1"),
         (
             {"formal_statement": "abbrev s : Nat := sorry\ntheorem t : s = 2 := sorry"},

@@ -86,10 +86,8 @@ def _problem(row: Row, format: ProblemFormat | None) -> Problem:
 
 def _own(row: Row) -> Problem:
     statement = statement_of(row)
-    name = row.text("name", required=True)
-    _require_name(row, name, statement, last_theorem(statement))
     return Problem(
-        name=name,
+        name=_theorem(row, statement, needs_name=True).name,
         statement=statement,
         header=row.text("header"),
         references=_references(row),
@@ -100,10 +98,7 @@ def _own(row: Row) -> Problem:
 
 def _deepseek(row: Row) -> Problem:
     source = row.text("formal_statement", required=True)
-    theorem = last_theorem(source)
-    own = theorem.name if theorem and row.values.get("name") is None else ""
-    name = own or row.text("name", required=True)
-    theorem = _require_name(row, name, source, theorem)
+    theorem = _theorem(row, source, needs_name=False)
     if not theorem.proof or not theorem.is_open:
         raise row.error(
             "a `formal_statement` that ends in `:= by` or `:= by sorry`",
@@ -111,11 +106,31 @@ def _deepseek(row: Row) -> Problem:
             "end it there and leave the proof out",
         )
     return Problem(
-        name=name,
+        name=theorem.name,
         statement=theorem.statement,
         header=_joined_header(row, theorem.header),
         family=row.text("split"),
     )
+
+
+def _theorem(row: Row, source: str, *, needs_name: bool) -> Theorem:
+    """The last theorem of a source, which has the name that the row gives it."""
+    is_named = needs_name or row.values.get("name") is not None
+    name = row.text("name", required=is_named)
+    theorem = last_theorem(source)
+    if theorem is None:
+        raise row.error(
+            "a statement that declares a theorem",
+            shorten(source.strip()),
+            "write it as `theorem NAME … : TYPE`",
+        )
+    if not theorem.name or (is_named and theorem.name != name):
+        raise row.error(
+            f"a statement that declares `theorem {name or 'NAME'}`",
+            shorten(theorem.statement),
+            "make `name` and the statement agree, «» included",
+        )
+    return theorem
 
 
 def _joined_header(row: Row, inner: str) -> str:
@@ -136,23 +151,6 @@ def _joined_header(row: Row, inner: str) -> str:
             "move them there",
         )
     return "\n".join(part for part in (header, inner) if part)
-
-
-def _require_name(row: Row, name: str, source: str, theorem: Theorem | None) -> Theorem:
-    """The theorem of a source, provided that it is there and declares `name`."""
-    if theorem is None:
-        raise row.error(
-            "a statement that declares a theorem",
-            shorten(source.strip()),
-            "write it as `theorem NAME … : TYPE`",
-        )
-    if theorem.name != name or not name:
-        raise row.error(
-            f"a statement that declares `theorem {name}`",
-            shorten(theorem.statement),
-            "make `name` and the statement agree, «» included",
-        )
-    return theorem
 
 
 def _references(row: Row) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ from fdjax.lean.backend import (
     Target,
     WholeFile,
 )
-from fdjax.lean.safety import POLICY, comment_end
+from fdjax.lean.lexer import comment_end
+from fdjax.lean.safety import POLICY
 from fdjax.lean.source import alone, opening_of, source_of
 
 __all__ = [

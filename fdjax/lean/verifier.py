@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -25,7 +25,7 @@ from fdjax.lean.backend import (
 from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
 from fdjax.lean.pool import Cancellation, WorkerPool
-from fdjax.lean.safety import scan, scan_file
+from fdjax.lean.safety import misfit, scan, scan_file
 from fdjax.lean.source import File, body_of
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
@@ -416,7 +416,10 @@ class Verifier:
             return Verdict(
                 status=Status.CRASHED, reason=f"the checker failed twice: {answer}"
             )
-        return judge(answer, request)
+        verdict = judge(answer, request)
+        if answer.has_errors and (reason := misfit(request.proof or "")):
+            return replace(verdict, reason=f"{verdict.reason}: {reason}")
+        return verdict
 
     def _request(self, problem: Problem, proof: Submission | None) -> CheckRequest:
         return CheckRequest(
@@ -439,7 +442,7 @@ def _statement_report(request: CheckRequest, answer: RawReport) -> StatementRepo
 
 def _scan(request: CheckRequest) -> str:
     if isinstance(request.proof, WholeFile):
-        return scan_file(body_of(request.proof, request.header))
+        return scan_file(body_of(request.proof, request.header), request.statement)
     return scan(request.proof or "")
 
 

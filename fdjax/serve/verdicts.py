@@ -109,7 +109,7 @@ def _refusal(
     elif broken := fault(request):
         return RawReport(statement_error=broken)
     elif isinstance(request.proof, WholeFile):
-        reason = scan_file(body_of(request.proof, request.header))
+        reason = scan_file(body_of(request.proof, request.header), request.statement)
     else:
         reason = scan(request.proof or "")
     return RawReport(refused=reason) if reason else None

@@ -26,7 +26,7 @@ from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
 from fdjax.lean.pool import Cancellation, WorkerPool
 from fdjax.lean.safety import scan, scan_file
-from fdjax.lean.source import File, body_of, source_of, splice
+from fdjax.lean.source import File, body_of
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
 from fdjax.records import Problem
@@ -294,20 +294,13 @@ class Verifier:
         """
         requests = [self._request(problem, None) for problem in problems]
         reports = []
-        for problem, answer in zip(problems, self._pool.run(requests), strict=True):
+        for request, answer in zip(requests, self._pool.run(requests), strict=True):
             if isinstance(answer, WorkerDiedError):
                 raise BackendError(
-                    f"{problem.name}: expected Lean to elaborate the statement, but it "
+                    f"{request.name}: expected Lean to elaborate the statement, but it "
                     f"died twice: {answer}"
                 )
-            source = splice(problem.statement, "")
-            reports.append(
-                StatementReport(
-                    ok=not answer.statement_error,
-                    reason=answer.statement_error,
-                    diagnostics=tuple(map(source.diagnostic, answer.messages)),
-                )
-            )
+            reports.append(_statement_report(request, answer))
         return reports
 
     @property
@@ -397,12 +390,11 @@ class Verifier:
             nonlocal last_flush
             key = to_check[index]
             verdict = self._verdict(first[key], answer)
-            is_broken = isinstance(answer, RawReport) and bool(answer.statement_error)
-            if is_broken:
+            if verdict.broken_statement:
                 broken[first[key].name] = verdict.reason
                 with self._lock:
                     self._broken += len(places[key])
-            decide(key, verdict, keep=not is_broken)
+            decide(key, verdict, keep=not verdict.broken_statement)
             if time.monotonic() - last_flush > FLUSH_S:
                 self._cache.flush()
                 last_flush = time.monotonic()
@@ -421,9 +413,7 @@ class Verifier:
             return Verdict(
                 status=Status.CRASHED, reason=f"the checker failed twice: {answer}"
             )
-        # What is wrong with a statement is shown in the statement.
-        proof = "" if answer.statement_error else request.proof or ""
-        return judge(answer, source_of(request.statement, request.header, proof))
+        return judge(answer, request)
 
     def _request(self, problem: Problem, proof: Submission | None) -> CheckRequest:
         return CheckRequest(
@@ -433,6 +423,15 @@ class Verifier:
             proof=proof,
             limits=self._limits,
         )
+
+
+def _statement_report(request: CheckRequest, answer: RawReport) -> StatementReport:
+    if not answer.statement_error:
+        return StatementReport(ok=True)
+    verdict = judge(answer, request)
+    return StatementReport(
+        ok=False, reason=verdict.reason, diagnostics=verdict.diagnostics
+    )
 
 
 def _scan(request: CheckRequest) -> str:

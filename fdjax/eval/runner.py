@@ -40,7 +40,8 @@ def evaluate_arm(
       on_rollout: receives each batch of attempts, for progress and logs.
 
     Returns:
-      Counts for each theorem; attempts without a verdict are `missing`.
+      Counts for each theorem; attempts without a verdict are `missing`, among them all
+      attempts at a theorem whose prompt is too long or whose statement is broken.
     """
     rows: dict[str, list[Any]] = {
         name: [] for name in ("successes", "missing", "proofs", "sequences", "entropy")

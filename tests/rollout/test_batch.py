@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fdjax.advantages import zscore
+from fdjax.data.chat import proof_tokens
 from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
@@ -17,6 +18,7 @@ from fdjax.rollout import (
     verdict_rewards,
 )
 from fdjax.train.sources import rollout_metrics
+from small_tokenizers import sentencepiece
 from tiny import PROBLEMS, TOKENIZER, completions
 
 WIDTH = 24
@@ -175,6 +177,29 @@ def test_scoring_ends_with_the_first_token_that_feedback_would_change():
     assert scored == ["  exact h1\n  exact h2", "  exact h1"]
     everything, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
     np.testing.assert_array_equal(everything.mask, given.completions.mask)
+
+
+def test_characters_are_counted_as_the_proof_has_them():
+    """SentencePiece: a first blank lost here would score a token less."""
+    tokenizer = sentencepiece("prepend")
+    proof = "  ex\n  ab"
+    (ids,) = proof_tokens(tokenizer, [proof])
+    assert tokenizer.convert_ids_to_tokens(ids[:-1]) == [
+        *("▁▁", "ex", "<0x0A>", "▁▁", "a", "b")
+    ]
+    given = rollout([proof], [Status.REJECTED], [NOTE], group_size=1)
+    tokens = np.array([ids])
+    given = replace(
+        given,
+        completions=given.completions._replace(
+            tokens=tokens, mask=np.ones_like(tokens, bool)
+        ),
+        feedback=(Feedback(parts=("x",), offset=proof.index("a")),),
+    )
+    batch, _ = distillation_batch(
+        given, tokenizer, teacher_width=160, score="to_divergence"
+    )
+    assert batch.mask[0].tolist() == [True] * 5 + [False] * 2
 
 
 def test_an_attempt_that_stops_too_early_is_scored_to_its_end_token():

@@ -7,7 +7,7 @@ from typing import cast
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.tokenizer import continuation_tokens, control_tokens, end_token
-from fdjax.errors import ConfigError
+from fdjax.errors import ConfigError, DataError
 from fdjax.records import Problem
 
 __all__ = ["COMPLETION_TEMPLATE", "prompt_tokens", "proof_tokens", "user_message"]
@@ -43,9 +43,15 @@ def prompt_tokens(
 
     Raises:
       ConfigError: the tokenizer has no chat template.
+      DataError: `feedback` is not one text or None for each problem.
     """
     _require_template(tokenizer)
     notes = [None] * len(problems) if feedback is None else feedback
+    if len(notes) != len(problems):
+        raise DataError(
+            f"expected feedback, or None, for each of {len(problems)} problems, got "
+            f"{len(notes)}"
+        )
     messages = [
         user_message(problem, note)
         for problem, note in zip(problems, notes, strict=True)

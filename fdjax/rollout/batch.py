@@ -116,13 +116,16 @@ def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
     """
     sampled = rollout.completions
     values = np.asarray(advantages, np.float32).reshape(-1)
-    if (
-        values.shape != rollout.known.shape
-        or not np.isfinite(values[rollout.known]).all()
-    ):
+    if values.shape != rollout.known.shape:
         raise DataError(
-            f"policy_batch: expected {len(rollout.known)} advantages, finite where the "
-            f"reward is known, got {values.tolist()}"
+            f"policy_batch: expected advantages for {len(rollout.known)} attempts, got "
+            f"{len(values)}"
+        )
+    damaged = int((~np.isfinite(values[rollout.known])).sum())
+    if damaged:
+        raise DataError(
+            "policy_batch: expected finite advantages where the reward is known, got "
+            f"{damaged} that are not"
         )
     return PolicyBatch(
         prompts=rollout.prompts,

@@ -56,10 +56,11 @@ class Rollout:
                 f"Rollout: expected whole groups of group_size = {self.group_size} >= "
                 f"1 attempts, got {size}; repeat each problem group_size times"
             )
-        if not np.isfinite(self.rewards[self.known]).all():
+        damaged = int((~np.isfinite(self.rewards[self.known])).sum())
+        if damaged:
             raise DataError(
-                "Rollout: expected finite rewards where known is True, got "
-                f"{self.rewards.tolist()}; a missing reward has known = False"
+                f"Rollout: expected finite rewards where known is True, got {damaged} "
+                "that are not; a missing reward has known = False"
             )
 
     @property

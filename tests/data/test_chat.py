@@ -7,7 +7,7 @@ from fdjax.data.chat import (
     user_message,
 )
 from fdjax.data.tokenizer import continuation_texts, control_tokens, train_tokenizer
-from fdjax.errors import ConfigError
+from fdjax.errors import ConfigError, DataError
 from fdjax.records import Problem
 from small_tokenizers import BUILDS, PROOF, qwen, sentencepiece
 
@@ -53,6 +53,11 @@ def test_no_comment_swallows_the_opening(statement, question):
 
 def test_empty_feedback_is_none():
     assert user_message(PROBLEM, "") == user_message(PROBLEM)
+
+
+def test_feedback_is_given_for_each_problem():
+    with pytest.raises(DataError, match="each of 2 problems, got 1"):
+        prompt_tokens(TOKENIZER, [PROBLEM] * 2, ["hint"])
 
 
 def _control(tokenizer, ids):

@@ -139,10 +139,16 @@ def test_a_question_too_long_for_the_teacher_is_masked_and_counted():
     assert metrics["feedback/available"].value() == 0.0
 
 
-@pytest.mark.parametrize("advantages", [[0.5, float("nan")], [0.5, -0.5, 0.0]])
-def test_advantages_must_be_numbers_one_for_each_attempt(advantages):
+@pytest.mark.parametrize(
+    ("advantages", "message"),
+    [
+        ([0.5, float("nan")], "finite advantages .*, got 1"),
+        ([0.5, -0.5, 0.0], "advantages for 2 attempts, got 3"),
+    ],
+)
+def test_advantages_must_be_numbers_one_for_each_attempt(advantages, message):
     given = rollout(["  exact h1"] * 2, [Status.VERIFIED, Status.REJECTED], [NOTE] * 2)
-    with pytest.raises(DataError, match="expected 2 advantages"):
+    with pytest.raises(DataError, match=message):
         policy_batch(given, np.array(advantages))
 
 

@@ -102,8 +102,10 @@ class SupervisedSource(_Resumable):
         """The next rows in shuffled order."""
         del state
         with timer.stage("data"):
-            batch = supervised_batch(self._tokenizer, next(self._items), **self._widths)
-        return StepData(batches=[batch], metrics={})
+            batch, metrics = supervised_batch(
+                self._tokenizer, next(self._items), **self._widths
+            )
+        return StepData(batches=[batch], metrics=metrics)
 
 
 class AlternatingSource:
@@ -239,24 +241,36 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
 
     Metrics: reward/mean (over known rewards), policy/entropy (nats per sampled token),
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
-    groups with unequal known rewards), verdict/<status> (shares).
+    groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
+    sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
+    the sampled attempts).
     """
     sampled, size = rollout.completions, len(rollout.proofs)
+    made = int(rollout.sampled.sum())
     rewards = np.where(rollout.known, rollout.rewards, np.nan).reshape(
         -1, rollout.group_size
     )
     live = [len(set(group[~np.isnan(group)])) > 1 for group in rewards]
-    statuses = [verdict.status for verdict in rollout.verdicts]
+    statuses = [
+        verdict.status
+        for verdict, was_sampled in zip(rollout.verdicts, rollout.sampled, strict=True)
+        if was_sampled
+    ]
+    broken = sum(verdict.broken_statement for verdict in rollout.verdicts)
     return {
-        "reward/mean": Mean(float(rollout.rewards.sum()), int(rollout.known.sum())),
+        "reward/mean": Mean(
+            float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
+        ),
         "policy/entropy": Mean(
             float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
         ),
-        "rollout/length": Mean(int(sampled.mask.sum()), size),
-        "rollout/finished": Mean(int(sampled.finished.sum()), size),
+        "rollout/length": Mean(int(sampled.mask.sum()), made),
+        "rollout/finished": Mean(int(sampled.finished[rollout.sampled].sum()), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
+        "rollout/overlong_prompts": Mean(size - made, size),
+        "rollout/broken_statements": Mean(broken, size),
         **{
-            f"verdict/{status.name.lower()}": Mean(statuses.count(status), size)
+            f"verdict/{status.name.lower()}": Mean(statuses.count(status), made)
             for status in Status
         },
     }

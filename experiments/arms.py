@@ -82,7 +82,9 @@ class Trainer:
         config = self._config
         steps, handover = config.rollout.steps, config.rollout.handover
         grpo = self._reinforce("grpo", self._begin(warm, config.grpo.optimizer))
-        fd = self._distill(self._begin(warm, config.fd.optimizer), handover)
+        fd = self._distill(
+            self._begin(warm, config.fd.optimizer, teacher=True), handover
+        )
         # A copy: training on donates the state.
         early = jax.tree.map(jnp.copy, fd.params)
         fd = self._distill(fd, steps)
@@ -186,7 +188,9 @@ class Trainer:
             response_width=self._config.rollout.max_new_tokens,
         )
 
-    def _begin(self, params: Any, optimizer: OptimizerConfig) -> TrainState:
+    def _begin(
+        self, params: Any, optimizer: OptimizerConfig, *, teacher: bool = False
+    ) -> TrainState:
         # One key for all arms: they start from the same attempts at the same theorems.
         context = self.materials.context
         return restart(
@@ -195,6 +199,7 @@ class Trainer:
             make_optimizer(optimizer),
             context.mesh,
             context.key(1),
+            teacher=teacher,
         )
 
     def _step(

@@ -40,7 +40,7 @@ def make_train_step(
       objective: what to minimise (`fdjax.train.objectives`).
       optimizer: an optax gradient transformation.
       mesh: the device mesh; the batch is sharded over its data axes.
-      teacher_rate: η of the EMA teacher; 0 keeps it frozen.
+      teacher_rate: η of the EMA teacher; 0 keeps it frozen, or there is none.
       microbatches: parts that the batch is cut into to save memory.
 
     Raises:
@@ -51,8 +51,13 @@ def make_train_step(
             "teacher_rate must lie in [0, 1] and microbatches be at least 1, got "
             f"{teacher_rate} and {microbatches}."
         )
-    layout = state_shardings(model, optimizer, mesh)
-    gradient = jax.value_and_grad(objective, has_aux=True)
+    if teacher_rate and not objective.reads_teacher:
+        raise ConfigError(
+            f"Expected no teacher_rate, because the objective reads no teacher, got "
+            f"{teacher_rate}; leave it out."
+        )
+    layout = state_shardings(model, optimizer, mesh, teacher=objective.reads_teacher)
+    gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         scored = batch.mask.sum().astype(jnp.float32)
@@ -73,7 +78,11 @@ def make_train_step(
         new_state = TrainState(
             params=params,
             opt_state=opt_state,
-            teacher=update_teacher(state.teacher, params, rate=teacher_rate),
+            teacher=(
+                update_teacher(state.teacher, params, rate=teacher_rate)
+                if objective.reads_teacher
+                else None
+            ),
             step=state.step + 1,
             key=state.key,
         )
@@ -85,12 +94,23 @@ def make_train_step(
         }
         return new_state, metrics
 
-    return jax.jit(
+    compiled = jax.jit(
         step,
         in_shardings=(layout, batch_sharding(mesh)),
         out_shardings=(layout, None),
         donate_argnums=0,
     )
+
+    def checked(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        if (state.teacher is not None) != objective.reads_teacher:
+            raise ConfigError(
+                f"Expected a state {'with' if objective.reads_teacher else 'without'} "
+                "a teacher, as the objective reads one or not; make it with "
+                f"init_state(..., teacher={objective.reads_teacher}) or restart."
+            )
+        return compiled(state, batch)
+
+    return checked
 
 
 def _accumulate(

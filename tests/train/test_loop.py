@@ -56,7 +56,7 @@ def run(folder, *, steps=9, stop_after=None):
                 steps=steps,
                 source=source(),
                 train_step=make_train_step(
-                    MODEL, sft_objective(MODEL), OPTIMIZER, mesh, teacher_rate=0.1
+                    MODEL, sft_objective(MODEL), OPTIMIZER, mesh
                 ),
                 checkpoint_every=4,
             ),

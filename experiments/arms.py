@@ -130,7 +130,9 @@ class Trainer:
             score=self._config.fd.score,
             **self._budget,
         )
-        phase = self._phase("fd", steps, source, self._fd_step, keep_checkpoints=None)
+        # On resume FD→GRPO begins from the handover, however far FD has gone.
+        handover = self._config.rollout.handover
+        phase = self._phase("fd", steps, source, self._fd_step, keep_steps=(handover,))
         return self._train(phase, state)
 
     @functools.cached_property
@@ -219,7 +221,7 @@ class Trainer:
         steps: int,
         source: Source,
         step: Callable[[TrainState, Any], Any],
-        keep_checkpoints: int | None = 2,
+        keep_steps: tuple[int, ...] = (),
     ) -> Phase:
         return Phase(
             name=name,
@@ -227,7 +229,7 @@ class Trainer:
             source=source,
             train_step=step,
             checkpoint_every=4,
-            keep_checkpoints=keep_checkpoints,
+            keep_steps=keep_steps,
         )
 
     def _train(self, phase: Phase, state: TrainState) -> TrainState:

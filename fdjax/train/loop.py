@@ -1,20 +1,23 @@
 """The training loop: data, optimizer steps, log, checkpoint, resume."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
+from fdjax.errors import CheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.records import Metrics
-from fdjax.sharding import batch_sharding
+from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.sources import Source, StepData
-from fdjax.train.state import TrainState
+from fdjax.train.state import TrainState, check_finite
+from fdjax.train.window import Window
 
 __all__ = ["Phase", "train"]
 
@@ -37,6 +40,23 @@ class Phase:
     """Iterations whose metrics are averaged into one row."""
     keep_checkpoints: int | None = 2
     """How many of the newest checkpoints stay; all of them with None."""
+    keep_steps: tuple[int, ...] = ()
+    """Iterations whose checkpoints stay in any case."""
+    max_idle: int = 5
+    """Iterations in a row without an optimizer step taken after which the run stops,
+    because values are not finite or nothing is scored."""
+
+
+class _Boundary(NamedTuple):
+    """A run between two iterations: what a checkpoint says."""
+
+    done: int
+    """Iterations."""
+    state: TrainState
+    position: dict[str, Any]
+    """Of the source, before the next iteration's data."""
+    window: Window
+    """Metrics since the last row."""
 
 
 def train(
@@ -53,8 +73,14 @@ def train(
 ) -> TrainState:
     """Runs a phase to its end, continuing from its newest checkpoint if it has one.
 
-    Everything that decides the next step is in the checkpoint: state, PRNG key and
-    position in the data. A run that was killed and resumed takes the same steps.
+    Everything that decides the next step is in the checkpoint: state, PRNG key,
+    position in the data and the sums of a row begun. A run that was killed and resumed
+    takes the same steps and writes the same rows.
+
+    Before any error leaves, Ctrl-C included, the last whole iteration is saved; the one
+    that failed is done anew on resume. If it failed between its optimizer steps, the
+    state is neither of an iteration nor whole, and the checkpoint before stays the
+    newest. The error carries a note of what was saved.
 
     Args:
       phase: what to do.
@@ -73,57 +99,97 @@ def train(
 
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
+      IdleError: `max_idle` iterations in a row took no optimizer step.
+      CheckpointError: the parameters to begin from are not finite, or a checkpoint
+        cannot be read or written.
     """
-    layout = batch_sharding(mesh)
-    with CheckpointStore(directory, keep=phase.keep_checkpoints) as store:
+    with CheckpointStore(
+        directory, keep=phase.keep_checkpoints, keep_steps=phase.keep_steps
+    ) as store:
         # A later stage may have gone on beyond this phase in the same folder.
         done = max((step for step in store.steps if step <= phase.steps), default=0)
+        window = Window()
         if done:
             state, host = store.restore(state, done)
             phase.source.set_state(host["source"])
+            window = Window.from_state(host.get("window", {}))
+        check_finite(state.params)
         if done < phase.steps:
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
 
-        def save() -> None:
-            store.save(done, state, {"source": phase.source.get_state()})
-
-        window: list[tuple[Metrics, Metrics]] = []
+        at = _Boundary(done, state, _position(phase.source), window)
         timer, latest = StageTimer(), {}
-        on_step(done, latest)
-        while done < phase.steps:
-            if stop.requested:
+
+        def write_row() -> None:
+            nonlocal at, latest
+            with timer.stage("update"):
+                window = at.window.settled()
+            latest = window.means() | timer.take()
+            writer.write(phase.name, at.done, latest)
+            at = at._replace(window=window.emptied())
+
+        def save() -> None:
+            host = {"source": at.position, "window": at.window.get_state()}
+            store.save(at.done, at.state, host)
+
+        def rescue() -> str:
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(at.state)):
+                return (
+                    f"Iteration {at.done + 1} failed between its optimizer steps, so "
+                    "its state was not saved; resume goes on from the checkpoint "
+                    "before."
+                )
+            try:
+                if due(at.done, phase.log_every) and at.window.begun:
+                    # The error may have come just after the row was written.
+                    writer.truncate_after(phase.name, at.done - 1)
+                    write_row()
                 save()
                 store.wait()
-                raise StoppedError(f"Stopped {phase.name} after {done} iterations.")
-            data = phase.source.next(state, timer)
-            on_data(done, state, data)
-            with timer.stage("update"):
-                device_metrics = []
-                for batch in data.batches:
-                    state, metrics = phase.train_step(
-                        state, jax.device_put(batch, layout)
+            except Exception as failure:  # noqa: BLE001 - the first error is raised
+                return f"The state after {at.done} iterations was not saved: {failure}"
+            return f"Saved after {at.done} iterations; resume goes on from there."
+
+        def due(done: int, every: int) -> bool:
+            return done % every == 0 or done == phase.steps
+
+        try:
+            on_step(at.done, latest)
+            while at.done < phase.steps:
+                if stop.requested:
+                    save()
+                    store.wait()
+                    raise StoppedError(
+                        f"Stopped {phase.name} after {at.done} iterations."
                     )
-                    device_metrics.append(metrics)
-            done += 1
-            window += [(data.metrics, metrics) for metrics in device_metrics]
-            if done % phase.log_every == 0 or done == phase.steps:
+                data = phase.source.next(at.state, timer)
+                on_data(at.done, at.state, data)
+                state, metrics = at.state, []
                 with timer.stage("update"):
-                    latest = _summary(window)
-                latest |= timer.take()
-                writer.write(phase.name, done, latest)
-                window = []
-            if done % phase.checkpoint_every == 0 or done == phase.steps:
-                save()
-            on_step(done, latest)
-        store.wait()
-    return state
+                    for batch in data.batches:
+                        state, of_step = phase.train_step(
+                            state, shard_batch(batch, mesh)
+                        )
+                        metrics.append(of_step)
+                    window = at.window.add(data.metrics, metrics)
+                at = _Boundary(at.done + 1, state, _position(phase.source), window)
+                if due(at.done, phase.log_every):
+                    write_row()
+                if due(at.done, phase.checkpoint_every):
+                    save()
+                at.window.check(phase.max_idle)
+                on_step(at.done, latest)
+            store.wait()
+        except BaseException as error:
+            # Alone, a process would wait for the others to save with it.
+            alone = jax.process_count() == 1
+            if alone and at.done > done and not isinstance(error, CheckpointError):
+                error.add_note(rescue())
+            raise
+    return at.state
 
 
-def _summary(window: list[tuple[Metrics, Metrics]]) -> dict[str, float]:
-    """Weighted means over a window of optimizer steps."""
-    total: Metrics = {}
-    for host, device in window:
-        for name, mean in (host | jax.device_get(device)).items():
-            total[name] = total[name] + mean if name in total else mean
-    return {name: mean.value() for name, mean in total.items()}
+def _position(source: Source) -> dict[str, Any]:
+    """A copy, because checkpoints are written while the source goes on."""
+    return copy.deepcopy(source.get_state())

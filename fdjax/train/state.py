@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import Model
 from fdjax.sharding import shardings
 from fdjax.train.teacher import init_teacher
 
-__all__ = ["TrainState", "init_state", "restart", "state_shardings"]
+__all__ = ["TrainState", "check_finite", "init_state", "restart", "state_shardings"]
 
 
 class TrainState(NamedTuple):
@@ -115,6 +116,10 @@ def restart(
       mesh: the device mesh.
       key: typed PRNG key of the phase.
       teacher: whether to hold one; see `init_state`.
+
+    Raises:
+      ConfigError: the parameters are not float32.
+      CheckpointError: some are not finite.
     """
     layout = state_shardings(model, optimizer, mesh, teacher=teacher)
 
@@ -122,7 +127,32 @@ def restart(
         # Copies: the step donates its state, and the caller keeps its parameters.
         return _begin(jax.tree.map(jnp.copy, params), optimizer, jnp.copy(key), teacher)
 
-    return jax.jit(begin, out_shardings=layout)(params, key)
+    state = jax.jit(begin, out_shardings=layout)(params, key)
+    check_finite(state.params)
+    return state
+
+
+def check_finite(params: Any) -> None:
+    """Sees to it that training begins from numbers.
+
+    Raises:
+      CheckpointError: a parameter is NaN or infinite.
+    """
+    flawed = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, finite in jax.tree_util.tree_leaves_with_path(_finite(params))
+        if not finite
+    ]
+    if flawed:
+        raise CheckpointError(
+            f"Expected finite parameters to train, got NaN or infinity in "
+            f"{', '.join(flawed)}; begin from another checkpoint."
+        )
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)
 
 
 def _begin(
@@ -131,6 +161,13 @@ def _begin(
     key: jax.Array,
     teacher: bool,
 ) -> TrainState:
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
+    if dtypes != {"float32"}:
+        raise ConfigError(
+            f"Expected float32 parameters to train, got {', '.join(sorted(dtypes))}: "
+            "in fewer bits small steps round away. Load them with "
+            "param_dtype='float32'; dtype='bfloat16' computes in bfloat16 with them."
+        )
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),

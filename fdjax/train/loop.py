@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -47,18 +47,6 @@ class Phase:
     because values are not finite or nothing is scored."""
 
 
-class _Boundary(NamedTuple):
-    """A run between two iterations: what a checkpoint says."""
-
-    done: int
-    """Iterations."""
-    state: TrainState
-    position: dict[str, Any]
-    """Of the source, before the next iteration's data."""
-    window: Window
-    """Metrics since the last row."""
-
-
 def train(
     phase: Phase,
     state: TrainState,
@@ -78,9 +66,9 @@ def train(
     takes the same steps and writes the same rows.
 
     Before any error leaves, Ctrl-C included, the last whole iteration is saved; the one
-    that failed is done anew on resume. If it failed between its optimizer steps, the
-    state is neither of an iteration nor whole, and the checkpoint before stays the
-    newest. The error carries a note of what was saved.
+    that failed is done anew on resume. Where its optimizer steps had begun, their state
+    is of no iteration and the one before is gone (it is donated): the last checkpoint
+    stays the newest. A note on the error says which.
 
     Args:
       phase: what to do.
@@ -119,77 +107,114 @@ def train(
             samples.truncate_after(phase.name, done)
 
         at = _Boundary(done, state, _position(phase.source), window)
-        timer, latest = StageTimer(), {}
-
-        def write_row() -> None:
-            nonlocal at, latest
-            with timer.stage("update"):
-                window = at.window.settled()
-            latest = window.means() | timer.take()
-            writer.write(phase.name, at.done, latest)
-            at = at._replace(window=window.emptied())
-
-        def save() -> None:
-            host = {"source": at.position, "window": at.window.get_state()}
-            store.save(at.done, at.state, host)
-
-        def rescue() -> str:
-            if any(leaf.is_deleted() for leaf in jax.tree.leaves(at.state)):
-                return (
-                    f"Iteration {at.done + 1} failed between its optimizer steps, so "
-                    "its state was not saved; resume goes on from the checkpoint "
-                    "before."
-                )
-            try:
-                if due(at.done, phase.log_every) and at.window.begun:
-                    # The error may have come just after the row was written.
-                    writer.truncate_after(phase.name, at.done - 1)
-                    write_row()
-                save()
-                store.wait()
-            except Exception as failure:  # noqa: BLE001 - the first error is raised
-                return f"The state after {at.done} iterations was not saved: {failure}"
-            return f"Saved after {at.done} iterations; resume goes on from there."
-
-        def due(done: int, every: int) -> bool:
-            return done % every == 0 or done == phase.steps
-
+        run = _Run(phase, store, writer, at)
         try:
-            on_step(at.done, latest)
-            while at.done < phase.steps:
+            on_step(done, run.latest)
+            while run.at.done < phase.steps:
                 if stop.requested:
-                    save()
+                    run.save()
                     store.wait()
                     raise StoppedError(
-                        f"Stopped {phase.name} after {at.done} iterations."
+                        f"Stopped {phase.name} after {run.at.done} iterations."
                     )
-                data = phase.source.next(at.state, timer)
-                on_data(at.done, at.state, data)
-                state, metrics = at.state, []
-                with timer.stage("update"):
-                    for batch in data.batches:
-                        state, of_step = phase.train_step(
-                            state, shard_batch(batch, mesh)
-                        )
-                        metrics.append(of_step)
-                    window = at.window.add(data.metrics, metrics)
-                at = _Boundary(at.done + 1, state, _position(phase.source), window)
-                if due(at.done, phase.log_every):
-                    write_row()
-                if due(at.done, phase.checkpoint_every):
-                    save()
-                at.window.check(phase.max_idle)
-                on_step(at.done, latest)
+                run.iterate(mesh, on_data)
+                on_step(run.at.done, run.latest)
             store.wait()
         except BaseException as error:
-            # Alone, a process would wait for the others to save with it.
+            # On several processes one that failed would wait for the others to save.
             alone = jax.process_count() == 1
-            if alone and at.done > done and not isinstance(error, CheckpointError):
-                error.add_note(rescue())
+            if alone and run.at.done > done and not isinstance(error, CheckpointError):
+                error.add_note(run.rescue())
             raise
-    return at.state
+    return run.at.state
+
+
+@dataclass
+class _Boundary:
+    """A run between two iterations: what a checkpoint says."""
+
+    done: int
+    """Iterations."""
+    state: TrainState
+    position: dict[str, Any]
+    """Of the source, before the next iteration's data."""
+    window: Window
+    """Metrics since the last row."""
 
 
 def _position(source: Source) -> dict[str, Any]:
     """A copy, because checkpoints are written while the source goes on."""
     return copy.deepcopy(source.get_state())
+
+
+class _Run:
+    """A phase under way: its last whole iteration, and how that is written down."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        store: CheckpointStore,
+        writer: MetricsWriter,
+        at: _Boundary,
+    ) -> None:
+        self.at = at
+        self.latest: dict[str, float] = {}
+        self._phase = phase
+        self._store = store
+        self._writer = writer
+        self._timer = StageTimer()
+
+    def iterate(
+        self, mesh: Mesh, on_data: Callable[[int, TrainState, StepData], None]
+    ) -> None:
+        """One iteration, with its row and checkpoint if they are due."""
+        phase, at = self._phase, self.at
+        data = phase.source.next(at.state, self._timer)
+        on_data(at.done, at.state, data)
+        state, metrics = at.state, []
+        with self._timer.stage("update"):
+            for batch in data.batches:
+                state, of_step = phase.train_step(state, shard_batch(batch, mesh))
+                metrics.append(of_step)
+            window = at.window.add(data.metrics, metrics)
+        self.at = _Boundary(at.done + 1, state, _position(phase.source), window)
+        if self._due(phase.log_every):
+            self._write_row()
+        if self._due(phase.checkpoint_every):
+            self.save()
+        self.at.window.check(phase.max_idle)
+
+    def save(self) -> None:
+        """Begins to write a checkpoint."""
+        at = self.at
+        host = {"source": at.position, "window": at.window.get_state()}
+        self._store.save(at.done, at.state, host)
+
+    def rescue(self) -> str:
+        """Saves the last whole iteration after an error; says how that went."""
+        done = self.at.done
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.at.state)):
+            return (
+                f"Iteration {done + 1} failed between its optimizer steps, where there "
+                "is no whole state to save; resume goes on from the last checkpoint."
+            )
+        try:
+            if self._due(self._phase.log_every) and self.at.window.begun:
+                # The error may have come just after the row was written.
+                self._writer.truncate_after(self._phase.name, done - 1)
+                self._write_row()
+            self.save()
+            self._store.wait()
+        except Exception as failure:  # noqa: BLE001 - the first error is raised
+            return f"The state after {done} iterations could not be saved: {failure}"
+        return f"The state after {done} iterations is saved; resume goes on from there."
+
+    def _due(self, every: int) -> bool:
+        return self.at.done % every == 0 or self.at.done == self._phase.steps
+
+    def _write_row(self) -> None:
+        with self._timer.stage("update"):
+            window = self.at.window.settled()
+        self.latest = window.means() | self._timer.take()
+        self._writer.write(self._phase.name, self.at.done, self.latest)
+        self.at.window = window.emptied()

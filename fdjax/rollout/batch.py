@@ -12,6 +12,7 @@ from fdjax.data.tokenizer import pad_token, token_texts
 from fdjax.feedback import Feedback
 from fdjax.records import Mean, Metrics, Problem
 from fdjax.rollout.engine import Rollout
+from fdjax.sampling import SamplingConfig
 
 __all__ = [
     "DistillationBatch",
@@ -52,9 +53,13 @@ class PolicyBatch(NamedTuple):
     mask: Leaf
     """[B, T] bool, scored tokens: sampled, and the reward is known."""
     old_logprobs: Leaf
-    """[B, T] float32, nats, from the sampler."""
+    """[B, T] float32, nats: `Completions.logprobs`, of the policy that sampled, not of
+    what top-k and top-p left of it."""
     advantages: Leaf
     """[B] float32."""
+    sampling: SamplingConfig | None = None
+    """How the tokens were drawn; objectives hold their temperature against it. None in
+    a batch of another origin."""
 
 
 class DistillationBatch(NamedTuple):
@@ -69,6 +74,8 @@ class DistillationBatch(NamedTuple):
     teacher_prompt_valid: Leaf
     mask: Leaf
     """[B, T] bool, scored tokens: sampled, with feedback, within the scored part."""
+    sampling: SamplingConfig | None = None
+    """As in `PolicyBatch`."""
 
 
 def supervised_batch(
@@ -101,6 +108,7 @@ def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
         mask=sampled.mask & rollout.known[:, None],
         old_logprobs=sampled.logprobs,
         advantages=np.asarray(advantages, np.float32).reshape(-1),
+        sampling=sampled.sampling,
     )
 
 
@@ -149,6 +157,7 @@ def distillation_batch(
         teacher_prompts=teacher_prompts,
         teacher_prompt_valid=teacher_valid,
         mask=mask,
+        sampling=sampled.sampling,
     )
     size = len(available)
     return batch, {

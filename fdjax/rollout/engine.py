@@ -90,7 +90,7 @@ class RolloutEngine:
             sampled = self.generate(
                 params, prompts, valid, key, samples_per_prompt=group_size
             )
-            completions = Completions(*(np.asarray(field) for field in sampled))
+            completions = jax.tree.map(np.asarray, sampled)
         proofs = self.decode(completions)
         repeated = tuple(p for p in problems for _ in range(group_size))
         with timer.stage("verify"):

@@ -159,7 +159,7 @@ def make_generate(
             f"{size}, got {sorted(beyond)}: they are those of another tokenizer"
         )
     layout = None if mesh is None else batch_sharding(mesh)
-    run, first_rows = _programs(model, config, mesh)
+    run = _program(model, config, mesh)
 
     def generate(
         params: Any,
@@ -185,30 +185,33 @@ def make_generate(
             _unplaced(key),
             samples_per_prompt=samples_per_prompt,
         )
-        return first_rows(rows, count * samples_per_prompt)
+        if mesh is None:
+            return rows
+        return _first_rows(mesh)(rows, count * samples_per_prompt)
 
     return generate
 
 
 @cache
-def _programs(
+def _program(
     model: Model, config: SamplingConfig, mesh: Mesh | None
-) -> tuple[Callable[..., Completions], Callable[..., Completions]]:
-    """Jitted `_generate`, and what cuts its rows to those asked for.
-
-    One pair for equal arguments: each `jax.jit` would compile its own.
-    """
-    run = jax.jit(
+) -> Callable[..., Completions]:
+    """Jitted `_generate`: one for equal arguments, since each jit compiles its own."""
+    return jax.jit(
         partial(_generate, model, config),
         static_argnames="samples_per_prompt",
         out_shardings=None if mesh is None else batch_sharding(mesh),
     )
-    first_rows = jax.jit(
+
+
+@cache
+def _first_rows(mesh: Mesh) -> Callable[[Completions, int], Completions]:
+    """Jitted `(rows, count)`: the first rows of all over the mesh, on every device."""
+    return jax.jit(
         lambda rows, count: jax.tree.map(lambda field: field[:count], rows),
         static_argnums=1,
-        out_shardings=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
-    return run, first_rows
 
 
 def _unplaced(key: jax.Array) -> jax.Array:

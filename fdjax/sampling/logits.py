@@ -22,7 +22,7 @@ def keep_top_k(logits: Float[Array, "*batch V"], k: int) -> Float[Array, "*batch
     """-inf on all but the k largest logits, and those that tie with the k-th.
 
     Args:
-      logits: any scale, -inf allowed; of a row with NaN nothing is kept.
+      logits: any scale, -inf allowed; NaN is never kept.
       k: at least 1; the vocabulary size or more keeps everything.
 
     Raises:
@@ -53,7 +53,7 @@ def keep_top_p(logits: Float[Array, "*batch V"], p: float) -> Float[Array, "*bat
     1 that sum is small, and so is its rounding error.
 
     Args:
-      logits: of the distribution, -inf allowed; of a row with NaN nothing is kept.
+      logits: of the distribution, -inf allowed; NaN is never kept.
       p: in (0, 1]; 1 keeps everything.
 
     Raises:

@@ -16,7 +16,7 @@ from fdjax.rollout import (
     supervised_batch,
     verdict_rewards,
 )
-from fdjax.sampling import Completions
+from fdjax.sampling import Completions, SamplingConfig
 from tiny import PROBLEMS, TOKENIZER
 
 PAD = TOKENIZER.pad_token_id
@@ -38,8 +38,10 @@ def rollout(proofs, statuses, feedback, group_size=2):
             tokens=tokens,
             mask=mask,
             logprobs=np.full(mask.shape, -0.5, np.float32),
+            behaviour_logprobs=np.full(mask.shape, -0.25, np.float32),
             entropy=np.ones(mask.shape, np.float32),
             finished=np.ones(count, bool),
+            sampling=SamplingConfig(max_new_tokens=WIDTH, temperature=0.7, top_k=3),
         ),
         proofs=tuple(proofs),
         verdicts=verdicts,
@@ -81,6 +83,15 @@ def test_a_crash_leaves_statistics_loss_and_normalizer():
     np.testing.assert_allclose(batch.advantages, [expected, -expected, 0, 0], rtol=1e-6)
     assert not batch.mask[3].any()
     assert batch.mask[:3].any(axis=1).all()
+
+
+def test_batches_carry_the_policys_logprobs_and_how_was_sampled():
+    given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
+    policy = policy_batch(given, np.zeros(2))
+    # Those of the distribution cut by top-k are -0.25 here.
+    np.testing.assert_array_equal(policy.old_logprobs, -0.5)
+    distillation, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
+    assert policy.sampling == distillation.sampling == given.completions.sampling
 
 
 def test_teacher_reads_feedback_and_the_students_own_tokens():

@@ -44,7 +44,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         _require_integer("max_new_tokens", self.max_new_tokens, least=1)
-        if not (_is_real(self.temperature) and 0 < self.temperature < math.inf):
+        # The least float32 that a device does not take for 0.
+        least = float(np.finfo(np.float32).tiny)
+        if not (_is_real(self.temperature) and least <= self.temperature < math.inf):
             raise ConfigError(
                 f"expected a positive, finite temperature, got {self.temperature!r}: "
                 "for greedy decoding set top_k=1"
@@ -346,7 +348,8 @@ def _sample(
     # Subtracting the largest first keeps rounding small at low temperatures.
     below = logits - logits.max(axis=-1, keepdims=True)
     whole = jax.nn.log_softmax(scale_temperature(below, config.temperature), axis=-1)
-    entropy = -jnp.sum(jnp.exp(whole) * whole, axis=-1)
+    terms = jnp.where(whole > -jnp.inf, jnp.exp(whole) * whole, 0.0)
+    entropy = -jnp.sum(terms, axis=-1)
     kept = whole
     if config.top_k:
         kept = keep_top_k(kept, config.top_k)

@@ -292,6 +292,7 @@ def test_a_completion_that_cannot_fit_is_an_error():
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"max_new_tokens": True}, "max_new_tokens"),
         ({"temperature": 0.0}, "set top_k=1"),
+        ({"temperature": 1e-46}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
         ({"temperature": math.inf}, "temperature"),
         ({"top_p": 0.0}, "top_p"),

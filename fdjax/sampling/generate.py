@@ -1,10 +1,7 @@
 """Completions of a batch of prompts: one prefill, then a step for each token."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
-from numbers import Integral, Real
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -15,65 +12,11 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Cache, Model
+from fdjax.sampling.config import SamplingConfig, require_integer
 from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
 from fdjax.sharding import batch_sharding
 
-__all__ = ["Completions", "Generate", "SamplingConfig", "make_generate"]
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How tokens are drawn, and when a row ends.
-
-    In a pytree it is a constant, so that samples carry how they were drawn.
-    """
-
-    max_new_tokens: int
-    """T, tokens after which a row ends unfinished."""
-    temperature: float = 1.0
-    """Divides the logits; positive. Greedy decoding is `top_k=1`."""
-    top_p: float = 1.0
-    """Probability mass of the nucleus; 1 keeps all."""
-    top_k: int = 0
-    """Most probable tokens that are kept; 0 keeps all."""
-    stop_tokens: tuple[int, ...] = ()
-    """Tokens that end a row; the stop token itself belongs to the row."""
-    pad_token: int = 0
-    """Fills the row after its end."""
-
-    def __post_init__(self) -> None:
-        _require_integer("max_new_tokens", self.max_new_tokens, least=1)
-        # The least float32 that a device does not take for 0.
-        least = float(np.finfo(np.float32).tiny)
-        if not (_is_real(self.temperature) and least <= self.temperature < math.inf):
-            raise ConfigError(
-                f"expected a positive, finite temperature, got {self.temperature!r}: "
-                "for greedy decoding set top_k=1"
-            )
-        if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
-            raise ConfigError(f"expected top_p in (0, 1], got {self.top_p!r}")
-        _require_integer("top_k", self.top_k, least=0, meaning=" (0 keeps all)")
-        if not isinstance(self.stop_tokens, tuple):
-            raise ConfigError(
-                f"expected stop_tokens to be a tuple, got {self.stop_tokens!r}"
-            )
-        for token in self.stop_tokens:
-            _require_integer("each of stop_tokens", token, least=0)
-        _require_integer("pad_token", self.pad_token, least=0)
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _require_integer(name: str, value: Any, *, least: int, meaning: str = "") -> None:
-    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_integer or value < least:
-        raise ConfigError(
-            f"expected {name} to be an integer of at least {least}{meaning}, got "
-            f"{value!r}"
-        )
+__all__ = ["Completions", "Generate", "make_generate"]
 
 
 class Completions(NamedTuple):
@@ -171,7 +114,7 @@ def make_generate(
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
-        _require_integer("samples_per_prompt", samples_per_prompt, least=1)
+        require_integer("samples_per_prompt", samples_per_prompt, least=1)
         host = jax.device_get((prompts, prompt_valid))
         _check_prompts(model, config, *host)
         count = prompts.shape[0]
@@ -235,6 +178,11 @@ def _check_prompts(
     model: Model, config: SamplingConfig, prompts: np.ndarray, prompt_valid: np.ndarray
 ) -> None:
     """Raises DataError where prompts cannot be continued."""
+    if prompts.dtype.kind not in "iu" or prompt_valid.dtype != bool:
+        raise DataError(
+            "expected prompts of integers and prompt_valid of booleans, got "
+            f"{prompts.dtype} and {prompt_valid.dtype}"
+        )
     if prompts.ndim != 2 or not prompts.size or prompts.shape != prompt_valid.shape:
         raise DataError(
             "expected prompts and prompt_valid [P, S] with at least one prompt and one "

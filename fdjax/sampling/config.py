@@ -60,7 +60,7 @@ def _is_real(value: Any) -> bool:
 
 
 def require_integer(name: str, value: Any, *, least: int, meaning: str = "") -> None:
-    """Raises ConfigError, with its name, unless the value is an integer from `least`."""
+    """Raises ConfigError with the name unless the value is an integer from `least`."""
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < least:
         raise ConfigError(

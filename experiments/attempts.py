@@ -65,7 +65,7 @@ class AttemptLog:
         first = data.batches[0]
         if not isinstance(first, DistillationBatch):
             return {}
-        part = DistillationBatch(*(column[:_HEAT_ROWS] for column in first))
+        part = jax.tree.map(lambda column: column[:_HEAT_ROWS], first)
         divergence = np.asarray(self._divergence(state.params, state.teacher, part))
         rows: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(

@@ -10,7 +10,7 @@ from fdjax.data.tokenizer import train_tokenizer
 from fdjax.model import Model, ModelConfig
 from fdjax.records import Problem
 from fdjax.rollout import DistillationBatch
-from fdjax.sampling import Completions
+from fdjax.sampling import Completions, SamplingConfig
 
 PROBLEMS = [
     Problem(
@@ -56,8 +56,10 @@ def completions(proofs, width=24):
         tokens=tokens,
         mask=mask,
         logprobs=np.full(mask.shape, -0.5, np.float32),
+        behaviour_logprobs=np.full(mask.shape, -0.25, np.float32),
         entropy=np.ones(mask.shape, np.float32),
         finished=np.ones(len(proofs), bool),
+        sampling=SamplingConfig(max_new_tokens=width, temperature=0.7, top_k=3),
     )
 
 

@@ -13,6 +13,7 @@ from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.records import Mean, Metrics, Problem
 from fdjax.rollout.engine import Rollout
+from fdjax.sampling import SamplingConfig
 
 __all__ = [
     "DistillationBatch",
@@ -53,9 +54,13 @@ class PolicyBatch(NamedTuple):
     mask: Leaf
     """[B, T] bool, scored tokens: sampled, and the reward is known."""
     old_logprobs: Leaf
-    """[B, T] float32, nats, from the sampler."""
+    """[B, T] float32, nats: `Completions.logprobs`, of the policy that sampled, not of
+    what top-k and top-p left of it."""
     advantages: Leaf
     """[B] float32."""
+    sampling: SamplingConfig | None = None
+    """How the tokens were drawn; objectives hold their temperature against it. None in
+    a batch of another origin."""
 
 
 class DistillationBatch(NamedTuple):
@@ -70,6 +75,8 @@ class DistillationBatch(NamedTuple):
     teacher_prompt_valid: Leaf
     mask: Leaf
     """[B, T] bool, scored tokens: sampled, with feedback, within the scored part."""
+    sampling: SamplingConfig | None = None
+    """As in `PolicyBatch`."""
 
 
 def supervised_batch(
@@ -135,6 +142,7 @@ def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
         mask=sampled.mask & rollout.known[:, None],
         old_logprobs=sampled.logprobs,
         advantages=values,
+        sampling=sampled.sampling,
     )
 
 
@@ -189,6 +197,7 @@ def distillation_batch(
         teacher_prompts=teacher_prompts,
         teacher_prompt_valid=teacher_valid,
         mask=mask,
+        sampling=sampled.sampling,
     )
     size = len(notes)
     shortened = sum(

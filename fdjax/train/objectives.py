@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdjax.errors import ConfigError
 from fdjax.losses import (
     feedback_distillation_loss_from_hidden,
     grpo_loss,
@@ -120,12 +121,22 @@ def grpo_objective(
     clip_high: float,
     temperature: float,
 ) -> Objective:
-    """Clipped surrogate on sampled proofs (`losses.grpo_loss`)."""
+    """Clipped surrogate on sampled proofs (`losses.grpo_loss`).
+
+    Args:
+      model: the policy.
+      clip_low: ε_low of the loss.
+      clip_high: ε_high.
+      temperature: at which the proofs were sampled; divides the logits. At another one
+        new and old log-probabilities would be of two distributions, so that a batch
+        sampled otherwise is a ConfigError when the step is traced.
+    """
 
     def loss(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
+        _require_temperature(batch, temperature)
         hidden = response_hidden(
             model,
             params,
@@ -161,12 +172,14 @@ def fd_objective(
     Args:
       model: of both; only the parameters differ.
       divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
-      temperature: at which y was sampled; divides both logits.
+      temperature: at which y was sampled; divides both logits. A batch sampled at
+        another one is a ConfigError when the step is traced.
     """
 
     def loss(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
+        _require_temperature(batch, temperature)
         student, informed = distillation_hidden(model, params, teacher, batch)
         return feedback_distillation_loss_from_hidden(
             student,
@@ -181,3 +194,15 @@ def fd_objective(
         )
 
     return Objective(loss, reads_teacher=True)
+
+
+def _require_temperature(
+    batch: PolicyBatch | DistillationBatch, temperature: float
+) -> None:
+    """One temperature for sampler and loss, wherever the batch says its own."""
+    sampling = batch.sampling
+    if sampling is not None and sampling.temperature != temperature:
+        raise ConfigError(
+            f"expected the objective at the temperature of the sampler, "
+            f"{sampling.temperature}, got {temperature}: give both the same"
+        )

@@ -1,5 +1,6 @@
 """Where the batches of a step come from: reference proofs or fresh rollouts."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -166,7 +167,7 @@ class _RolloutSource(_Resumable):
     def _split(self, batch: Any) -> list[Any]:
         """Interleaved parts of a batch, one for each optimizer step."""
         return [
-            type(batch)(*(field[start :: self._updates] for field in batch))
+            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
             for start in range(self._updates)
         ]
 

@@ -79,6 +79,15 @@ def test_a_crash_leaves_statistics_loss_and_normalizer():
     assert batch.mask[:3].any(axis=1).all()
 
 
+def test_batches_carry_the_policys_logprobs_and_how_was_sampled():
+    given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
+    policy = policy_batch(given, np.zeros(2))
+    # Those of the distribution cut by top-k are -0.25 here.
+    np.testing.assert_array_equal(policy.old_logprobs, -0.5)
+    distillation, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
+    assert policy.sampling == distillation.sampling == given.completions.sampling
+
+
 def test_teacher_reads_feedback_and_the_students_own_tokens():
     given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
     batch, metrics = distillation_batch(given, TOKENIZER, teacher_width=96)

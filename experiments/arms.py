@@ -43,7 +43,7 @@ _DIVERGENCES = {
     "jsd": functools.partial(generalized_jsd, alpha=0.5),
 }
 
-_SHOWN = {"train/loss": "loss", "reward/mean": "reward", "policy/entropy": "entropy"}
+_SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
-from fdjax.records import Metrics
+from fdjax.records import Metrics, union
 from fdjax.sharding import batch_sharding
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.sources import Source, StepData
@@ -110,7 +110,7 @@ def train(
             if done % phase.log_every == 0 or done == phase.steps:
                 with timer.stage("update"):
                     latest = _summary(window)
-                latest |= timer.take()
+                latest = union(latest, timer.take())
                 writer.write(phase.name, done, latest)
                 window = []
             if done % phase.checkpoint_every == 0 or done == phase.steps:
@@ -124,6 +124,6 @@ def _summary(window: list[tuple[Metrics, Metrics]]) -> dict[str, float]:
     """Weighted means over a window of optimizer steps."""
     total: Metrics = {}
     for host, device in window:
-        for name, mean in (host | jax.device_get(device)).items():
+        for name, mean in union(host, jax.device_get(device)).items():
             total[name] = total[name] + mean if name in total else mean
     return {name: mean.value() for name, mean in total.items()}

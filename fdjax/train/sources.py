@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from fdjax.data.pipeline import batches
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
-from fdjax.records import Mean, Metrics, Problem
+from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
     Rollout,
     RolloutEngine,
@@ -196,7 +196,7 @@ class PolicySource(_RolloutSource):
         batch = policy_batch(rollout, advantages)
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -229,7 +229,7 @@ class DistillationSource(_RolloutSource):
             )
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -237,7 +237,7 @@ class DistillationSource(_RolloutSource):
 def rollout_metrics(rollout: Rollout) -> Metrics:
     """Statistics of sampled attempts.
 
-    Metrics: reward/mean (over known rewards), policy/entropy (nats per sampled token),
+    Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
     groups with unequal known rewards), verdict/<status> (shares).
     """
@@ -249,7 +249,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
     statuses = [verdict.status for verdict in rollout.verdicts]
     return {
         "reward/mean": Mean(float(rollout.rewards.sum()), int(rollout.known.sum())),
-        "policy/entropy": Mean(
+        "rollout/entropy": Mean(
             float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
         ),
         "rollout/length": Mean(int(sampled.mask.sum()), size),

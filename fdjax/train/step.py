@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from fdjax.errors import ConfigError
 from fdjax.model import Model
-from fdjax.records import Mean, Metrics
+from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, state_shardings
@@ -78,12 +78,12 @@ def make_train_step(
             key=state.key,
         )
         one = jnp.ones((), jnp.float32)
-        metrics = metrics | {
+        of_step = {
             "train/loss": Mean(loss, one),
             "train/gradient_norm": Mean(optax.tree.norm(grads), one),
             "train/scored_tokens": Mean(scored, one),
         }
-        return new_state, metrics
+        return new_state, union(metrics, of_step)
 
     return jax.jit(
         step,

@@ -120,7 +120,7 @@ def test_training_is_logged_step_by_step(folder):
     for row in rows:
         if row["arm"] in ("grpo", "fd"):
             assert 0 <= row["reward/mean"] <= 1
-            assert row["policy/entropy"] > 0
+            assert row["rollout/entropy"] > 0
             assert row["time/verify_s"] > 0
 
 

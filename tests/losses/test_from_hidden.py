@@ -288,7 +288,7 @@ def test_token_losses_equal_those_of_the_whole(name, rows):
         return loss(logprobs, **common, **arrays)
 
     (value, metrics), slopes = _slopes(chunked, batch)
-    spread = metrics.pop("policy/entropy")
+    spread = metrics.pop("train/entropy")
     _assert_same(((value, metrics), slopes), _slopes(whole, batch))
     logits = head_logits(batch["hidden"], batch["head"])
     every = entropy(logits, temperature=0.8)

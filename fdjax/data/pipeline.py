@@ -6,6 +6,7 @@ from typing import TypeVar
 import grain
 
 from fdjax.errors import ConfigError
+from fdjax.ranges import SEED, Whole, require
 
 __all__ = ["batches"]
 
@@ -22,10 +23,12 @@ def batches(
     Raises:
       ConfigError: the batch is larger than the dataset.
     """
-    if not 0 < batch_size <= len(items):
+    require("seed", seed, SEED)
+    require("batch_size", batch_size, Whole(1))
+    if batch_size > len(items):
         raise ConfigError(
-            f"batch_size must be between 1 and the {len(items)} items available, got "
-            f"{batch_size}; lower it or provide more data."
+            f"expected batch_size of at most the {len(items)} items available, got "
+            f"{batch_size}: lower it or provide more data"
         )
     dataset = (
         grain.MapDataset.source(list(range(len(items))))

@@ -18,6 +18,7 @@ from fdjax.ops.divergence import (
     top_k_divergence,
 )
 from fdjax.ops.logprobs import (
+    TEMPERATURE,
     entropy,
     importance_ratio,
     log_ratio,
@@ -36,6 +37,7 @@ from fdjax.ops.masked import (
 
 __all__ = [
     "BY_RULE",
+    "TEMPERATURE",
     "Chunking",
     "Divergence",
     "chunked_logprobs",

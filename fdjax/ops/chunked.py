@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from fdjax.errors import ConfigError
 from fdjax.ops.fused_logprobs import fused_logprobs
 from fdjax.ops.logprobs import entropy, token_logprobs
+from fdjax.ranges import Number, Whole, require
 
 __all__ = [
     "BY_RULE",
@@ -57,10 +58,8 @@ class Chunking(NamedTuple):
         Raises:
           ConfigError: the number asked for is not positive.
         """
-        if self.rows is not None and self.rows < 1:
-            raise ConfigError(
-                f"expected a positive number of rows a chunk, got {self.rows}"
-            )
+        if self.rows is not None:
+            require("Chunking.rows", self.rows, Whole(1))
         platform = jax.default_backend()
         if self.mesh is not None:
             platform = self.mesh.devices.flat[0].platform
@@ -284,9 +283,10 @@ def _checked(rows: dict[str, Any], hidden: Any) -> dict[str, Any]:
 
 
 def _capped(logits: Any, soft_cap: float | None) -> Any:
-    if soft_cap is not None and soft_cap <= 0:
-        raise ConfigError(f"expected a positive soft_cap, got {soft_cap}")
-    return logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
+    if soft_cap is None:
+        return logits
+    require("soft_cap", soft_cap, Number(above=0))
+    return soft_cap * jnp.tanh(logits / soft_cap)
 
 
 def _row_logprobs(logits: Any, rows: Any, temperature: float) -> tuple[Any, Any]:

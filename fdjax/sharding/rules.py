@@ -1,5 +1,6 @@
 """One table from logical axis to mesh axes, and the layouts that follow from it."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +9,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fdjax.errors import ConfigError
 
-__all__ = ["DEFAULT_RULES", "Rules", "batch_sharding", "init_sharded", "shardings"]
+__all__ = [
+    "DEFAULT_RULES",
+    "Rules",
+    "batch_parts",
+    "batch_sharding",
+    "init_sharded",
+    "shard_batch",
+    "shardings",
+]
 
 Rules = Mapping[str, str | None]
 """Logical axis name to the mesh axis it is cut over; None keeps it whole."""
@@ -80,6 +89,32 @@ def shardings(
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Layout of arrays whose first axis is the global batch: cut over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Parts that a batch is cut into, as many rows in each."""
+    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """The batch on its devices.
+
+    Args:
+      batch: tree of host arrays whose first axis is the global batch, the same on all
+        processes.
+      mesh: over whose data and fsdp axes it is cut.
+
+    Raises:
+      ConfigError: the rows cannot be cut evenly.
+    """
+    parts = batch_parts(mesh)
+    for rows in {leaf.shape[0] for leaf in jax.tree.leaves(batch)}:
+        if rows % parts:
+            raise ConfigError(
+                f"expected a batch divisible by the {parts} devices over which it is "
+                f"cut, got {rows} rows: change the batch or the mesh"
+            )
+    return jax.device_put(batch, batch_sharding(mesh))
 
 
 def init_sharded(

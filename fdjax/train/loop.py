@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
+from fdjax.ranges import Whole, require_fields
 from fdjax.records import Metrics, union
-from fdjax.sharding import batch_sharding
+from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState
@@ -37,6 +38,13 @@ class Phase:
     """Iterations whose metrics are averaged into one row."""
     keep_checkpoints: int | None = 2
     """How many of the newest checkpoints stay; all of them with None."""
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self, steps=Whole(1), checkpoint_every=Whole(1), log_every=Whole(1)
+        )
+        if self.keep_checkpoints is not None:
+            require_fields(self, keep_checkpoints=Whole(1))
 
 
 def train(
@@ -74,7 +82,6 @@ def train(
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
     """
-    layout = batch_sharding(mesh)
     with CheckpointStore(directory, keep=phase.keep_checkpoints) as store:
         # A later stage may have gone on beyond this phase in the same folder.
         done = max((step for step in store.steps if step <= phase.steps), default=0)
@@ -101,9 +108,7 @@ def train(
             with timer.stage("update"):
                 device_metrics = []
                 for batch in data.batches:
-                    state, metrics = phase.train_step(
-                        state, jax.device_put(batch, layout)
-                    )
+                    state, metrics = phase.train_step(state, shard_batch(batch, mesh))
                     device_metrics.append(metrics)
             done += 1
             window += [(data.metrics, metrics) for metrics in device_metrics]

@@ -17,8 +17,10 @@ from fdjax.losses import (
     sft_loss,
     token_loss_from_hidden,
 )
+from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import Model
-from fdjax.ops import Chunking, Divergence, forward_kl
+from fdjax.ops import TEMPERATURE, Chunking, Divergence, forward_kl
+from fdjax.ranges import require
 from fdjax.records import Metrics
 from fdjax.rollout import DistillationBatch, PolicyBatch, SupervisedBatch
 
@@ -114,7 +116,14 @@ def grpo_objective(
     clip_high: float,
     temperature: float,
 ) -> Objective:
-    """Clipped surrogate on sampled proofs (`losses.grpo_loss`)."""
+    """Clipped surrogate on sampled proofs (`losses.grpo_loss`).
+
+    Raises:
+      ConfigError: a clip range or the temperature is impossible.
+    """
+    require("clip_low", clip_low, CLIP_LOW)
+    require("clip_high", clip_high, CLIP_HIGH)
+    require("temperature", temperature, TEMPERATURE)
 
     def objective(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
@@ -156,7 +165,11 @@ def fd_objective(
       model: of both; only the parameters differ.
       divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
       temperature: at which y was sampled; divides both logits.
+
+    Raises:
+      ConfigError: the temperature is not positive.
     """
+    require("temperature", temperature, TEMPERATURE)
 
     def objective(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array

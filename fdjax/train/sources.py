@@ -10,8 +10,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.pipeline import batches
+from fdjax.errors import ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
+from fdjax.ranges import Among, Number, Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
     Rollout,
@@ -82,7 +84,11 @@ class _Resumable:
 
 
 class SupervisedSource(_Resumable):
-    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each."""
+    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, or there are fewer rows.
+    """
 
     def __init__(
         self,
@@ -94,6 +100,8 @@ class SupervisedSource(_Resumable):
         prompt_width: int,
         response_width: int,
     ):
+        require("prompt_width", prompt_width, Whole(1))
+        require("response_width", response_width, Whole(1))
         super().__init__(rows, batch_size=batch_size, seed=seed)
         self._tokenizer = tokenizer
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
@@ -107,9 +115,14 @@ class SupervisedSource(_Resumable):
 
 
 class AlternatingSource:
-    """Two sources in turn, the second one in a fixed share of the iterations."""
+    """Two sources in turn, the second one in a fixed share of the iterations.
+
+    Raises:
+      ConfigError: the share is not in [0, 1].
+    """
 
     def __init__(self, first: Source, second: Source, *, share: float):
+        require("share", share, Number(least=0, most=1))
         self._sources = (first, second)
         self._share = share
         self._turn = 0
@@ -135,7 +148,15 @@ class AlternatingSource:
 
 
 class _RolloutSource(_Resumable):
-    """Groups of fresh attempts at the next problems."""
+    """Groups of fresh attempts at the next problems.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, there are fewer problems, or the
+        attempts do not divide among the updates.
+    """
+
+    smallest_group = 1
+    """Attempts at a problem that the objective needs."""
 
     def __init__(
         self,
@@ -147,6 +168,20 @@ class _RolloutSource(_Resumable):
         updates_per_rollout: int,
         seed: int,
     ):
+        require(
+            f"problems_per_step of {len(problems)} problems",
+            problems_per_step,
+            Whole(1, len(problems)),
+        )
+        require("group_size", group_size, Whole(self.smallest_group))
+        require("updates_per_rollout", updates_per_rollout, Whole(1))
+        attempts = problems_per_step * group_size
+        if attempts % updates_per_rollout:
+            raise ConfigError(
+                "expected updates_per_rollout to divide problems_per_step × group_size "
+                f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
+                "as many attempts"
+            )
         super().__init__(problems, batch_size=problems_per_step, seed=seed)
         self._engine = engine
         self._group_size = group_size
@@ -171,6 +206,8 @@ class _RolloutSource(_Resumable):
 
 class PolicySource(_RolloutSource):
     """Attempts with group-relative advantages, for GRPO."""
+
+    smallest_group = 2
 
     def __init__(
         self,
@@ -214,6 +251,8 @@ class DistillationSource(_RolloutSource):
         **settings: int,
     ):
         super().__init__(problems, engine, **settings)
+        require("teacher_width", teacher_width, Whole(1))
+        require("score", score, Among("all", "to_divergence"))
         self._teacher_width = teacher_width
         self._score: Literal["all", "to_divergence"] = score
 

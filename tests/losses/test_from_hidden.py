@@ -482,7 +482,7 @@ def test_arrays_that_do_not_belong_together_are_refused(monkeypatch):
         chunked_logprobs(
             batch["hidden"], batch["head"], batch["tokens"][1:], mask=batch["mask"]
         )
-    with pytest.raises(ConfigError, match="positive soft_cap"):
+    with pytest.raises(ConfigError, match=r"soft_cap to be .* above 0"):
         head_logits(batch["hidden"], batch["head"], soft_cap=0.0)
     with pytest.raises(ConfigError, match="expected advantages of shape"):
         token_loss_from_hidden(
@@ -500,7 +500,7 @@ def test_arrays_that_do_not_belong_together_are_refused(monkeypatch):
 def test_bad_chunking_is_an_error():
     batch = jax.tree.map(jnp.asarray, _inputs(11))
     chunked, _ = _distillation(batch, divergence=forward_kl, chunking=Chunking(rows=0))
-    with pytest.raises(ConfigError, match="positive number of rows"):
+    with pytest.raises(ConfigError, match=r"Chunking\.rows to be an integer"):
         chunked(batch["hidden"], batch["head"])
     mesh = mesh_of(data=8)
     odd = {

@@ -226,7 +226,7 @@ def test_only_a_known_family_is_written():
     [
         ({"num_layers": 0}, "num_layers to be at least 1, got 0"),
         ({"num_kv_heads": 3}, "num_kv_heads to divide num_heads = 16, got 3"),
-        ({"head_dim": 5}, "even head_dim"),
+        ({"head_dim": 5}, "head_dim to be even"),
         ({"rope_theta": 0.0}, "rope_theta to be positive"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be positive"),
         ({"remat_names": ("heads", "knees")}, "remat_names among .*, got knees"),
@@ -240,9 +240,9 @@ def test_impossible_settings_are_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": "float16"}, "dtype among float32, bfloat16, got 'float16'"),
-        ({"remat": "some"}, "remat among none, dots, named, full, got 'some'"),
-        ({"attention": "flash"}, "attention among auto, .* got 'flash'"),
+        ({"dtype": "float16"}, "dtype to be one of float32, bfloat16, got 'float16'"),
+        ({"remat": "some"}, "remat to be one of none, dots, named, full, got 'some'"),
+        ({"attention": "flash"}, "attention to be one of auto, .* got 'flash'"),
     ],
 )
 def test_unknown_choices_are_refused_without_type_checks(change, message):

@@ -274,6 +274,7 @@ class Trainer:
             model=self.materials.model,
             tokenizer=self.materials.tokenizer,
             samples=context.samples,
+            temperature=self._config.rollout.temperature,
         )
         # Not `context.task`: the loop itself saves before it stops.
         with (

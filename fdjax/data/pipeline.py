@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import grain
 
-from fdjax.errors import ConfigError
 from fdjax.ranges import SEED, Whole, require
 
 __all__ = ["batches"]
@@ -21,15 +20,16 @@ def batches(
     Every epoch has another order, and no item repeats inside an epoch.
 
     Raises:
-      ConfigError: the batch is larger than the dataset.
+      ConfigError: the batch is empty or larger than the dataset, or the seed is out of
+        range.
     """
     require("seed", seed, SEED)
-    require("batch_size", batch_size, Whole(1))
-    if batch_size > len(items):
-        raise ConfigError(
-            f"expected batch_size of at most the {len(items)} items available, got "
-            f"{batch_size}: lower it or provide more data"
-        )
+    require(
+        f"batch_size of {len(items)} items",
+        batch_size,
+        Whole(1, len(items)),
+        remedy="lower it or provide more data",
+    )
     dataset = (
         grain.MapDataset.source(list(range(len(items))))
         .seed(seed)

@@ -4,6 +4,7 @@ from fdjax.ops.chunked import (
     BY_RULE,
     Chunking,
     chunked_logprobs,
+    chunked_rows,
     chunked_sum,
     head_logits,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Chunking",
     "Divergence",
     "chunked_logprobs",
+    "chunked_rows",
     "chunked_sum",
     "divide_by_normalizer",
     "entropy",

@@ -24,6 +24,7 @@ __all__ = [
     "BY_RULE",
     "Chunking",
     "chunked_logprobs",
+    "chunked_rows",
     "chunked_sum",
     "head_logits",
 ]
@@ -134,6 +135,46 @@ def chunked_sum(
     """
     rows = _checked({**rows, "mask": mask}, hidden)
     return _sum((function, soft_cap, chunking), hidden, head, rows, shared)
+
+
+def chunked_rows(
+    function: Callable[[Array, Any, Any], Any],
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "V D"],
+    *,
+    mask: Bool[Array, "B T"],
+    rows: Any,
+    shared: Any = (),
+    soft_cap: float | None = None,
+    chunking: Chunking = BY_RULE,
+) -> Any:
+    """A function of each row's logits, row by row, without gradient.
+
+    Args:
+      function: `(logits [R, V], rows, shared) -> [R, ...]`, arrays or a pytree of them;
+        the rest is as for `chunked_sum`. What it gives for masked rows is returned.
+      hidden: last hidden states; zeros take the place of masked rows.
+      head: output embeddings.
+      mask: True for rows that count.
+      rows: dict of arrays [B, T, ...].
+      shared: pytree of arrays that all rows see.
+      soft_cap: see `head_logits`.
+      chunking: how.
+
+    Returns:
+      What the function gives, [B, T, ...].
+
+    Raises:
+      ConfigError: an array has not one entry for each hidden state, or the chunking
+        does not fit.
+    """
+
+    def chunk(hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
+        logits = head_logits(hidden, head, soft_cap=soft_cap)
+        return None, None, function(logits, rows, shared)
+
+    rows = _checked({**rows, "mask": mask}, hidden)
+    return _over_chunks(chunk, chunking, hidden, head, rows, shared)[2]
 
 
 def chunked_logprobs(

@@ -30,7 +30,12 @@ def test_seed_decides_the_order():
     assert first != second
 
 
-@pytest.mark.parametrize("size", [0, 11])
+@pytest.mark.parametrize("size", [0, 11, 2.0])
 def test_bad_batch_size(size):
-    with pytest.raises(ConfigError, match="between 1 and the 10 items"):
+    with pytest.raises(ConfigError, match=r"of 10 items to be an integer from 1 to 10"):
         batches(range(10), batch_size=size, seed=0)
+
+
+def test_bad_seed():
+    with pytest.raises(ConfigError, match="seed to be an integer from 0"):
+        batches(range(10), batch_size=2, seed=-1)

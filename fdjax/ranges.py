@@ -28,8 +28,7 @@ class Whole:
     def allows(self, value: Any) -> bool:
         """Whether the value is an integer in the range."""
         return (
-            isinstance(value, Integral)
-            and not isinstance(value, bool)
+            _is(value, Integral)
             and value >= self.least
             and (self.most is None or value <= self.most)
         )
@@ -51,14 +50,12 @@ class Number:
 
     def allows(self, value: Any) -> bool:
         """Whether the value is a finite number in the range."""
+        # Comparisons with NaN are false.
         return (
-            isinstance(value, Real)
-            and not isinstance(value, bool)
-            # Comparisons with NaN are false; an integer may exceed every float.
+            _is(value, Real)
             and -math.inf < value < math.inf
             and self.least <= value <= self.most
-            and (self.above == -math.inf or self.above < value)
-            and (self.below == math.inf or value < self.below)
+            and self.above < value < self.below
         )
 
     def __str__(self) -> str:
@@ -73,6 +70,11 @@ class Number:
             if math.isfinite(bound)
         ]
         return " ".join(["a finite number", " and ".join(bounds)]).strip()
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether it is a number of that kind; NumPy's are, True is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Among:

@@ -11,6 +11,9 @@ __all__ = ["batches"]
 
 Item = TypeVar("Item")
 
+_EPOCHS = 2**31
+"""As good as endless. Of a stream without end, Grain cannot count batches of one."""
+
 
 def batches(
     items: Sequence[Item], *, batch_size: int, seed: int
@@ -34,7 +37,7 @@ def batches(
         grain.MapDataset.source(list(range(len(items))))
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_EPOCHS)
         .batch(batch_size, batch_fn=lambda indices: [items[i] for i in indices])
     )
     # No prefetch threads: picking from memory costs less than handing over.

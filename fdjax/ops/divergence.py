@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Float32
 
 from fdjax.ops.logprobs import log_ratio, softmax, times
-from fdjax.ranges import Number, Whole, require
+from fdjax.ranges import Among, Number, Whole, require
 
 __all__ = [
     "Divergence",
@@ -198,7 +198,7 @@ def top_k_divergence(
       Nats.
 
     Raises:
-      ConfigError: k is not in [1, V).
+      ConfigError: k is not in [1, V), or `of` names neither.
 
     Reference: arXiv:2601.20802 distils the top k tokens with such a tail.
     """
@@ -209,6 +209,7 @@ def top_k_divergence(
         Whole(1, size - 1),
         remedy="over all tokens use the divergence itself",
     )
+    require("of", of, Among("teacher", "student"))
     ranked = teacher_logits if of == "teacher" else student_logits
     _, tokens = jax.lax.top_k(jax.lax.stop_gradient(ranked), k)
 

@@ -14,6 +14,11 @@ def test_epochs_are_permutations_in_different_orders():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
+def test_batches_of_one():
+    stream = batches("ab", batch_size=1, seed=0)
+    assert sorted(next(stream) + next(stream)) == ["a", "b"]
+
+
 def test_state_resumes_exactly_through_json():
     stream = batches(range(10), batch_size=3, seed=1)
     for _ in range(2):

@@ -1,6 +1,8 @@
 """The whole quickstart, real Lean included, at the smallest useful size."""
 
 import json
+import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -122,6 +124,48 @@ def test_training_is_logged_step_by_step(folder):
             assert 0 <= row["reward/mean"] <= 1
             assert row["rollout/entropy"] > 0
             assert row["time/verify_s"] > 0
+
+
+STEP = {"train/loss", "train/gradient_norm", "train/scored_tokens"}
+ROLLOUT = {
+    *("reward/mean", "rollout/entropy", "rollout/length", "rollout/finished"),
+    *("rollout/live_groups", "verdict/verified", "verdict/rejected"),
+    *("verdict/unsafe", "verdict/timeout", "verdict/crashed"),
+    *("time/sample_s", "time/verify_s", "time/feedback_s", "time/update_s"),
+}
+SFT = STEP | {"sft/cross_entropy", "train/entropy", "time/data_s", "time/update_s"}
+GRPO = (
+    STEP
+    | ROLLOUT
+    | {
+        *("advantages/live_groups", "advantages/known_rewards"),
+        *("grpo/clip_fraction", "grpo/log_ratio", "grpo/kl_k3", "train/entropy"),
+    }
+)
+FD = (
+    STEP
+    | ROLLOUT
+    | {
+        *("feedback/available", "feedback/shortened", "time/data_s"),
+        *("fd/divergence", "fd/forward_kl", "fd/student_entropy", "fd/teacher_entropy"),
+    }
+)
+METRICS = {
+    "sft": SFT,
+    "grpo": GRPO,
+    "fd": FD,
+    "fd_then_grpo": GRPO,
+    "sft_references": SFT,
+}
+
+
+def test_metric_names_are_these_and_documented(folder):
+    run, _ = folder
+    for row in read_metrics(run / "metrics.jsonl"):
+        assert set(row) - {"arm", "step", "time"} == METRICS[row["arm"]]
+    table = (Path(__file__).parents[2] / "docs/papers.md").read_text()
+    documented = set(re.findall(r"^\| ([a-z]+/\w+) \|", table, re.MULTILINE))
+    assert set().union(*METRICS.values()) <= documented
 
 
 def test_a_finished_run_is_not_overwritten(folder, capsys):

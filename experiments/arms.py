@@ -64,11 +64,14 @@ class Trainer:
     before the first is trained."""
 
     def __post_init__(self) -> None:
+        config = self._config
+        self._require_even(config.warm_start.batch_size, "warm_start.batch_size")
+        self._require_even(config.rollout.batch_size, _ATTEMPTS_PER_UPDATE)
         phases = (
             self._warm_start(),
             self._reinforce("grpo"),
             self._distill(),
-            self._reinforce("fd_then_grpo", skip=self._config.rollout.handover),
+            self._reinforce("fd_then_grpo", skip=config.rollout.handover),
             self._control(),
         )
         object.__setattr__(self, "phases", {phase.name: phase for phase in phases})
@@ -86,8 +89,7 @@ class Trainer:
 
     def arms(self, warm: Any) -> dict[str, Any]:
         """Parameters after each arm's budget, all from one warm start."""
-        config, phases = self._config, self.phases
-        begin = self._begin
+        config, phases, begin = self._config, self.phases, self._begin
         grpo = self._train(phases["grpo"], begin(warm, config.grpo.optimizer))
         until_handover = replace(phases["fd"], steps=config.rollout.handover)
         fd = self._train(until_handover, begin(warm, config.fd.optimizer))
@@ -190,7 +192,6 @@ class Trainer:
     @property
     def _budget(self) -> dict[str, int]:
         config = self._config.rollout
-        self._require_even(config.batch_size, _ATTEMPTS_PER_UPDATE)
         return {
             "problems_per_step": config.problems,
             "group_size": config.group_size,
@@ -211,7 +212,6 @@ class Trainer:
         self, rows: list[Row], prompt_width: int, batch_size: int, setting: str
     ) -> SupervisedSource:
         """Rows for SFT; `setting` is what `batch_size` comes from."""
-        self._require_even(batch_size, setting)
         fitting = self.materials.fitting(rows, prompt_width)
         if len(fitting) < batch_size:
             raise ConfigError(

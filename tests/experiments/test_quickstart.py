@@ -23,6 +23,9 @@ SMALL = """
 """.split()
 
 
+LONG = " ∧ ".join(["True"] * 300)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
@@ -30,6 +33,8 @@ def folder(tmp_path_factory):
     rows = [
         {"name": "sum", "formal_statement": "theorem sum : (2 : ℕ) + 2 = 4 := by\n"},
         {"name": "real", "formal_statement": "theorem real (x : ℝ) : x = x := by\n"},
+        # Longer than any prompt of training.
+        {"name": "long", "formal_statement": f"theorem long : {LONG} := by\n"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["--runs", str(runs), "--name", "small", "--minif2f", str(path), *SMALL]
@@ -112,7 +117,7 @@ def test_evaluation_and_claims_come_from_the_counts(folder):
         "fd_then_grpo_pass_at_1",
     }
     minif2f = json.loads((run / "minif2f.json").read_text())
-    assert minif2f["arms"][0]["theorems"] == ["sum"]
+    assert minif2f["arms"][0]["theorems"] == ["sum", "long"]
 
 
 def test_training_is_logged_step_by_step(folder):

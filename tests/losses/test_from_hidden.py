@@ -26,6 +26,7 @@ from fdjax.ops import (
     BY_RULE,
     Chunking,
     chunked_logprobs,
+    chunked_rows,
     entropy,
     forward_kl,
     generalized_jsd,
@@ -416,6 +417,29 @@ def test_eight_devices_equal_one(sizes):
     _, one = _on_mesh({})
     _, many = _on_mesh(sizes, rows=3)
     _assert_same(many, one)
+
+
+@pytest.mark.parametrize("sizes", [{"data": 1}, MESHES["cube"]], ids=["one", "cube"])
+def test_values_of_rows_come_back_in_their_places(sizes):
+    batch = _inputs(5)
+    found = jax.jit(
+        lambda hidden, head, mask, weights, shared: chunked_rows(
+            lambda logits, rows, shared: logits.max(-1) * shared + rows["weights"],
+            hidden,
+            head,
+            mask=mask,
+            rows={"weights": weights},
+            shared=shared,
+            chunking=Chunking(rows=3, mesh=mesh_of(**sizes)),
+        )
+    )(
+        *(batch[name] for name in ("hidden", "head", "mask", "weights")),
+        np.float32(2.0),
+    )
+    hidden = np.where(batch["mask"][..., None], batch["hidden"], 0.0)
+    logits = hidden.astype(np.float64) @ batch["head"].T.astype(np.float64)
+    expected = 2.0 * logits.max(-1) + batch["weights"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_vocabulary_is_never_gathered():

@@ -72,7 +72,7 @@ class AttemptLog:
         if not isinstance(first, DistillationBatch):
             return {}
         rows = self._heat_rows(first)
-        part = DistillationBatch(*(column[:rows] for column in first))
+        part = jax.tree.map(lambda column: column[:rows], first)
         mesh = self.model.mesh
         placed = part if mesh is None else shard_batch(part, mesh)
         divergence = np.asarray(self._divergence(state.params, state.teacher, placed))

@@ -65,6 +65,7 @@ class ModelSize:
             num_kv_heads=self.num_kv_heads,
             head_dim=self.head_dim,
             max_position_embeddings=positions,
+            remat="none",
             unroll=True,
         )
 

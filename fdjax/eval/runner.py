@@ -1,6 +1,5 @@
 """Samples, verifies and counts: one arm on a set of theorems."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.diversity import distinct_proofs, distinct_sequences, tactic_entropy
-from fdjax.eval.passk import Estimate, pass_at_k
-from fdjax.eval.results import TeacherResult, mean_estimate
+from fdjax.eval.passk import bootstrap_interval, pass_at_k
+from fdjax.eval.results import TeacherResult
 from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout import Rollout, RolloutEngine, fit_feedback
@@ -140,12 +139,11 @@ def evaluate_teacher(
     )
     on_rollout(informed)
 
-    def estimate(rollout: Rollout) -> Estimate:
+    def estimate(rollout: Rollout) -> Any:
         wins = (rollout.rewards * rollout.known).reshape(-1, samples).sum(axis=1)
         known = rollout.known.reshape(-1, samples).sum(axis=1)
         values = pass_at_k(wins.astype(np.int64), known.astype(np.int64), 1)
-        # Lean may have judged none: then nothing is known, which is no error.
-        return mean_estimate(values) or Estimate(math.nan, math.nan, math.nan)
+        return bootstrap_interval(values[~np.isnan(values)])
 
     return TeacherResult(
         without_feedback=estimate(plain),

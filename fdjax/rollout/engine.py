@@ -14,7 +14,6 @@ from fdjax.data.tokenizer import pad_token
 from fdjax.feedback import Attempt, Feedback, Provider
 from fdjax.lean import Verdict, Verifier
 from fdjax.metrics import StageTimer
-from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout.reward import verdict_rewards
 from fdjax.sampling import Completions
@@ -82,11 +81,7 @@ class RolloutEngine:
 
         Returns:
           P·G attempts with verdicts, rewards and feedback.
-
-        Raises:
-          ConfigError: `group_size` is not positive.
         """
-        require("group_size", group_size, Whole(1))
         timer = timer or StageTimer()
         ids = prompt_tokens(self.tokenizer, problems, feedback)
         pad = pad_token(self.tokenizer)

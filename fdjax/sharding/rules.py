@@ -14,6 +14,7 @@ __all__ = [
     "Rules",
     "batch_parts",
     "batch_sharding",
+    "check_rows",
     "init_sharded",
     "shard_batch",
     "shardings",
@@ -91,30 +92,31 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
 
 
-def batch_parts(mesh: Mesh) -> int:
-    """Parts that a batch is cut into, as many rows in each."""
-    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
-
-
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """The batch on its devices.
-
-    Args:
-      batch: tree of host arrays whose first axis is the global batch, the same on all
-        processes.
-      mesh: over whose data and fsdp axes it is cut.
+    """A batch of host arrays on the mesh; each device gets its own rows.
 
     Raises:
-      ConfigError: the rows cannot be cut evenly.
+      ConfigError: see `check_rows`.
     """
-    parts = batch_parts(mesh)
-    for rows in {leaf.shape[0] for leaf in jax.tree.leaves(batch)}:
-        if rows % parts:
-            raise ConfigError(
-                f"expected a batch divisible by the {parts} devices over which it is "
-                f"cut, got {rows} rows: change the batch or the mesh"
-            )
+    check_rows(batch, mesh)
     return jax.device_put(batch, batch_sharding(mesh))
+
+
+def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:
+    """Sees to it that every device gets equally many rows of each microbatch.
+
+    Raises:
+      ConfigError: the rows of the batch do not divide.
+    """
+    rows = len(jax.tree.leaves(batch)[0])
+    axes = {axis: mesh.shape[axis] for axis in _BATCH_AXES}
+    devices = math.prod(axes.values())
+    if rows % (devices * microbatches):
+        raise ConfigError(
+            f"Expected a batch whose rows divide by {devices * microbatches} = "
+            f"{devices} devices ({axes}) × {microbatches} microbatches, got {rows} "
+            "rows; change the rows of an optimizer step, the mesh or the microbatches."
+        )
 
 
 def init_sharded(
@@ -139,3 +141,8 @@ def init_sharded(
     abstract = jax.eval_shape(init, key)
     layouts = shardings(mesh, logical_axes, abstract, rules)
     return jax.jit(init, out_shardings=layouts)(key)
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Parts that a batch is cut into, as many rows in each."""
+    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)

@@ -13,7 +13,6 @@ from experiments.attempts import AttemptLog
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.records import Problem
-from fdjax.rollout import DistillationBatch
 from fdjax.train import StepData, distillation_hidden
 from tiny import MODEL, TOKENIZER, distillation_data
 
@@ -68,7 +67,7 @@ def expected(state, batch):
 def test_kl_of_scored_tokens_at_the_temperature_of_sampling(state, batch):
     _, rows = written(state, batch)
     assert [row is None for row in rows] == [False] * 32 + [True] * 8
-    divergence = expected(state, DistillationBatch(*map(jnp.asarray, batch)))
+    divergence = expected(state, jax.tree.map(jnp.asarray, batch))
     for index, row in enumerate(rows[:32]):
         valid = batch.response_valid[index]
         scored = batch.mask[index][valid]
@@ -89,7 +88,7 @@ def test_rows_are_bounded_by_tokens(state, batch, monkeypatch):
 
 def test_logits_exist_for_a_chunk_only(state, batch):
     log, _ = written(state, batch)
-    part = DistillationBatch(*(column[:32] for column in batch))
+    part = jax.tree.map(lambda column: column[:32], batch)
     lowered = log._divergence.lower(state.params, state.teacher, part).as_text()
     shapes = re.findall(r"tensor<([0-9x]+)x304xf32>", lowered)
     sizes = [np.prod([int(n) for n in shape.split("x")]) for shape in shapes]

@@ -23,7 +23,7 @@ from fdjax.train import (
 from tiny import MODEL, PROBLEMS, TOKENIZER
 
 SIZES = {"problems_per_step": 4, "group_size": 2, "updates_per_rollout": 4, "seed": 0}
-ENGINE = SimpleNamespace(prompt_width=8)
+ENGINE = SimpleNamespace(prompt_width=8, tokenizer=TOKENIZER)
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,6 @@ from typing import Any
 from experiments.context import RunContext
 from experiments.materials import Materials
 from experiments.minif2f import core_problems
-from fdjax.data.chat import prompt_tokens
-from fdjax.data.packing import padded_width
 from fdjax.eval import (
     ArmResult,
     Evaluation,
@@ -97,8 +95,7 @@ def measure_minif2f(
     context, samples = made.context, 8
     total = len(problems) * samples
     with context.timed("miniF2F"):
-        lengths = [len(ids) for ids in prompt_tokens(made.tokenizer, problems)]
-        engine = made.engine(padded_width(lengths))
+        engine = made.engine(made.minif2f_width)
         arms = []
         for arm, params in policies.items():
             with context.task(f"miniF2F {arm}", total) as progress:

@@ -12,9 +12,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.errors import ConfigError
+from fdjax.ranges import Whole, require
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "SMALLEST_VOCABULARY",
     "continuation_texts",
     "continuation_tokens",
     "control_tokens",
@@ -25,6 +27,9 @@ __all__ = [
 ]
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
+
+SMALLEST_VOCABULARY = 256 + 4
+"""Every byte and the special tokens."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -55,11 +60,12 @@ def train_tokenizer(
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = [PAD, USER, ASSISTANT, END]
-    if vocab_size < len(alphabet) + len(special):
-        raise ConfigError(
-            f"vocab_size must be at least {len(alphabet) + len(special)} to hold every "
-            f"byte and the special tokens, got {vocab_size}; raise it."
-        )
+    require(
+        "vocab_size",
+        vocab_size,
+        Whole(SMALLEST_VOCABULARY),
+        remedy="it holds every byte and the special tokens",
+    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.diversity import distinct_proofs, distinct_sequences, tactic_entropy
 from fdjax.eval.passk import Estimate, pass_at_k
 from fdjax.eval.results import TeacherResult, mean_estimate
+from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout import Rollout, RolloutEngine, fit_feedback
 
@@ -42,7 +44,14 @@ def evaluate_arm(
     Returns:
       Counts for each theorem; attempts without a verdict are `missing`, among them all
       attempts at a theorem whose prompt is too long or whose statement is broken.
+
+    Raises:
+      ConfigError: `samples` or `problems_per_batch` is not positive.
+      DataError: there are no theorems.
     """
+    require("samples", samples, Whole(1))
+    require("problems_per_batch", problems_per_batch, Whole(1))
+    _require_problems(problems)
     rows: dict[str, list[Any]] = {
         name: [] for name in ("successes", "missing", "proofs", "sequences", "entropy")
     }
@@ -114,7 +123,13 @@ def evaluate_teacher(
       key: typed PRNG key.
       samples: attempts for each theorem, each with its own feedback.
       on_rollout: receives the two batches of attempts.
+
+    Raises:
+      ConfigError: `samples` is not positive.
+      DataError: there are no theorems.
     """
+    require("samples", samples, Whole(1))
+    _require_problems(problems)
     first, second = jax.random.split(key)
     plain = student.collect(params, problems, first, group_size=samples)
     on_rollout(plain)
@@ -139,6 +154,11 @@ def evaluate_teacher(
         theorems=len(problems),
         samples=samples,
     )
+
+
+def _require_problems(problems: Sequence[Problem]) -> None:
+    if not problems:
+        raise DataError("expected theorems to evaluate on, got none")
 
 
 def _distinct_names(problems: Sequence[Problem]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fdjax.feedback.provider import Attempt, Feedback
 from fdjax.lean import Diagnostic, Status
+from fdjax.ranges import Whole, require_fields
 
 __all__ = ["CompilerFeedback"]
 
@@ -21,6 +22,9 @@ class CompilerFeedback:
     """Errors to show; Lean's later ones are often consequences of the first."""
     max_message_characters: int = 60
     """Length of a message; a longer one is cut after a whole word."""
+
+    def __post_init__(self) -> None:
+        require_fields(self, max_errors=Whole(1), max_message_characters=Whole(1))
 
     def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Provider`)."""

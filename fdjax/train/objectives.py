@@ -15,8 +15,10 @@ from fdjax.losses import (
     sft_loss,
     token_loss_from_hidden,
 )
+from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import Model
-from fdjax.ops import Chunking, Divergence, forward_kl
+from fdjax.ops import TEMPERATURE, Chunking, Divergence, forward_kl
+from fdjax.ranges import require
 from fdjax.records import Metrics
 from fdjax.rollout import DistillationBatch, PolicyBatch, SupervisedBatch
 
@@ -130,7 +132,13 @@ def grpo_objective(
       temperature: at which the proofs were sampled; divides the logits. At another one
         new and old log-probabilities would be of two distributions, so that a batch
         sampled otherwise is a ConfigError when the step is traced.
+
+    Raises:
+      ConfigError: a clip range or the temperature is impossible.
     """
+    require("clip_low", clip_low, CLIP_LOW)
+    require("clip_high", clip_high, CLIP_HIGH)
+    require("temperature", temperature, TEMPERATURE)
 
     def loss(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
@@ -174,7 +182,11 @@ def fd_objective(
       divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
       temperature: at which y was sampled; divides both logits. A batch sampled at
         another one is a ConfigError when the step is traced.
+
+    Raises:
+      ConfigError: the temperature is not positive.
     """
+    require("temperature", temperature, TEMPERATURE)
 
     def loss(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array

@@ -11,9 +11,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.pipeline import batches
+from fdjax.errors import ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
-from fdjax.records import Mean, Metrics, Problem
+from fdjax.ranges import Among, Number, Whole, require
+from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
     Rollout,
     RolloutEngine,
@@ -83,7 +85,11 @@ class _Resumable:
 
 
 class SupervisedSource(_Resumable):
-    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each."""
+    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, or there are fewer rows.
+    """
 
     def __init__(
         self,
@@ -95,6 +101,8 @@ class SupervisedSource(_Resumable):
         prompt_width: int,
         response_width: int,
     ):
+        require("prompt_width", prompt_width, Whole(1))
+        require("response_width", response_width, Whole(1))
         super().__init__(rows, batch_size=batch_size, seed=seed)
         self._tokenizer = tokenizer
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
@@ -110,9 +118,14 @@ class SupervisedSource(_Resumable):
 
 
 class AlternatingSource:
-    """Two sources in turn, the second one in a fixed share of the iterations."""
+    """Two sources in turn, the second one in a fixed share of the iterations.
+
+    Raises:
+      ConfigError: the share is not in [0, 1].
+    """
 
     def __init__(self, first: Source, second: Source, *, share: float):
+        require("share", share, Number(least=0, most=1))
         self._sources = (first, second)
         self._share = share
         self._turn = 0
@@ -138,7 +151,15 @@ class AlternatingSource:
 
 
 class _RolloutSource(_Resumable):
-    """Groups of fresh attempts at the next problems."""
+    """Groups of fresh attempts at the next problems.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, there are fewer problems, or the
+        attempts do not divide among the updates.
+    """
+
+    smallest_group = 1
+    """Attempts at a problem that the objective needs."""
 
     def __init__(
         self,
@@ -150,6 +171,20 @@ class _RolloutSource(_Resumable):
         updates_per_rollout: int,
         seed: int,
     ):
+        require(
+            f"problems_per_step of {len(problems)} problems",
+            problems_per_step,
+            Whole(1, len(problems)),
+        )
+        require("group_size", group_size, Whole(self.smallest_group))
+        require("updates_per_rollout", updates_per_rollout, Whole(1))
+        attempts = problems_per_step * group_size
+        if attempts % updates_per_rollout:
+            raise ConfigError(
+                "expected updates_per_rollout to divide problems_per_step × group_size "
+                f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
+                "as many attempts"
+            )
         super().__init__(problems, batch_size=problems_per_step, seed=seed)
         self._engine = engine
         self._group_size = group_size
@@ -175,6 +210,8 @@ class _RolloutSource(_Resumable):
 class PolicySource(_RolloutSource):
     """Attempts with group-relative advantages, for GRPO."""
 
+    smallest_group = 2
+
     def __init__(
         self,
         problems: Sequence[Problem],
@@ -199,7 +236,7 @@ class PolicySource(_RolloutSource):
         batch = policy_batch(rollout, advantages)
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -217,6 +254,8 @@ class DistillationSource(_RolloutSource):
         **settings: int,
     ):
         super().__init__(problems, engine, **settings)
+        require("teacher_width", teacher_width, Whole(1))
+        require("score", score, Among("all", "to_divergence"))
         self._teacher_width = teacher_width
         self._score: Literal["all", "to_divergence"] = score
 
@@ -232,7 +271,7 @@ class DistillationSource(_RolloutSource):
             )
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -240,7 +279,7 @@ class DistillationSource(_RolloutSource):
 def rollout_metrics(rollout: Rollout) -> Metrics:
     """Statistics of sampled attempts.
 
-    Metrics: reward/mean (over known rewards), policy/entropy (nats per sampled token),
+    Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
     groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
     sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
@@ -262,7 +301,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
         "reward/mean": Mean(
             float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
         ),
-        "policy/entropy": Mean(
+        "rollout/entropy": Mean(
             float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
         ),
         "rollout/length": Mean(int(sampled.mask.sum()), made),

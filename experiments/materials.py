@@ -1,9 +1,7 @@
 """What all arms are made from: checked theorems, rows for SFT, tokenizer, model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -16,12 +14,13 @@ from experiments.dataset import (
     plain_rows,
     reworded_rows,
 )
+from fdjax.checkpoint import write_description
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
 from fdjax.feedback import CompilerFeedback, Provider, ReferenceHint
-from fdjax.model import Model, ModelConfig, config_to_hf
+from fdjax.model import Model, ModelConfig
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
@@ -115,7 +114,7 @@ def prepare(context: RunContext) -> Materials:
         vocab_size=config.model.vocab_size,
     )
     model = _model(context, len(tokenizer))
-    _describe(context.folder / "model", model, tokenizer)
+    write_description(context.folder / "model", model.config, tokenizer)
     prompts = prompt_tokens(tokenizer, everything)
     width = padded_width([len(ids) for ids in prompts], 8)
     rewordings, seed = config.data.rewordings, config.seed
@@ -148,13 +147,3 @@ def _model(context: RunContext, vocab_size: int) -> Model:
         ),
         context.mesh,
     )
-
-
-def _describe(folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
-    """What a checkpoint of the run lacks of a Hugging Face folder."""
-    tokenizer.save_pretrained(str(folder))
-    content = config_to_hf(model.config) | {
-        "eos_token_id": end_token(tokenizer),
-        "pad_token_id": pad_token(tokenizer),
-    }
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")

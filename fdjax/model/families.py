@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from fdjax.errors import ConfigError
 from fdjax.model.config import ModelConfig
 from fdjax.model.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
+from fdjax.model.weights_dtype import DTYPE_KEYS, weights_dtype
 
 __all__ = ["FAMILIES", "Family", "config_from_hf", "config_to_hf"]
 
@@ -88,7 +89,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """Reads the content of a config.json; transformers fills in its defaults.
 
     How the model is computed (dtype, attention kernel, remat) is not part of it and
-    keeps our defaults.
+    keeps our defaults. The type of the weights is only checked: see `weights_dtype`.
 
     Args:
       config: of a Llama, Qwen2, Qwen2.5 or Qwen3 model.
@@ -98,23 +99,29 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         not do.
     """
     family = _family(config)
+    weights_dtype(config)
     if "quantization_config" in config:
         method = (config["quantization_config"] or {}).get("quant_method", "unknown")
         raise ConfigError(
             f"expected weights in a floating type, got a model quantised by {method!r}:"
             " use the checkpoint that it was made from"
         )
+    # Where PyTorch is, transformers looks types up in it, those that do not count too.
+    typeless = {key: config[key] for key in config if key not in DTYPE_KEYS}
     try:
-        full = AutoConfig.for_model(**config).to_dict()
+        full = AutoConfig.for_model(**typeless).to_dict()
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"expected a config.json of {family.model_type}, got one that "
             f"transformers cannot read: {error}"
         ) from error
-    _refuse(full, "hidden_act", full["hidden_act"] == "silu", "'silu'")
+    # "swish" is SiLU's first name.
+    _refuse(full, "hidden_act", full["hidden_act"] in ("silu", "swish"), "'silu'")
+    # transformers derives them from use_sliding_window and max_window_layers where
+    # config.json does not say them, and goes by them alone.
     kinds = set(full.get("layer_types") or ["full_attention"])
-    sliding = kinds == {"full_attention"} and not full.get("use_sliding_window")
-    _refuse(full, "layer_types", sliding, "full attention in all layers")
+    attends = kinds == {"full_attention"}
+    _refuse(full, "layer_types", attends, "full attention in all layers")
     size = full.get("head_dim") or full["hidden_size"] // full["num_attention_heads"]
     flags: dict[str, Any] = {
         name: full[value] if isinstance(value, str) else value

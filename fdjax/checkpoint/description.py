@@ -168,10 +168,9 @@ def _check_same(
         raise CheckpointError(
             f"Expected transformers to read the tokenizer of {folder} as it was given, "
             f"got a {type(read).__name__}: {difference}. Save the tokenizer that the "
-            "model was trained with. Where transformers replaces it because of "
-            "config.json's model_type (it does so for Qwen2), give a model of your own "
-            "the shape of a Qwen3 (qk_norm) or of a Llama (no attention_bias, or "
-            "output_bias as well)."
+            "model was trained with; where transformers replaces it because of "
+            "config.json's model_type, as for qwen2, let config_to_hf write "
+            "config.json, which chooses a type that keeps it."
         )
 
 

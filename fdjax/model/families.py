@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -27,6 +27,8 @@ class Family:
     flags: Mapping[str, bool | str]
     """For each flag of `ModelConfig` its value, or the key of config.json that is it.
     """
+    written: Mapping[str, float] = field(default_factory=dict)
+    """Keys of config.json whose default is not ours."""
 
 
 FAMILIES = (
@@ -41,16 +43,6 @@ FAMILIES = (
         },
     ),
     Family(
-        model_type="qwen2",
-        architecture="Qwen2ForCausalLM",
-        flags={
-            "qk_norm": False,
-            "attention_bias": True,
-            "output_bias": False,
-            "mlp_bias": False,
-        },
-    ),
-    Family(
         model_type="llama",
         architecture="LlamaForCausalLM",
         flags={
@@ -60,8 +52,35 @@ FAMILIES = (
             "mlp_bias": "mlp_bias",
         },
     ),
+    Family(
+        model_type="seed_oss",
+        architecture="SeedOssForCausalLM",
+        flags={
+            "qk_norm": False,
+            "attention_bias": "attention_bias",
+            "output_bias": "attention_out_bias",
+            "mlp_bias": "mlp_bias",
+        },
+        written={"attention_dropout": 0.0, "residual_dropout": 0.0},
+    ),
+    Family(
+        model_type="qwen2",
+        architecture="Qwen2ForCausalLM",
+        flags={
+            "qk_norm": False,
+            "attention_bias": True,
+            "output_bias": False,
+            "mlp_bias": False,
+        },
+    ),
 )
-"""The families that the decoder is."""
+"""The families that the decoder is; a model made from nothing is the first that fits.
+
+Qwen2 comes last: transformers 5 gives every model of its type Qwen's rules for cutting
+text into words, whatever tokenizer.json says (`AutoTokenizer.from_pretrained`), and
+with a tokenizer of one's own these give other tokens than in training. A Seed-OSS is
+the same decoder and keeps its tokenizer.
+"""
 
 _NAMES = {
     "vocab_size": "vocab_size",
@@ -92,7 +111,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     keeps our defaults. The type of the weights is only checked: see `weights_dtype`.
 
     Args:
-      config: of a Llama, Qwen2, Qwen2.5 or Qwen3 model.
+      config: of a Llama, Qwen2, Qwen2.5, Qwen3 or Seed-OSS model.
 
     Raises:
       ConfigError: the family is unknown, or the model asks for what this decoder does
@@ -157,6 +176,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
                 "hidden_act": "silu",
                 **{key: getattr(config, name) for name, key in _NAMES.items()},
                 **keys,
+                **family.written,
                 "rope_parameters": {
                     "rope_theta": config.rope_theta,
                     **_rope_to_hf(config.rope_scaling),

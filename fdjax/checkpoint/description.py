@@ -1,6 +1,7 @@
 """What stands beside the weights: config.json, tokenizer, generation config."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -186,10 +187,12 @@ def _difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) ->
         texts, one(texts)["input_ids"], other(texts)["input_ids"], strict=True
     ):
         if ours != theirs:
-            return f"{text!r} is {theirs} instead of {ours}"
+            pairs = enumerate(zip_longest(theirs, ours))
+            place, (got, want) = next(p for p in pairs if p[1][0] != p[1][1])
+            return f"token {place} of {text!r} is {got} instead of {want}"
     for token, ours, theirs in zip(tokens, pieces, others, strict=True):
         if ours != theirs:
-            return f"token {token} is {theirs!r} instead of {ours!r}"
+            return f"the text of token {token} is {theirs!r} instead of {ours!r}"
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "chat_template"):
         ours, theirs = getattr(one, name), getattr(other, name)
         if ours != theirs:

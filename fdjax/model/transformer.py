@@ -142,8 +142,8 @@ class Model:
 
         Args:
           params: of `init`, or loaded.
-          tokens: ids below the vocabulary size, others give NaN; anything where not
-            valid.
+          tokens: ids below the vocabulary size, others make their rows NaN; anything
+            where not valid.
           valid: False on padding.
           segments: for rows packed with several sequences, the id of each token's,
             at least 0; equal ids stand side by side. Sequences do not see one another.

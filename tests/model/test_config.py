@@ -173,7 +173,7 @@ _DTYPES = {
     "new before old": ({"torch_dtype": "float32", "dtype": "bfloat16"}, "bfloat16"),
     "null is absent": ({"torch_dtype": "bfloat16", "dtype": None}, "bfloat16"),
     "both null": ({"torch_dtype": None, "dtype": None}, None),
-    "an old one that is not read": (
+    "the old one unread": (
         {"torch_dtype": "auto", "dtype": "half"},
         "float16",
     ),

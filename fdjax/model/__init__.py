@@ -5,7 +5,7 @@ from fdjax.model.config import ModelConfig
 from fdjax.model.families import config_from_hf, config_to_hf
 from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from fdjax.model.transformer import Model
-from fdjax.model.vocabulary import check_token_ids, check_vocabulary
+from fdjax.model.vocabulary import check_vocabulary
 from fdjax.model.weights_dtype import (
     WeightsDType,
     weights_dtype,
@@ -20,7 +20,6 @@ __all__ = [
     "ModelConfig",
     "WeightsDType",
     "YarnScaling",
-    "check_token_ids",
     "check_vocabulary",
     "config_from_hf",
     "config_to_hf",

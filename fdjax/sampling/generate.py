@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from fdjax.errors import ConfigError, DataError
-from fdjax.model import Cache, Model, check_token_ids
+from fdjax.model import Cache, Model
 from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
 from fdjax.sharding import batch_sharding
 
@@ -114,18 +114,7 @@ def make_generate(
       mesh: the work is cut over its batch axes, filled up with copies of the last
         prompt where they do not divide; every process gets all completions. Without a
         mesh everything happens where the parameters are.
-
-    Raises:
-      ConfigError: a stop token or the pad token lies outside the embedding table.
     """
-    vocab_size = model.config.vocab_size
-    for token in (*config.stop_tokens, config.pad_token):
-        if not 0 <= token < vocab_size:
-            raise ConfigError(
-                "expected stop_tokens and pad_token from 0 to "
-                f"{vocab_size - 1}, below the model's vocab_size, got {token}; take "
-                "those of the model's own tokenizer"
-            )
     layout = None if mesh is None else batch_sharding(mesh)
     run = jax.jit(
         partial(_generate, model, config),
@@ -146,8 +135,6 @@ def make_generate(
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
-        prompts, prompt_valid = map(np.asarray, jax.device_get((prompts, prompt_valid)))
-        check_token_ids(prompts, prompt_valid, vocab_size)
         longest = prompts.shape[1] + config.max_new_tokens
         if longest > model.config.max_position_embeddings:
             raise DataError(

@@ -57,7 +57,9 @@ def test_verdicts_in_order(real):
 def test_a_broken_statement_is_told_from_a_failed_proof(real, statement, reason):
     trusted = {"statement": statement}
     items = [item(proof=proof) | trusted for proof in ("", "  exact ⟨h.2, h.1⟩")]
-    _, answer = real.post("/v1/verify", {"items": [*items, item(proof="  -- and_comm")]})
+    _, answer = real.post(
+        "/v1/verify", {"items": [*items, item(proof="  -- and_comm")]}
+    )
     *broken, failed = map(Verdict.from_dict, answer["verdicts"])
     assert [verdict.broken_statement for verdict in broken] == [True, True]
     assert all(reason in verdict.reason for verdict in broken)

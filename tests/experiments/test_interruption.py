@@ -34,6 +34,9 @@ def test_kill_and_stop_change_nothing(tmp_path):
     whole, resumed = (folder / "run" for folder in (tmp_path / "whole", broken))
     assert results(resumed) == results(whole)
     assert steps(resumed) == steps(whole)
+    # The handover, from which FD→GRPO begins, and the newest two.
+    kept = {path.name for path in (whole / "checkpoints" / "fd").iterdir()}
+    assert kept == {"3", "4", "6"}
 
 
 def command_in(runs):

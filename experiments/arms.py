@@ -92,7 +92,7 @@ class Trainer:
         config, phases, begin = self._config, self.phases, self._begin
         grpo = self._train(phases["grpo"], begin(warm, config.grpo.optimizer))
         until_handover = replace(phases["fd"], steps=config.rollout.handover)
-        fd = self._train(until_handover, begin(warm, config.fd.optimizer))
+        fd = self._train(until_handover, begin(warm, config.fd.optimizer, teacher=True))
         # A copy: training on donates the state.
         early = jax.tree.map(jnp.copy, fd.params)
         fd = self._train(phases["fd"], fd)
@@ -154,8 +154,10 @@ class Trainer:
             score=self._config.fd.score,
             **self._budget,
         )
-        steps = self._config.rollout.steps
-        return self._phase("fd", steps, source, self._fd_step, keep_checkpoints=None)
+        # On resume FD→GRPO begins from the handover, however far FD has gone.
+        config = self._config.rollout
+        keep = (config.handover,)
+        return self._phase("fd", config.steps, source, self._fd_step, keep_steps=keep)
 
     @functools.cached_property
     def _fd_step(self) -> Callable[[TrainState, Any], Any]:
@@ -229,7 +231,9 @@ class Trainer:
             response_width=self._config.rollout.max_new_tokens,
         )
 
-    def _begin(self, params: Any, optimizer: OptimizerConfig) -> TrainState:
+    def _begin(
+        self, params: Any, optimizer: OptimizerConfig, *, teacher: bool = False
+    ) -> TrainState:
         # One key for all arms: they start from the same attempts at the same theorems.
         context = self.materials.context
         return restart(
@@ -238,6 +242,7 @@ class Trainer:
             make_optimizer(optimizer),
             context.mesh,
             context.key(1),
+            teacher=teacher,
         )
 
     def _step(
@@ -257,7 +262,7 @@ class Trainer:
         steps: int,
         source: Source,
         step: Callable[[TrainState, Any], Any],
-        keep_checkpoints: int | None = 2,
+        keep_steps: tuple[int, ...] = (),
     ) -> Phase:
         return Phase(
             name=name,
@@ -265,7 +270,7 @@ class Trainer:
             source=source,
             train_step=step,
             checkpoint_every=4,
-            keep_checkpoints=keep_checkpoints,
+            keep_steps=keep_steps,
         )
 
     def _train(self, phase: Phase, state: TrainState) -> TrainState:

@@ -1,9 +1,7 @@
 """What all arms are made from: checked theorems, rows for SFT, tokenizer, model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -16,12 +14,13 @@ from experiments.dataset import (
     plain_rows,
     reworded_rows,
 )
+from fdjax.checkpoint import write_description
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
 from fdjax.feedback import CompilerFeedback, Provider, ReferenceHint
-from fdjax.model import Model, config_to_hf
+from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
@@ -136,7 +135,7 @@ def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
         ),
         context.mesh,
     )
-    _describe(context.folder / "model", model, tokenizer)
+    write_description(context.folder / "model", model.config, tokenizer)
     rewordings, seed = config.data.rewordings, config.seed
     return Materials(
         context=context,
@@ -150,13 +149,3 @@ def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
         teacher_width=teacher_width,
         minif2f_width=minif2f_width,
     )
-
-
-def _describe(folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
-    """What a checkpoint of the run lacks of a Hugging Face folder."""
-    tokenizer.save_pretrained(str(folder))
-    content = config_to_hf(model.config) | {
-        "eos_token_id": end_token(tokenizer),
-        "pad_token_id": pad_token(tokenizer),
-    }
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")

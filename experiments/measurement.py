@@ -79,9 +79,11 @@ def read_minif2f(context: RunContext) -> list[Problem]:
     if context.config.minif2f is None:
         return []
     with context.timed("miniF2F"):
-        problems, total = core_problems(context.config.minif2f, context.verifier)
+        problems, others = core_problems(context.config.minif2f, context.verifier)
+    total = len(problems) + len(others)
+    first = f"; Lean on the first other: {others[0].splitlines()[0]}" if others else ""
     context.display.say(
-        f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
+        f"miniF2F: {len(problems)} of {total} statements need no Mathlib{first}"
     )
     return problems
 

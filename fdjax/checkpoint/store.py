@@ -1,6 +1,6 @@
 """Orbax checkpoints of a device pytree beside the host's own state."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +23,24 @@ class CheckpointStore:
     sharding, and `host`, a JSON-like dict: data iterator, counters.
     """
 
-    def __init__(self, directory: Path, *, keep: int | None = 2):
-        """Opens or creates `directory`; the `keep` newest checkpoints stay."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int | None = 2,
+        keep_steps: Collection[int] = (),
+    ):
+        """Opens or creates `directory`; the `keep` newest checkpoints stay.
+
+        Those of `keep_steps` stay too.
+        """
         self.directory = directory.absolute()
+        policies = ocp.checkpoint_managers.preservation_policy
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True
+            preservation_policy=policies.AnyPreservationPolicy(
+                [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
+            ),
+            cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(
             self.directory, options=options, item_names=("state", "host")

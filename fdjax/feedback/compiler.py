@@ -32,9 +32,9 @@ class CompilerFeedback:
 
     def _one(self, attempt: Attempt) -> Feedback:
         verdict = attempt.verdict
+        if verdict.missing:
+            return Feedback(error="Lean gave no verdict on this attempt")
         match verdict.status:
-            case Status.CRASHED:
-                return Feedback(error="Lean gave no verdict on this attempt")
             case Status.VERIFIED:
                 return Feedback(parts=("verified: this proof is complete",))
             case Status.TIMEOUT:

@@ -78,11 +78,11 @@ class CheckRequest:
     """One submission to elaborate against its trusted statement."""
 
     name: str
-    """Name of the theorem the statement declares."""
+    """Name of the theorem the statement declares, as it is spelled there."""
     header: str
     """Trusted source before the statement."""
     statement: str
-    """Trusted source up to, not including, `:=`."""
+    """Trusted source up to, not including, `:=`; one command."""
     proof: Submission | None
     """Untrusted submission; None checks the statement alone."""
     limits: Limits = DEFAULT_LIMITS
@@ -137,6 +137,11 @@ class RawReport:
 
     statement_error: str = ""
     """Why the trusted statement itself cannot be used; empty when it can."""
+    in_header: bool = False
+    """Whether it is the header that cannot be used: then messages count from its first
+    line."""
+    no_proof: bool = False
+    """Whether the parser finds nothing behind our own `:= by` that could prove."""
     has_errors: bool = False
     """Whether any message has severity `error`, shown or cut."""
     messages: tuple[RawMessage, ...] = ()

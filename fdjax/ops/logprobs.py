@@ -146,7 +146,8 @@ def truncated_importance_weights(
 
     Args:
       logprobs: log p(token) in nats under the policy being trained.
-      old_logprobs: log p(token) in nats as the sampler recorded it.
+      old_logprobs: log p(token) in nats as the sampler recorded it, of the whole
+        vocabulary at the same temperature, before top-k and top-p.
       mask: True for scored tokens.
       cap: C, above which a weight is cut; positive.
 

@@ -92,6 +92,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Parts that a batch is cut into, as many rows in each."""
+    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """A batch of host arrays on the mesh; each device gets its own rows.
 
@@ -110,7 +115,7 @@ def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:
     """
     rows = len(jax.tree.leaves(batch)[0])
     axes = {axis: mesh.shape[axis] for axis in _BATCH_AXES}
-    devices = math.prod(axes.values())
+    devices = batch_parts(mesh)
     if rows % (devices * microbatches):
         raise ConfigError(
             f"Expected a batch whose rows divide by {devices * microbatches} = "
@@ -141,8 +146,3 @@ def init_sharded(
     abstract = jax.eval_shape(init, key)
     layouts = shardings(mesh, logical_axes, abstract, rules)
     return jax.jit(init, out_shardings=layouts)(key)
-
-
-def batch_parts(mesh: Mesh) -> int:
-    """Parts that a batch is cut into, as many rows in each."""
-    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)

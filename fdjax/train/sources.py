@@ -1,5 +1,6 @@
 """Where the batches of a step come from: reference proofs or fresh rollouts."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -110,8 +111,10 @@ class SupervisedSource(_Resumable):
         """The next rows in shuffled order."""
         del state
         with timer.stage("data"):
-            batch = supervised_batch(self._tokenizer, next(self._items), **self._widths)
-        return StepData(batches=[batch], metrics={})
+            batch, metrics = supervised_batch(
+                self._tokenizer, next(self._items), **self._widths
+            )
+        return StepData(batches=[batch], metrics=metrics)
 
 
 class AlternatingSource:
@@ -199,7 +202,7 @@ class _RolloutSource(_Resumable):
     def _split(self, batch: Any) -> list[Any]:
         """Interleaved parts of a batch, one for each optimizer step."""
         return [
-            type(batch)(*(field[start :: self._updates] for field in batch))
+            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
             for start in range(self._updates)
         ]
 
@@ -278,24 +281,36 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
 
     Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
-    groups with unequal known rewards), verdict/<status> (shares).
+    groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
+    sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
+    the sampled attempts).
     """
     sampled, size = rollout.completions, len(rollout.proofs)
+    made = int(rollout.sampled.sum())
     rewards = np.where(rollout.known, rollout.rewards, np.nan).reshape(
         -1, rollout.group_size
     )
     live = [len(set(group[~np.isnan(group)])) > 1 for group in rewards]
-    statuses = [verdict.status for verdict in rollout.verdicts]
+    statuses = [
+        verdict.status
+        for verdict, was_sampled in zip(rollout.verdicts, rollout.sampled, strict=True)
+        if was_sampled
+    ]
+    broken = sum(verdict.broken_statement for verdict in rollout.verdicts)
     return {
-        "reward/mean": Mean(float(rollout.rewards.sum()), int(rollout.known.sum())),
+        "reward/mean": Mean(
+            float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
+        ),
         "rollout/entropy": Mean(
             float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
         ),
-        "rollout/length": Mean(int(sampled.mask.sum()), size),
-        "rollout/finished": Mean(int(sampled.finished.sum()), size),
+        "rollout/length": Mean(int(sampled.mask.sum()), made),
+        "rollout/finished": Mean(int(sampled.finished[rollout.sampled].sum()), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
+        "rollout/overlong_prompts": Mean(size - made, size),
+        "rollout/broken_statements": Mean(broken, size),
         **{
-            f"verdict/{status.name.lower()}": Mean(statuses.count(status), size)
+            f"verdict/{status.name.lower()}": Mean(statuses.count(status), made)
             for status in Status
         },
     }

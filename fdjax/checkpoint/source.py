@@ -28,13 +28,6 @@ Kind = Literal["hf", "orbax", "run"]
 WEIGHTS = "weights"
 """Subfolder of a converted model that is an Orbax checkpoint."""
 
-_KINDS: dict[Kind, str] = {
-    "hf": "a Hugging Face folder",
-    "orbax": "converted weights",
-    "run": "training checkpoints",
-}
-"""Kinds in words."""
-
 _PART = re.compile(r"model-\d+-of-\d+\.safetensors")
 """A file that makes sense with an index only."""
 
@@ -159,21 +152,25 @@ def side_files(folder: Path) -> list[Path]:
 
 def _kind(folder: Path) -> Kind:
     """The one kind of model that a folder holds."""
-    marks: dict[Kind, list[str]] = {
-        "hf": [name for name in (SINGLE, INDEX) if (folder / name).is_file()],
-        "orbax": [WEIGHTS] if (folder / WEIGHTS / STATE).is_dir() else [],
-        "run": [STATE] if (folder / STATE).is_dir() else list(map(str, steps(folder))),
-    }
-    found: list[Kind] = [kind for kind, names in marks.items() if names]
+    safetensors = [name for name in (SINGLE, INDEX) if (folder / name).is_file()]
+    converted = [WEIGHTS] if (folder / WEIGHTS / STATE).is_dir() else []
+    step = [STATE] if (folder / STATE).is_dir() else []
+    marks: list[tuple[Kind, list[str], str]] = [
+        ("hf", safetensors, "a Hugging Face folder"),
+        ("orbax", converted, "converted weights"),
+        ("run", step, "one training checkpoint"),
+        ("run", list(map(str, steps(folder))), "training checkpoints"),
+    ]
+    found = [mark for mark in marks if mark[1]]
     if not found:
         raise _unrecognised(folder)
     if len(found) > 1:
-        both = " and ".join(f"{marks[kind][0]} of {_KINDS[kind]}" for kind in found)
+        both = " and ".join(f"{names[0]} of {what}" for _, names, what in found)
         raise CheckpointError(
             f"Expected one model in {folder}, got {both}; move what is not meant to a "
             "folder of its own."
         )
-    return found[0]
+    return found[0][0]
 
 
 def _unrecognised(folder: Path) -> CheckpointError:

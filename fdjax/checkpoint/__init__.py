@@ -8,12 +8,13 @@ from fdjax.checkpoint.pretrained import (
     save_pretrained,
 )
 from fdjax.checkpoint.source import Source, open_source
-from fdjax.checkpoint.store import CheckpointStore
+from fdjax.checkpoint.store import CheckpointStore, checkpoint_steps
 
 __all__ = [
     "CheckpointStore",
     "Pretrained",
     "Source",
+    "checkpoint_steps",
     "convert",
     "load_params",
     "load_pretrained",

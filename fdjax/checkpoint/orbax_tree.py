@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from fdjax.errors import CheckpointError
+from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 __all__ = ["CHUNK_BYTES", "OrbaxTree"]
 
@@ -41,7 +41,7 @@ class OrbaxTree:
         """Finds out what is there, and reads no array.
 
         Raises:
-          CheckpointError: there is no checkpoint, or a damaged one.
+          DamagedCheckpointError: there is no checkpoint, or a damaged one.
         """
         self.folder = folder.absolute()
         self._store = {
@@ -51,8 +51,9 @@ class OrbaxTree:
         self._arrays: dict[Keys, ts.TensorStore] = {}
         with self._reading("its list of arrays"):
             keys = ts.KvStore.open(self._store, context=_FRUGAL).result().list()
-            self._names = {key.decode().rpartition("/")[0] for key in keys.result()}
-            if not self._names:
+            self.names = {key.decode().rpartition("/")[0] for key in keys.result()}
+            """Paths of the arrays, keys joined by dots."""
+            if not self.names:
                 raise FileNotFoundError("none")
 
     def dtype(self, keys: Keys) -> str:
@@ -61,7 +62,11 @@ class OrbaxTree:
 
     def shape(self, keys: Keys) -> tuple[int, ...] | None:
         """Shape of an array; None where there is none."""
-        return self._open(keys).shape if ".".join(keys) in self._names else None
+        return self._open(keys).shape if ".".join(keys) in self.names else None
+
+    def describe(self, keys: Keys) -> str:
+        """Type and shape of an array, such as float32[4, 4]."""
+        return f"{self.dtype(keys)}{list(self.shape(keys) or ())}"
 
     def check(self, keys: Keys, shape: tuple[int, ...]) -> None:
         """Makes sure that there is such an array.
@@ -81,7 +86,7 @@ class OrbaxTree:
         """An array, or its part `index`, in host memory.
 
         Raises:
-          CheckpointError: it is damaged.
+          DamagedCheckpointError: its files are missing or damaged.
         """
         with self._reading("/".join(keys)):
             return self._open(keys)[(*index, ...)].read().result()
@@ -113,7 +118,9 @@ class OrbaxTree:
         try:
             yield
         except (ValueError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"Expected an Orbax checkpoint at {self.folder}, got {error} for "
-                f"{what}; write it again."
+            # TensorStore appends where in its own source the error arose.
+            cause = str(error).partition(" [source locations")[0]
+            raise DamagedCheckpointError(
+                f"Expected a whole Orbax checkpoint at {self.folder}, got {cause} for "
+                f"{what}; take another one, or write it again."
             ) from error

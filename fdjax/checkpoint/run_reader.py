@@ -8,6 +8,7 @@ import numpy as np
 
 from fdjax.checkpoint.names import Weight, weights
 from fdjax.checkpoint.orbax_tree import OrbaxTree
+from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 
@@ -60,11 +61,7 @@ def newest_step(folder: Path) -> int:
     Raises:
       CheckpointError: there is none.
     """
-    steps = [
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal() and (path / "state").is_dir()
-    ]
+    steps = checkpoint_steps(folder)
     if not steps:
         raise CheckpointError(
             f"Expected training checkpoints in {folder}, got "

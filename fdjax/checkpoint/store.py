@@ -1,5 +1,6 @@
 """Orbax checkpoints of a device pytree beside the host's own state."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,27 +11,55 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from fdjax.checkpoint.orbax_tree import CHUNK_BYTES
-from fdjax.errors import CheckpointError
+from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, OrbaxTree
+from fdjax.checkpoint.sums import bit_sums
+from fdjax.errors import CheckpointError, DamagedCheckpointError
 
-__all__ = ["CheckpointStore"]
+__all__ = ["CheckpointStore", "checkpoint_steps"]
+
+_ITEMS = ("state", "host")
+"""Folders of a checkpoint."""
+
+_SHOWN = 3
+"""Arrays named in a message."""
+
+_logger = logging.getLogger(__name__)
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    """Steps of the checkpoints in a folder that have all their parts, oldest first."""
+    return sorted(
+        int(folder.name)
+        for folder in _numbered(directory)
+        if all((folder / item).is_dir() for item in _ITEMS)
+    )
 
 
 class CheckpointStore:
     """A folder of numbered checkpoints; each is complete or absent.
 
     A checkpoint holds `state`, a pytree of arrays (typed PRNG keys included) with any
-    sharding, and `host`, a JSON-like dict: data iterator, counters.
+    sharding, and `host`, a JSON-like dict: data iterator, counters. The sums of the
+    arrays' bits are saved with them and compared after reading.
+
+    What is set aside stays beside the checkpoints, renamed to `<step>.set-aside`.
     """
 
     def __init__(self, directory: Path, *, keep: int | None = 2):
-        """Opens or creates `directory`; the `keep` newest checkpoints stay."""
+        """Opens or creates `directory`; the `keep` newest checkpoints stay.
+
+        A folder named like a step that lacks a part is no checkpoint; it is set aside.
+        """
         self.directory = directory.absolute()
+        whole = checkpoint_steps(self.directory)
+        for folder in _numbered(self.directory):
+            if int(folder.name) not in whole:
+                _set_aside(folder, f"lacks one of {', '.join(_ITEMS)}")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True
         )
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=("state", "host")
+            self.directory, options=options, item_names=_ITEMS
         )
 
     @property
@@ -58,9 +87,18 @@ class CheckpointStore:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(data, jax.tree.map(_chunks, data)),
-                    host=ocp.args.JsonSave(host),
+                    host=ocp.args.JsonSave({"host": host, "sums": bit_sums(data)}),
                 ),
             )
+
+    def host(self, step: int) -> dict[str, Any]:
+        """The host's part of a checkpoint; reads no array.
+
+        Raises:
+          CheckpointError: there is no such checkpoint.
+          DamagedCheckpointError: it cannot be read.
+        """
+        return self._record(step)["host"]
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the shapes, dtypes and shardings of `like`.
@@ -71,30 +109,38 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: there is no such checkpoint, or it does not fit `like`.
+          DamagedCheckpointError: its files are missing or are not what was written.
         """
         self.wait()
         step = self.latest_step if step is None else step
-        if step is None or step not in self._manager.all_steps():
-            raise CheckpointError(
-                f"Expected a checkpoint at {self.directory}"
-                + (f", step {step}" if step is not None else "")
-                + f", got steps {self.steps}; start without --resume."
+        record = self._record(step)
+        folder = self.directory / str(step)
+        wanted = jax.tree.map(_abstract_data, like)
+        with self._damage(folder):
+            tree = OrbaxTree(folder / "state")
+            _check_fit(tree, wanted)
+            data = jax.tree_util.tree_map_with_path(
+                lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype),
+                wanted,
             )
-        try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(jax.tree.map(_abstract_data, like)),
-                    host=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise CheckpointError(
-                f"The checkpoint {self.directory}/{step} does not fit this run "
-                f"({error}); use the configuration that it was written with, or start "
-                "a new run."
-            ) from error
-        return jax.tree.map(_from_data, like, restored["state"]), restored["host"]
+            found = bit_sums(data)
+            flawed = [name for name in found if found[name] != record["sums"].get(name)]
+            if flawed:
+                raise DamagedCheckpointError(
+                    "Expected the arrays that were written, got other bits in "
+                    f"{', '.join(flawed[:_SHOWN])}."
+                )
+        return jax.tree.map(_from_data, like, data), record["host"]
+
+    def set_aside_after(self, step: int) -> None:
+        """Moves the checkpoints that are later than a step out of the way."""
+        self.wait()
+        for later in self.steps:
+            if later > step:
+                _set_aside(
+                    self.directory / str(later), f"training goes on from step {step}"
+                )
+        self._manager.reload()
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk; raises as `save` does."""
@@ -113,6 +159,45 @@ class CheckpointStore:
         with self._writing():
             self._manager.close()
 
+    def _record(self, step: int | None) -> dict[str, Any]:
+        """What the host saved, and the sums of the arrays."""
+        if step is None or step not in self.steps:
+            raise CheckpointError(
+                f"Expected a checkpoint at {self.directory}"
+                + (f", step {step}" if step is not None else "")
+                + f", got steps {self.steps}; start without --resume."
+            )
+        with self._damage(self.directory / str(step)):
+            try:
+                restored = self._manager.restore(
+                    step, args=ocp.args.Composite(host=ocp.args.JsonRestore())
+                )
+                record = restored["host"]
+                return {"host": dict(record["host"]), "sums": dict(record["sums"])}
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                raise DamagedCheckpointError(
+                    f"Expected JSON of the host and of sums in {step}/host, got "
+                    f"{error!r}."
+                ) from error
+
+    @contextmanager
+    def _damage(self, folder: Path) -> Iterator[None]:
+        """Says of a damaged checkpoint what is left."""
+        try:
+            yield
+        except DamagedCheckpointError as error:
+            others = [step for step in self.steps if _opens(self.directory / str(step))]
+            raise DamagedCheckpointError(
+                f"The checkpoint {folder} is damaged. {error} "
+                + (
+                    f"Steps whose files open: {others}. resume='whole' (on the command "
+                    "line --resume whole) sets the damaged one aside and goes back to "
+                    "the newest that can be read."
+                    if others
+                    else "No other step can be read; start a new run."
+                )
+            ) from error
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
@@ -122,6 +207,67 @@ class CheckpointStore:
                 f"Expected to write a checkpoint in {self.directory}, got: {error}. "
                 "Make room and resume; the checkpoints before it are complete."
             ) from error
+
+
+def _numbered(directory: Path) -> list[Path]:
+    """What is named like a step."""
+    if not directory.is_dir():
+        return []
+    return [
+        path
+        for path in directory.iterdir()
+        if path.name.isdecimal() and path.name == str(int(path.name))
+    ]
+
+
+def _set_aside(folder: Path, reason: str) -> None:
+    # One process moves for all.
+    if jax.process_index() != 0:
+        return
+    target, tries = folder.with_name(f"{folder.name}.set-aside"), 1
+    while target.exists():
+        tries += 1
+        target = folder.with_name(f"{folder.name}.set-aside-{tries}")
+    folder.rename(target)
+    _logger.warning("Moved %s to %s: %s.", folder, target.name, reason)
+
+
+def _opens(folder: Path) -> bool:
+    """Whether every array of a checkpoint is there; reads none of them."""
+    try:
+        tree = OrbaxTree(folder / "state")
+        for name in tree.names:
+            tree.describe(tuple(name.split(".")))
+    except DamagedCheckpointError:
+        return False
+    return True
+
+
+def _check_fit(tree: OrbaxTree, wanted: Any) -> None:
+    """Makes sure that a checkpoint holds the wanted arrays and no others."""
+    expected = {
+        ".".join(_keys(path)): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_flatten_with_path(wanted)[0]
+    }
+    got = {name: tree.describe(tuple(name.split("."))) for name in tree.names}
+    differences = [
+        f"{name}: expected {expected.get(name, 'none')}, got {got.get(name, 'none')}"
+        for name in sorted(expected | got)
+        if expected.get(name) != got.get(name)
+    ]
+    if differences:
+        more = len(differences) - _SHOWN
+        raise CheckpointError(
+            f"The checkpoint {tree.folder.parent} does not fit this run: "
+            + "; ".join(differences[:_SHOWN])
+            + (f"; and {more} more arrays" if more > 0 else "")
+            + ". Use the configuration that it was written with, or start a new run."
+        )
+
+
+def _keys(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Names of an array's place in a tree, as Orbax spells them."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def _is_key(leaf: Any) -> bool:

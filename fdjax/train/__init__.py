@@ -11,6 +11,7 @@ from fdjax.train.objectives import (
     sft_objective,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
+from fdjax.train.resume import ResumeFrom
 from fdjax.train.sources import (
     AlternatingSource,
     DistillationSource,
@@ -30,6 +31,7 @@ __all__ = [
     "OptimizerConfig",
     "Phase",
     "PolicySource",
+    "ResumeFrom",
     "Source",
     "StepData",
     "StopRequest",

@@ -13,6 +13,7 @@ from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.records import Metrics
 from fdjax.sharding import batch_sharding
 from fdjax.train.interrupt import StoppedError, StopRequest
+from fdjax.train.resume import ResumeFrom, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState
 
@@ -48,6 +49,8 @@ def train(
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
+    run: str | None = None,
+    resume: ResumeFrom = "newest",
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -65,6 +68,10 @@ def train(
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
       stop: asked between iterations.
+      run: identity of the run, kept in its checkpoints; those of another are refused.
+      resume: the newest checkpoint, which must be whole; the newest that is "whole";
+        or that of a step. Where training goes on from an earlier one, later ones are
+        set aside and their rows dropped.
       on_data: called with (iteration, state, data) before the optimizer steps.
       on_step: called with (iterations done, latest metrics).
 
@@ -73,20 +80,23 @@ def train(
 
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
+      CheckpointError: the checkpoint is of another run, of other data, or of another
+        state; as `DamagedCheckpointError`, it cannot be read.
     """
     layout = batch_sharding(mesh)
+    origin = {"run": run, "phase": phase.name}
     with CheckpointStore(directory, keep=phase.keep_checkpoints) as store:
-        # A later stage may have gone on beyond this phase in the same folder.
-        done = max((step for step in store.steps if step <= phase.steps), default=0)
-        if done:
-            state, host = store.restore(state, done)
-            phase.source.set_state(host["source"])
+        done, state, _ = restore(
+            store, state, phase.source, origin, steps=phase.steps, resume=resume
+        )
         if done < phase.steps:
+            store.set_aside_after(done)
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
+        writer.mark_gap(phase.name, done, done // phase.log_every)
 
         def save() -> None:
-            store.save(done, state, {"source": phase.source.get_state()})
+            store.save(done, state, origin | {"source": phase.source.get_state()})
 
         window: list[tuple[Metrics, Metrics]] = []
         timer, latest = StageTimer(), {}

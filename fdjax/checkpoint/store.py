@@ -29,9 +29,7 @@ _logger = logging.getLogger(__name__)
 def checkpoint_steps(directory: Path) -> list[int]:
     """Steps of the checkpoints in a folder that have all their parts, oldest first."""
     return sorted(
-        int(folder.name)
-        for folder in _numbered(directory)
-        if all((folder / item).is_dir() for item in _ITEMS)
+        int(folder.name) for folder in _numbered(directory) if not _missing(folder)
     )
 
 
@@ -51,10 +49,11 @@ class CheckpointStore:
         A folder named like a step that lacks a part is no checkpoint; it is set aside.
         """
         self.directory = directory.absolute()
-        whole = checkpoint_steps(self.directory)
         for folder in _numbered(self.directory):
-            if int(folder.name) not in whole:
-                _set_aside(folder, f"lacks one of {', '.join(_ITEMS)}")
+            if missing := _missing(folder):
+                _set_aside(
+                    folder, f"it is no checkpoint without {' and '.join(missing)}"
+                )
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True
         )
@@ -98,7 +97,7 @@ class CheckpointStore:
           CheckpointError: there is no such checkpoint.
           DamagedCheckpointError: it cannot be read.
         """
-        return self._record(step)["host"]
+        return self._record(self._existing(step))["host"]
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the shapes, dtypes and shardings of `like`.
@@ -111,13 +110,11 @@ class CheckpointStore:
           CheckpointError: there is no such checkpoint, or it does not fit `like`.
           DamagedCheckpointError: its files are missing or are not what was written.
         """
-        self.wait()
-        step = self.latest_step if step is None else step
+        step = self._existing(self.latest_step if step is None else step)
         record = self._record(step)
-        folder = self.directory / str(step)
         wanted = jax.tree.map(_abstract_data, like)
-        with self._damage(folder):
-            tree = OrbaxTree(folder / "state")
+        with self._damage(step):
+            tree = OrbaxTree(self.directory / str(step) / "state")
             _check_fit(tree, wanted)
             data = jax.tree_util.tree_map_with_path(
                 lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype),
@@ -137,9 +134,8 @@ class CheckpointStore:
         self.wait()
         for later in self.steps:
             if later > step:
-                _set_aside(
-                    self.directory / str(later), f"training goes on from step {step}"
-                )
+                folder = self.directory / str(later)
+                _set_aside(folder, f"training goes on from step {step}")
         self._manager.reload()
 
     def wait(self) -> None:
@@ -159,40 +155,62 @@ class CheckpointStore:
         with self._writing():
             self._manager.close()
 
-    def _record(self, step: int | None) -> dict[str, Any]:
-        """What the host saved, and the sums of the arrays."""
+    def _existing(self, step: int | None) -> int:
         if step is None or step not in self.steps:
             raise CheckpointError(
                 f"Expected a checkpoint at {self.directory}"
                 + (f", step {step}" if step is not None else "")
                 + f", got steps {self.steps}; start without --resume."
             )
-        with self._damage(self.directory / str(step)):
-            try:
-                restored = self._manager.restore(
-                    step, args=ocp.args.Composite(host=ocp.args.JsonRestore())
-                )
-                record = restored["host"]
-                return {"host": dict(record["host"]), "sums": dict(record["sums"])}
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                raise DamagedCheckpointError(
-                    f"Expected JSON of the host and of sums in {step}/host, got "
-                    f"{error!r}."
-                ) from error
+        return step
+
+    def _record(self, step: int) -> dict[str, Any]:
+        """What the host saved, and the sums of the arrays."""
+        self.wait()
+        with self._damage(step):
+            return self._read_record(step)
+
+    def _read_record(self, step: int) -> dict[str, Any]:
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(host=ocp.args.JsonRestore())
+            )
+            record = dict(restored["host"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DamagedCheckpointError(
+                f"Expected a JSON object in {step}/host, got {error!r}."
+            ) from error
+        if not {"host", "sums"} <= record.keys():
+            raise CheckpointError(
+                f"Expected the host's state and sums in {self.directory}/{step}/host, "
+                f"got {sorted(record)}, as an older fdjax wrote; start a new run."
+            )
+        return record
+
+    def _opens(self, step: int) -> bool:
+        """Whether all parts of a checkpoint are there; reads no array."""
+        try:
+            self._read_record(step)
+            tree = OrbaxTree(self.directory / str(step) / "state")
+            for name in tree.names:
+                tree.describe(tuple(name.split(".")))
+        except CheckpointError:
+            return False
+        return True
 
     @contextmanager
-    def _damage(self, folder: Path) -> Iterator[None]:
+    def _damage(self, step: int) -> Iterator[None]:
         """Says of a damaged checkpoint what is left."""
         try:
             yield
         except DamagedCheckpointError as error:
-            others = [step for step in self.steps if _opens(self.directory / str(step))]
+            others = [one for one in self.steps if one != step and self._opens(one)]
             raise DamagedCheckpointError(
-                f"The checkpoint {folder} is damaged. {error} "
+                f"The checkpoint {self.directory}/{step} is damaged. {error} "
                 + (
                     f"Steps whose files open: {others}. resume='whole' (on the command "
-                    "line --resume whole) sets the damaged one aside and goes back to "
-                    "the newest that can be read."
+                    "line --resume whole) goes back to the newest that can be read and "
+                    "sets later ones aside."
                     if others
                     else "No other step can be read; start a new run."
                 )
@@ -220,6 +238,11 @@ def _numbered(directory: Path) -> list[Path]:
     ]
 
 
+def _missing(folder: Path) -> list[str]:
+    """Parts that a checkpoint lacks."""
+    return [item for item in _ITEMS if not (folder / item).is_dir()]
+
+
 def _set_aside(folder: Path, reason: str) -> None:
     # One process moves for all.
     if jax.process_index() != 0:
@@ -230,17 +253,6 @@ def _set_aside(folder: Path, reason: str) -> None:
         target = folder.with_name(f"{folder.name}.set-aside-{tries}")
     folder.rename(target)
     _logger.warning("Moved %s to %s: %s.", folder, target.name, reason)
-
-
-def _opens(folder: Path) -> bool:
-    """Whether every array of a checkpoint is there; reads none of them."""
-    try:
-        tree = OrbaxTree(folder / "state")
-        for name in tree.names:
-            tree.describe(tuple(name.split(".")))
-    except DamagedCheckpointError:
-        return False
-    return True
 
 
 def _check_fit(tree: OrbaxTree, wanted: Any) -> None:

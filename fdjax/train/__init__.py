@@ -11,7 +11,7 @@ from fdjax.train.objectives import (
     sft_objective,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
-from fdjax.train.resume import ResumeFrom
+from fdjax.train.resume import ResumeFrom, check_origin
 from fdjax.train.sources import (
     AlternatingSource,
     DistillationSource,
@@ -38,6 +38,7 @@ __all__ = [
     "StoppedError",
     "SupervisedSource",
     "TrainState",
+    "check_origin",
     "distillation_hidden",
     "fd_objective",
     "grpo_objective",

@@ -1,6 +1,7 @@
 """Where a phase goes on: which checkpoint, and whether it is one of this run at all."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fdjax.checkpoint import CheckpointStore
@@ -70,7 +71,9 @@ def restore(
     return 0, state, {}
 
 
-def check_origin(saved: dict[str, Any], origin: dict[str, Any], what: str) -> None:
+def check_origin(
+    saved: Mapping[str, Any], origin: Mapping[str, Any], what: str
+) -> None:
     """Makes sure that something saved is of the run and phase that wants to use it.
 
     Args:

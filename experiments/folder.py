@@ -153,9 +153,10 @@ def _lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
+            holder = file.read().strip() or "another process"
             raise ConfigError(
-                f"Expected to be alone in {folder}, got {file.read().strip()} at work "
-                "there; wait for it, stop it, or give another --name."
+                f"Expected to be alone in {folder}, got {holder} at work there; wait "
+                "for it, stop it, or give another --name."
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

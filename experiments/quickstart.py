@@ -48,9 +48,10 @@ def run(config: ComparisonConfig, display: Display) -> Path:
         except StoppedError:
             raise
         except Exception as error:
-            if begun_phases(folder):
+            if config.resume == "no" and begun_phases(folder):
                 error.add_note(
-                    "What was trained is kept; a right command goes on with --resume."
+                    "What was trained is kept: the corrected command goes on with "
+                    "--resume."
                 )
             elif config.resume == "no":
                 # Nothing was trained: the corrected command must find its place free.

@@ -21,13 +21,11 @@ CHUNK_BYTES = 64_000_000
 
 # Devices ask for their parts of an array one after another; the cache keeps the chunks
 # that they share from being read for each.
-_FRUGAL = ts.Context(
-    {
-        "cache_pool": {"total_bytes_limit": 2 * CHUNK_BYTES},
-        "data_copy_concurrency": {"limit": 2},
-        "file_io_concurrency": {"limit": 2},
-    }
-)
+_FRUGAL = {
+    "cache_pool": {"total_bytes_limit": 2 * CHUNK_BYTES},
+    "data_copy_concurrency": {"limit": 2},
+    "file_io_concurrency": {"limit": 2},
+}
 
 
 class OrbaxTree:
@@ -48,9 +46,11 @@ class OrbaxTree:
             "driver": "ocdbt",
             "base": {"driver": "file", "path": f"{self.folder}/"},
         }
+        # Of its own: a cache that outlives the tree serves a folder's former content.
+        self._context = ts.Context(_FRUGAL)
         self._arrays: dict[Keys, ts.TensorStore] = {}
         with self._reading("its list of arrays"):
-            keys = ts.KvStore.open(self._store, context=_FRUGAL).result().list()
+            keys = ts.KvStore.open(self._store, context=self._context).result().list()
             self.names = {key.decode().rpartition("/")[0] for key in keys.result()}
             """Paths of the arrays, keys joined by dots."""
             if not self.names:
@@ -109,7 +109,7 @@ class OrbaxTree:
                 "kvstore": {**self._store, "path": ".".join(keys) + "/"},
             }
             with self._reading("/".join(keys)):
-                opened = ts.open(spec, context=_FRUGAL, read=True)
+                opened = ts.open(spec, context=self._context, read=True)
                 self._arrays[keys] = opened.result()
         return self._arrays[keys]
 

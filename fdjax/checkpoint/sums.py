@@ -1,4 +1,5 @@
-"""Sums over the bits of arrays: Orbax keeps none, and zstd misses most flipped bits."""
+"""Sums over the bits of arrays: Orbax keeps none of its chunks, and zstd misses most
+flipped bits of weights, because it stores as it is what does not compress."""
 
 from typing import Any
 

@@ -93,7 +93,9 @@ def train(
             store.set_aside_after(done)
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
-        writer.mark_gap(phase.name, done, done // phase.log_every)
+        # The last iteration has a row of its own.
+        cut = done == phase.steps and done % phase.log_every > 0
+        writer.mark_gap(phase.name, done, done // phase.log_every + cut)
 
         def save() -> None:
             store.save(done, state, origin | {"source": phase.source.get_state()})

@@ -1,5 +1,8 @@
-"""Sums over the bits of arrays: Orbax keeps none of its chunks, and zstd misses most
-flipped bits of weights, because it stores as it is what does not compress."""
+"""Sums over the bits of arrays, by which damage is found.
+
+Orbax keeps none of its chunks. zstd stores as they are weights that do not compress,
+and notices nothing when a bit of them flips.
+"""
 
 from typing import Any
 

@@ -6,6 +6,7 @@ import datetime
 import enum
 import fcntl
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -37,6 +38,8 @@ _PACKAGES = (
 
 _ROWS = ("metrics.jsonl", "samples.jsonl")
 """Files that a run with checkpoints has."""
+
+_logger = logging.getLogger(__name__)
 
 _CHOICES = ("no", "newest", "whole")
 
@@ -158,6 +161,11 @@ def _lock(folder: Path) -> Iterator[None]:
                 f"Expected to be alone in {folder}, got {holder} at work there; wait "
                 "for it, stop it, or give another --name."
             ) from error
+        except OSError as error:
+            _logger.warning(
+                "%s is on a file system without locks (%s): start no second run in it.",
+                *(folder, error),
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

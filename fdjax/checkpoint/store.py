@@ -206,14 +206,10 @@ class CheckpointStore:
         except DamagedCheckpointError as error:
             others = [one for one in self.steps if one != step and self._opens(one)]
             raise DamagedCheckpointError(
-                f"The checkpoint {self.directory}/{step} is damaged. {error} "
-                + (
-                    f"Steps whose files open: {others}. resume='whole' (on the command "
-                    "line --resume whole) goes back to the newest that can be read and "
-                    "sets later ones aside."
-                    if others
-                    else "No other step can be read; start a new run."
-                )
+                f"The checkpoint {self.directory}/{step} is damaged. {error} Steps "
+                f"beside it whose files open: {others or 'none'}. resume='whole' (on "
+                "the command line --resume whole) goes back to the newest that can be "
+                "read, or to the beginning, and sets later ones aside."
             ) from error
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Where a phase goes on: which checkpoint, and whether it is one of this run at all."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from fdjax.train.state import TrainState
 __all__ = ["ResumeFrom", "check_origin", "restore"]
 
 ResumeFrom = Literal["newest", "whole"] | int
-"""The newest checkpoint, which must be whole; the newest that is; or that of a step."""
+"""The newest checkpoint, which must be whole; the newest that is, or the beginning if
+none is; or that of a step."""
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def restore(
     Raises:
       CheckpointError: there is none of the step `resume`, it is of another run or of
         other data, or it does not fit `state`.
-      DamagedCheckpointError: it cannot be read, or none can with "whole".
+      DamagedCheckpointError: it cannot be read.
     """
     candidates = [step for step in store.steps if step <= steps]
     if isinstance(resume, int):
@@ -54,7 +56,7 @@ def restore(
                 f"those of {candidates}; choose one of these."
             )
         candidates = [resume]
-    damage = None
+    beginning = copy.deepcopy(source.get_state())
     for step in reversed(candidates):
         try:
             host = store.host(step)
@@ -65,9 +67,7 @@ def restore(
             if resume != "whole":
                 raise
             _logger.warning("%s", error)
-            damage = error
-    if damage is not None:
-        raise damage
+    source.set_state(beginning)
     return 0, state, {}
 
 

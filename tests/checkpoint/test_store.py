@@ -144,7 +144,7 @@ def test_damage_is_called_so_and_the_whole_step_named(two, tmp_path, capfd, dama
     with CheckpointStore(folder) as store:
         with pytest.raises(DamagedCheckpointError, match=r"/2 is damaged") as caught:
             store.restore(state())
-        assert "Steps whose files open: [1]" in str(caught.value)
+        assert "whose files open: [1]" in str(caught.value)
         store.set_aside_after(1)
         assert store.steps == [1]
         restored, host = store.restore(state())

@@ -1,12 +1,15 @@
 """A run's folder: who may open it, and what may be different then."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 
 import pytest
 import tyro
 
+from experiments import quickstart
 from experiments.changes import PHASES
 from experiments.config import (
     ComparisonConfig,
@@ -19,7 +22,7 @@ from experiments.config import (
 )
 from experiments.dataset import DatasetConfig
 from experiments.folder import begun_phases, open_run
-from fdjax.errors import ConfigError
+from fdjax.errors import ConfigError, DataError
 from fdjax.train import OptimizerConfig
 
 CONFIG = ComparisonConfig()
@@ -71,6 +74,15 @@ def test_one_process_at_a_time(folder):
     (folder / "lock").write_text("process 1 on elsewhere\n")
     with open_run(folder, CONFIG, resume=True):
         assert f"process {os.getpid()} " in (folder / "lock").read_text()
+
+
+def test_a_file_system_without_locks_is_said(folder, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    reopened(folder)
+    assert "start no second run" in caplog.text
 
 
 def test_a_run_there_and_a_run_missing(folder):
@@ -201,3 +213,30 @@ def test_no_such_resume(words, capsys):
     with pytest.raises(SystemExit):
         tyro.cli(ComparisonConfig, default=CONFIG, args=["--resume", *words])
     assert "no, newest, whole" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("phases", "error"),
+    [([], DataError("row 3")), ([], IndexError("3")), (["sft"], DataError("row 3"))],
+)
+def test_the_corrected_command_finds_its_way(
+    tmp_path, monkeypatch, capsys, phases, error
+):
+    """Free where nothing was trained; by --resume, which the error says, elsewhere."""
+
+    def refused(config, display, run):
+        begin(run.folder, *phases)
+        raise error
+
+    monkeypatch.setattr(quickstart, "_run", refused)
+    arguments = ["--runs", str(tmp_path), "--name", "run"]
+    if isinstance(error, DataError):
+        assert quickstart.main(arguments) == 2
+    else:
+        with pytest.raises(IndexError):
+            quickstart.main(arguments)
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("corrected command goes on with --resume" in said) == bool(phases)
+    monkeypatch.setattr(quickstart, "_run", lambda *_: None)
+    corrected = [*arguments, "--rollout.temperature", "0.5"]
+    assert quickstart.main(corrected + ["--resume"] * bool(phases)) == 0

@@ -186,8 +186,12 @@ def test_back_to_the_newest_that_is_whole(saved, tmp_path, caplog):
     cut(folder / "4")
     assert resumed(folder, resume="whole") == (2, 2.0)
     cut(folder / "2")
-    with pytest.raises(DamagedCheckpointError, match="No other step can be read"):
-        resumed(folder, resume="whole")
+    with pytest.raises(DamagedCheckpointError, match="files open: none"):
+        resumed(folder)
+    source = supervised()
+    beginning = source.get_state()
+    assert resumed(folder, resume="whole", source=source) == (0, 0.0)
+    assert source.get_state() == beginning
 
 
 def test_a_step_that_is_not_there(saved):

@@ -39,6 +39,8 @@ _PACKAGES = (
 _ROWS = ("metrics.jsonl", "samples.jsonl")
 """Files that a run with checkpoints has."""
 
+_LOCK = "lock"
+
 _logger = logging.getLogger(__name__)
 
 _CHOICES = ("no", "newest", "whole")
@@ -92,6 +94,8 @@ def open_run(folder: Path, config: Any, *, resume: bool) -> Iterator[Run]:
         raise ConfigError(
             f"Expected a run to resume in {folder}, got none; leave out --resume."
         )
+    if not resume:
+        _check_free(folder, path)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         yield _reopen(folder, path, config) if resume else _create(folder, path, config)
@@ -104,12 +108,24 @@ def begun_phases(folder: Path) -> list[str]:
     ]
 
 
-def _create(folder: Path, path: Path, config: Any) -> Run:
+def _check_free(folder: Path, path: Path) -> None:
     if path.exists():
         raise ConfigError(
             f"Expected no run in {folder}, got one; give another --name, continue "
             "it with --resume, or delete the folder."
         )
+    # A run that fails at once takes its folder with it; others' files must not go.
+    found = {one.name for one in folder.iterdir()} if folder.exists() else set()
+    if found - {_LOCK}:
+        raise ConfigError(
+            f"Expected no folder {folder} or an empty one, got one with "
+            f"{', '.join(sorted(found))}; give another --name."
+        )
+
+
+def _create(folder: Path, path: Path, config: Any) -> Run:
+    # Somebody else may have been first to lock the folder.
+    _check_free(folder, path)
     run = Run(folder=folder, id=uuid.uuid4().hex)
     content = {"id": run.id, "config": to_json(config), "provenance": _provenance()}
     _write(path, content)
@@ -151,7 +167,7 @@ def _reopen(folder: Path, path: Path, config: Any) -> Run:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Holds the folder for this process; the system lets go when the process ends."""
-    with (folder / "lock").open("a+", encoding="utf-8") as file:
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, OrbaxTree
 from fdjax.checkpoint.sums import bit_sums
+from fdjax.data.pipeline import fingerprint
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 __all__ = ["CheckpointStore", "checkpoint_steps"]
@@ -81,12 +82,16 @@ class CheckpointStore:
         if step in self._manager.all_steps():
             return
         data = jax.tree.map(_to_data, state)
+        sums = bit_sums(data)
+        digest = fingerprint([host, sums])
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(data, jax.tree.map(_chunks, data)),
-                    host=ocp.args.JsonSave({"host": host, "sums": bit_sums(data)}),
+                    host=ocp.args.JsonSave(
+                        {"host": host, "sums": sums, "digest": digest}
+                    ),
                 ),
             )
 
@@ -180,10 +185,15 @@ class CheckpointStore:
             raise DamagedCheckpointError(
                 f"Expected a JSON object in {step}/host, got {error!r}."
             ) from error
-        if not {"host", "sums"} <= record.keys():
+        if "digest" not in record:
             raise CheckpointError(
-                f"Expected the host's state and sums in {self.directory}/{step}/host, "
-                f"got {sorted(record)}, as an older fdjax wrote; start a new run."
+                f"Expected host, sums and digest in {self.directory}/{step}/host, got "
+                f"{sorted(record)}, as an older fdjax wrote; start a new run."
+            )
+        content = [record.get("host"), record.get("sums")]
+        if record["digest"] != fingerprint(content):
+            raise DamagedCheckpointError(
+                f"Expected what was written in {step}/host, got something else."
             )
         return record
 

@@ -135,6 +135,7 @@ def arrays(change):
         each(lambda path: path.unlink()),
         each(halve, "host"),
         each(lambda path: path.write_text("5"), "host"),
+        each(lambda path: path.write_text(path.read_text().replace("2", "3")), "host"),
         each(lambda path: path.unlink(), "host"),
     ],
 )

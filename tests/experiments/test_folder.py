@@ -85,6 +85,13 @@ def test_a_file_system_without_locks_is_said(folder, monkeypatch, caplog):
     assert "start no second run" in caplog.text
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    arguments = ["--runs", str(tmp_path.parent), "--name", tmp_path.name]
+    assert quickstart.main(arguments) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_a_run_there_and_a_run_missing(folder):
     with (
         pytest.raises(ConfigError, match="--resume"),

@@ -82,7 +82,9 @@ class Trainer:
         config = self._config
         steps, handover = config.rollout.steps, config.rollout.handover
         grpo = self._reinforce("grpo", self._begin(warm, config.grpo.optimizer))
-        fd = self._distill(self._begin(warm, config.fd.optimizer), handover)
+        fd = self._distill(
+            self._begin(warm, config.fd.optimizer, teacher=True), handover
+        )
         # A copy: training on donates the state.
         early = jax.tree.map(jnp.copy, fd.params)
         fd = self._distill(fd, steps)
@@ -128,7 +130,9 @@ class Trainer:
             score=self._config.fd.score,
             **self._budget,
         )
-        phase = self._phase("fd", steps, source, self._fd_step, keep_checkpoints=None)
+        # On resume FD→GRPO begins from the handover, however far FD has gone.
+        handover = self._config.rollout.handover
+        phase = self._phase("fd", steps, source, self._fd_step, keep_steps=(handover,))
         return self._train(phase, state)
 
     @functools.cached_property
@@ -186,7 +190,9 @@ class Trainer:
             response_width=self._config.rollout.max_new_tokens,
         )
 
-    def _begin(self, params: Any, optimizer: OptimizerConfig) -> TrainState:
+    def _begin(
+        self, params: Any, optimizer: OptimizerConfig, *, teacher: bool = False
+    ) -> TrainState:
         # One key for all arms: they start from the same attempts at the same theorems.
         context = self.materials.context
         return restart(
@@ -195,6 +201,7 @@ class Trainer:
             make_optimizer(optimizer),
             context.mesh,
             context.key(1),
+            teacher=teacher,
         )
 
     def _step(
@@ -214,7 +221,7 @@ class Trainer:
         steps: int,
         source: Source,
         step: Callable[[TrainState, Any], Any],
-        keep_checkpoints: int | None = 2,
+        keep_steps: tuple[int, ...] = (),
     ) -> Phase:
         return Phase(
             name=name,
@@ -222,7 +229,7 @@ class Trainer:
             source=source,
             train_step=step,
             checkpoint_every=4,
-            keep_checkpoints=keep_checkpoints,
+            keep_steps=keep_steps,
         )
 
     def _train(self, phase: Phase, state: TrainState) -> TrainState:

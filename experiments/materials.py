@@ -142,6 +142,7 @@ def _model(context: RunContext, vocab_size: int) -> Model:
             num_kv_heads=size.num_kv_heads,
             head_dim=size.head_dim,
             max_position_embeddings=512,
+            remat="none",
             unroll=True,
         ),
         context.mesh,

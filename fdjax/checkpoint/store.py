@@ -1,7 +1,7 @@
 """Orbax checkpoints of a device pytree beside the host's own state."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,10 +44,17 @@ class CheckpointStore:
     What is set aside stays beside the checkpoints, renamed to `<step>.set-aside`.
     """
 
-    def __init__(self, directory: Path, *, keep: int | None = 2):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int | None = 2,
+        keep_steps: Collection[int] = (),
+    ):
         """Opens or creates `directory`; the `keep` newest checkpoints stay.
 
-        A folder named like a step that lacks a part is no checkpoint; it is set aside.
+        Those of `keep_steps` stay too. A folder named like a step that lacks a part is
+        no checkpoint; it is set aside.
         """
         self.directory = directory.absolute()
         for folder in _numbered(self.directory):
@@ -55,8 +62,12 @@ class CheckpointStore:
                 _set_aside(
                     folder, f"it is no checkpoint without {' and '.join(missing)}"
                 )
+        policies = ocp.checkpoint_managers.preservation_policy
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True
+            preservation_policy=policies.AnyPreservationPolicy(
+                [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
+            ),
+            cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(
             self.directory, options=options, item_names=_ITEMS

@@ -58,9 +58,10 @@ class ModelConfig:
     Parameters have the type that they were made or loaded with."""
     attention: AttentionKind = "auto"
     """Kernel of the causal pass: see `fdjax.model.kernels`; "auto" goes by platform."""
-    remat: Remat = "none"
-    """What the backward pass recomputes of each block: nothing; all but products of
-    matrices ("dots"); all but `remat_names` ("named"); everything ("full")."""
+    remat: Remat = "full"
+    """What the backward pass recomputes of each block: nothing ("none"), for models
+    whose activations fit; all but products of matrices ("dots"); all but `remat_names`
+    ("named"); everything ("full"), a third more work that fits at any size."""
     remat_names: tuple[str, ...] = ("heads",)
     """What `remat="named"` keeps, among `CHECKPOINT_NAMES`."""
     unroll: bool = False

@@ -5,7 +5,9 @@ from fdjax.sharding.rules import (
     DEFAULT_RULES,
     Rules,
     batch_sharding,
+    check_rows,
     init_sharded,
+    shard_batch,
     shardings,
 )
 
@@ -13,8 +15,10 @@ __all__ = [
     "DEFAULT_RULES",
     "Rules",
     "batch_sharding",
+    "check_rows",
     "init_sharded",
     "initialize_distributed",
     "make_mesh",
+    "shard_batch",
     "shardings",
 ]

@@ -23,10 +23,12 @@ from fdjax.train.sources import (
 from fdjax.train.state import TrainState, init_state, restart, state_shardings
 from fdjax.train.step import make_train_step
 from fdjax.train.teacher import init_teacher, update_teacher
+from fdjax.train.window import IdleError
 
 __all__ = [
     "AlternatingSource",
     "DistillationSource",
+    "IdleError",
     "Objective",
     "OptimizerConfig",
     "Phase",

@@ -1,10 +1,7 @@
-"""What a step minimises: a model and a loss put together, one function each.
-
-An objective is `(params, teacher, batch, normalizer) -> (loss, metrics)`, a sum over
-the batch divided by `normalizer`, so that shards and microbatches add up.
-"""
+"""What a step minimises: a model and a loss put together, one objective each."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,7 +28,16 @@ __all__ = [
     "sft_objective",
 ]
 
-Objective = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what it needs of the state."""
+
+    loss: Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+    """`(params, teacher, batch, normalizer) -> (loss, metrics)`, a sum over the batch
+    divided by `normalizer`, so that shards and microbatches add up."""
+    reads_teacher: bool = False
+    """Whether the loss reads the teacher; without, `teacher` is None."""
 
 
 def response_hidden(
@@ -82,7 +88,7 @@ def distillation_hidden(
 def sft_objective(model: Model) -> Objective:
     """Cross-entropy on reference proofs."""
 
-    def objective(
+    def loss(
         params: Any, teacher: Any, batch: SupervisedBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
@@ -104,7 +110,7 @@ def sft_objective(model: Model) -> Objective:
             chunking=Chunking(mesh=model.mesh),
         )
 
-    return objective
+    return Objective(loss)
 
 
 def grpo_objective(
@@ -116,7 +122,7 @@ def grpo_objective(
 ) -> Objective:
     """Clipped surrogate on sampled proofs (`losses.grpo_loss`)."""
 
-    def objective(
+    def loss(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
@@ -141,7 +147,7 @@ def grpo_objective(
             advantages=batch.advantages,
         )
 
-    return objective
+    return Objective(loss)
 
 
 def fd_objective(
@@ -158,7 +164,7 @@ def fd_objective(
       temperature: at which y was sampled; divides both logits.
     """
 
-    def objective(
+    def loss(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         student, informed = distillation_hidden(model, params, teacher, batch)
@@ -174,4 +180,4 @@ def fd_objective(
             chunking=Chunking(mesh=model.mesh),
         )
 
-    return objective
+    return Objective(loss, reads_teacher=True)

@@ -1,9 +1,7 @@
 """What all arms are made from: checked theorems, rows for SFT, tokenizer, model."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
@@ -16,12 +14,13 @@ from experiments.dataset import (
     plain_rows,
     reworded_rows,
 )
+from fdjax.checkpoint import write_description
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
 from fdjax.feedback import CompilerFeedback, Provider, ReferenceHint
-from fdjax.model import Model, ModelConfig, config_to_hf
+from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
@@ -47,6 +46,8 @@ class Materials:
     """Tokens of the student's prompt."""
     teacher_width: int
     """Tokens of the teacher's prompt, which holds the feedback too."""
+    minif2f_width: int
+    """Tokens of the prompts of miniF2F."""
 
     def engine(self, prompt_width: int) -> RolloutEngine:
         """Samples and verifies attempts at prompts of up to `prompt_width` tokens."""
@@ -67,6 +68,8 @@ class Materials:
 
     def fitting(self, rows: Sequence[Row], width: int) -> list[Row]:
         """Rows whose prompt (`width` tokens) and proof fit; others are counted."""
+        if not rows:
+            return []
         problems, notes, proofs = zip(*rows, strict=True)
         prompts = prompt_tokens(self.tokenizer, problems, notes)
         responses = proof_tokens(self.tokenizer, proofs)
@@ -84,8 +87,13 @@ class Materials:
         return kept
 
 
-def prepare(context: RunContext) -> Materials:
-    """Makes theorems, has Lean check every one, and builds tokenizer and model."""
+def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
+    """Makes theorems, has Lean check every one, and builds tokenizer and model.
+
+    Args:
+      context: of the run.
+      minif2f: statements of others, for which the model must be long enough, too.
+    """
     config = context.config
     with context.timed("data"), context.task("Making theorems", 1) as progress:
         splits = make_splits(config.data)
@@ -112,10 +120,20 @@ def prepare(context: RunContext) -> Materials:
         + [text for row in informed for text in (row[1] or "", row[2])],
         vocab_size=config.model.vocab_size,
     )
-    model = _model(context, len(tokenizer))
-    _describe(context.folder / "model", model, tokenizer)
-    prompts = prompt_tokens(tokenizer, everything)
-    width = padded_width([len(ids) for ids in prompts], 8)
+    width, minif2f_width = (
+        padded_width([len(ids) for ids in prompt_tokens(tokenizer, problems)], 8)
+        for problems in (everything, minif2f)
+    )
+    teacher_width = width + config.rollout.feedback_tokens
+    longest_prompt = max(teacher_width, minif2f_width)
+    model = Model(
+        config.model.decoder(
+            vocab_size=len(tokenizer),
+            positions=longest_prompt + config.rollout.max_new_tokens,
+        ),
+        context.mesh,
+    )
+    write_description(context.folder / "model", model.config, tokenizer)
     rewordings, seed = config.data.rewordings, config.seed
     return Materials(
         context=context,
@@ -126,34 +144,6 @@ def prepare(context: RunContext) -> Materials:
         tokenizer=tokenizer,
         model=model,
         prompt_width=width,
-        teacher_width=width + config.rollout.feedback_tokens,
+        teacher_width=teacher_width,
+        minif2f_width=minif2f_width,
     )
-
-
-def _model(context: RunContext, vocab_size: int) -> Model:
-    size = context.config.model
-    return Model(
-        ModelConfig(
-            vocab_size=vocab_size,
-            hidden_size=size.hidden_size,
-            intermediate_size=size.intermediate_size,
-            num_layers=size.num_layers,
-            num_heads=size.num_heads,
-            num_kv_heads=size.num_kv_heads,
-            head_dim=size.head_dim,
-            max_position_embeddings=512,
-            remat="none",
-            unroll=True,
-        ),
-        context.mesh,
-    )
-
-
-def _describe(folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
-    """What a checkpoint of the run lacks of a Hugging Face folder."""
-    tokenizer.save_pretrained(str(folder))
-    content = config_to_hf(model.config) | {
-        "eos_token_id": end_token(tokenizer),
-        "pad_token_id": pad_token(tokenizer),
-    }
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -6,8 +6,6 @@ from experiments.context import RunContext
 from experiments.materials import Materials
 from experiments.minif2f import core_problems
 from fdjax.checkpoint import bit_sums
-from fdjax.data.chat import prompt_tokens
-from fdjax.data.packing import padded_width
 from fdjax.data.pipeline import fingerprint
 from fdjax.eval import (
     ArmResult,
@@ -99,9 +97,11 @@ def read_minif2f(context: RunContext) -> list[Problem]:
     if context.config.minif2f is None:
         return []
     with context.timed("miniF2F"):
-        problems, total = core_problems(context.config.minif2f, context.verifier)
+        problems, others = core_problems(context.config.minif2f, context.verifier)
+    total = len(problems) + len(others)
+    first = f"; Lean on the first other: {others[0].splitlines()[0]}" if others else ""
     context.display.say(
-        f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
+        f"miniF2F: {len(problems)} of {total} statements need no Mathlib{first}"
     )
     return problems
 
@@ -113,8 +113,7 @@ def measure_minif2f(
     context, samples = made.context, 8
     total = len(problems) * samples
     with context.timed("miniF2F"):
-        lengths = [len(ids) for ids in prompt_tokens(made.tokenizer, problems)]
-        engine = made.engine(padded_width(lengths))
+        engine = made.engine(made.minif2f_width)
         arms = []
         for arm, params in policies.items():
             with context.task(f"miniF2F {arm}", total) as progress:

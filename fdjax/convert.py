@@ -14,9 +14,10 @@ from rich.progress import (
 )
 
 from fdjax.checkpoint import convert, open_source
-from fdjax.checkpoint.conversion import DType, Target
+from fdjax.checkpoint.conversion import Target
 from fdjax.checkpoint.run_reader import Which
 from fdjax.errors import ConfigError
+from fdjax.model import WeightsDType
 
 __all__ = ["convert_model"]
 
@@ -26,7 +27,7 @@ def convert_model(
     target: Path,
     *,
     to: Target,
-    dtype: DType | None,
+    dtype: WeightsDType | None,
     which: Which,
     step: int | None,
     model: Path | None,

@@ -1,6 +1,7 @@
 """Checkpoints: everything that decides the next step, and Hugging Face in and out."""
 
 from fdjax.checkpoint.conversion import convert
+from fdjax.checkpoint.description import write_description
 from fdjax.checkpoint.pretrained import (
     Pretrained,
     load_params,
@@ -22,4 +23,5 @@ __all__ = [
     "load_pretrained",
     "open_source",
     "save_pretrained",
+    "write_description",
 ]

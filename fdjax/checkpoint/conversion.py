@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 
-from fdjax.checkpoint.hf_reader import read_json
+from fdjax.checkpoint.description import check_description
+from fdjax.checkpoint.hf_folder import read_json
 from fdjax.checkpoint.hf_writer import HfWriter
 from fdjax.checkpoint.names import Weight
 from fdjax.checkpoint.orbax_weights import OrbaxWriter
 from fdjax.checkpoint.run_reader import Which
 from fdjax.checkpoint.source import WEIGHTS, Source, WeightReader, side_files
 from fdjax.errors import CheckpointError
+from fdjax.model import WeightsDType, weights_dtype, with_weights_dtype
 
-__all__ = ["SHARD_BYTES", "DType", "Target", "convert", "write_model"]
+__all__ = ["SHARD_BYTES", "Target", "convert", "write_model"]
 
 Target = Literal["orbax", "hf"]
-DType = Literal["float32", "bfloat16", "float16"]
 SHARD_BYTES = 5_000_000_000
 """Size of a safetensors file at most, as transformers has it."""
 
@@ -52,7 +53,7 @@ def convert(
     target: Path,
     *,
     to: Target,
-    dtype: DType | None = None,
+    dtype: WeightsDType | None = None,
     which: Which = "student",
     max_shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda done, total, name: None,
@@ -76,8 +77,11 @@ def convert(
       Bytes of weights written.
 
     Raises:
-      CheckpointError: the source is damaged, the target is in use, or the disk is full.
+      CheckpointError: the source is damaged, transformers reads a run's tokenizer
+        otherwise than it is written, the target is in use, or the disk is full.
+      ConfigError: the embedding table lacks a row for one of the tokenizer's tokens.
     """
+    check_description(source.description, source.config, trained=source.kind == "run")
     return write_model(
         source.reader(which),
         target,
@@ -96,7 +100,7 @@ def write_model(
     *,
     to: Target,
     description: Path,
-    dtype: DType | None,
+    dtype: WeightsDType | None,
     stored: bool,
     max_shard_bytes: int = SHARD_BYTES,
     progress: Progress = lambda done, total, name: None,
@@ -115,10 +119,9 @@ def write_model(
       progress: called with bytes done, bytes in all and the tensor's name.
     """
     config = read_json(description / "config.json")
-    key = "torch_dtype" if "torch_dtype" in config else "dtype"
-    wanted = dtype or (None if stored else config.get(key))
-    if dtype is not None:
-        config[key] = dtype
+    wanted = dtype or (None if stored else weights_dtype(config))
+    if wanted is not None:
+        config = with_weights_dtype(config, wanted)
     total = sum(
         math.prod(weight.shape) * jnp.dtype(wanted or reader.dtype(weight)).itemsize
         for weight in reader.weights

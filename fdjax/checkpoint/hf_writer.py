@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from fdjax.checkpoint.hf_reader import INDEX, SINGLE
+from fdjax.checkpoint.hf_folder import INDEX, SINGLE
 from fdjax.checkpoint.names import Weight
 
 __all__ = ["HfWriter"]

@@ -11,10 +11,13 @@ import tensorstore as ts
 
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 
-__all__ = ["CHUNK_BYTES", "OrbaxTree"]
+__all__ = ["CHUNK_BYTES", "STATE", "OrbaxTree"]
 
 Keys = tuple[str, ...]
 Index = tuple[int | slice, ...]
+
+STATE = "state"
+"""Subfolder of a checkpoint in which its arrays are."""
 
 CHUNK_BYTES = 64_000_000
 """Part of an array that we compress, and read, by itself."""
@@ -35,13 +38,18 @@ class OrbaxTree:
     them, reads parts.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, remedy: str = "write it again"):
         """Finds out what is there, and reads no array.
+
+        Args:
+          folder: of the checkpoint.
+          remedy: what to do, in an error's words, if it is damaged.
 
         Raises:
           DamagedCheckpointError: there is no checkpoint, or a damaged one.
         """
         self.folder = folder.absolute()
+        self._remedy = remedy
         self._store = {
             "driver": "ocdbt",
             "base": {"driver": "file", "path": f"{self.folder}/"},
@@ -55,6 +63,10 @@ class OrbaxTree:
             """Paths of the arrays, keys joined by dots."""
             if not self.names:
                 raise FileNotFoundError("none")
+
+    def holds(self, key: str) -> bool:
+        """Whether there are arrays under a key."""
+        return any(name.split(".")[0] == key for name in self.names)
 
     def dtype(self, keys: Keys) -> str:
         """Type of an array."""
@@ -122,5 +134,5 @@ class OrbaxTree:
             cause = str(error).partition(" [source locations")[0]
             raise DamagedCheckpointError(
                 f"Expected a whole Orbax checkpoint at {self.folder}, got {cause} for "
-                f"{what}; take another one, or write it again."
+                f"{what}; {self._remedy}."
             ) from error

@@ -8,7 +8,7 @@ import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 from fdjax.checkpoint.names import Weight, weights
-from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, OrbaxTree
+from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, STATE, OrbaxTree
 from fdjax.checkpoint.paths import nested
 from fdjax.model import ModelConfig
 
@@ -67,7 +67,7 @@ class OrbaxReader:
           CheckpointError: it is incomplete, or of another model.
         """
         self.weights = weights(config)
-        self._tree = OrbaxTree(folder / "state")
+        self._tree = OrbaxTree(folder / STATE)
         for weight in self.weights:
             self._tree.check(weight.keys, weight.shape)
 

@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from transformers import PreTrainedTokenizerBase
 
-from fdjax.checkpoint.conversion import SHARD_BYTES, DType, write_model
-from fdjax.checkpoint.hf_reader import read_json
+from fdjax.checkpoint.conversion import SHARD_BYTES, write_model
+from fdjax.checkpoint.description import check_description, read_config, stop_tokens
 from fdjax.checkpoint.names import Weight, weights
 from fdjax.checkpoint.paths import find, nested
 from fdjax.checkpoint.run_reader import Which
 from fdjax.checkpoint.source import Source, open_source
 from fdjax.errors import CheckpointError
-from fdjax.model import Model, ModelConfig, config_from_hf
+from fdjax.model import Model, ModelConfig, WeightsDType
 from fdjax.sharding import DEFAULT_RULES, Rules, shardings
 
 __all__ = ["Pretrained", "load_params", "load_pretrained", "save_pretrained"]
@@ -34,6 +35,9 @@ class Pretrained:
     """Its parameters, laid out on the mesh."""
     folder: Path
     """Folder of config.json and tokenizer, for `AutoTokenizer.from_pretrained`."""
+    stop_tokens: tuple[int, ...]
+    """Ids that end an answer, as transformers' `generate` has them: `eos_token_id` of
+    generation_config.json if there is one, else of config.json."""
 
 
 def load_pretrained(
@@ -63,10 +67,13 @@ def load_pretrained(
         attention, remat, remat_names, unroll.
 
     Raises:
-      CheckpointError: there is no such model, or it is damaged.
-      ConfigError: the decoder is not of this family, or does not fit the mesh.
+      CheckpointError: there is no such model, it is damaged, or transformers reads
+        its tokenizer otherwise than it is written.
+      ConfigError: the decoder is not of this family, lacks a row of embeddings for
+        one of the tokenizer's tokens, or does not fit the mesh.
     """
     found = open_source(source, step=step, revision=revision)
+    check_description(found.description, found.config)
     config = replace(found.config, **settings)
     model = Model(config, mesh)
     params = load_params(
@@ -78,7 +85,12 @@ def load_pretrained(
         rules=rules,
         progress=progress,
     )
-    return Pretrained(model=model, params=params, folder=found.description)
+    return Pretrained(
+        model=model,
+        params=params,
+        folder=found.description,
+        stop_tokens=stop_tokens(found.description),
+    )
 
 
 def load_params(
@@ -126,7 +138,8 @@ def save_pretrained(
     target: Path,
     *,
     description: Path,
-    dtype: DType | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: WeightsDType | None = None,
     max_shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> None:
@@ -139,15 +152,18 @@ def save_pretrained(
       config: the model.
       target: a folder that does not exist yet, or an empty one.
       description: folder of config.json, tokenizer and the rest, which are copied.
+      tokenizer: the one that the model was trained with, to make sure that it is the
+        description's; not needed where it was read there.
       dtype: type of the weights; by default that of config.json.
       max_shard_bytes: size of a safetensors file at most.
       progress: called with bytes done, bytes in all and the tensor's name.
 
     Raises:
-      CheckpointError: config.json is of another model, the target is in use, or the
-        disk is full.
+      CheckpointError: config.json is of another model, transformers reads another
+        tokenizer in the description, the target is in use, or the disk is full.
+      ConfigError: the embedding table lacks a row for one of the tokenizer's tokens.
     """
-    described = config_from_hf(read_json(description / "config.json"))
+    _, described = read_config(description)
     same = replace(
         described,
         dtype=config.dtype,
@@ -161,6 +177,7 @@ def save_pretrained(
             f"Expected the model of {description / 'config.json'}, {same}, got {config}"
             "; give the folder that the model was loaded from."
         )
+    check_description(description, config, tokenizer)
     reader = _ParamsReader(params, config)
     if jax.process_index() == 0:
         write_model(

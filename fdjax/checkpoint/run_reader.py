@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from fdjax.checkpoint.names import Weight, weights
-from fdjax.checkpoint.orbax_tree import OrbaxTree
+from fdjax.checkpoint.orbax_tree import STATE, OrbaxTree
 from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 
-__all__ = ["RunReader", "Which", "newest_step"]
+__all__ = ["RunReader", "Which"]
 
 Which = Literal["student", "teacher"]
 
@@ -30,11 +30,17 @@ class RunReader:
         """Opens the folder of a step.
 
         Raises:
-          CheckpointError: it is incomplete, or of another model.
+          CheckpointError: it is incomplete, of another model, or without a teacher.
         """
         self.weights = weights(config)
         self._field = _FIELDS[which]
-        self._tree = OrbaxTree(step / "state")
+        self._tree = OrbaxTree(step / STATE, remedy=_remedy(step))
+        if which == "teacher" and not self._tree.holds(self._field):
+            raise CheckpointError(
+                f"Expected an EMA teacher in {step}, got a policy alone: only phases "
+                "whose objective reads a teacher keep one (FD does, SFT and GRPO do "
+                "not). Take the student: leave out --which."
+            )
         for weight in self.weights:
             stack = () if weight.layer is None else (config.num_layers,)
             self._tree.check(self._keys(weight), stack + weight.shape)
@@ -55,21 +61,14 @@ class RunReader:
         return (self._field, *weight.path)
 
 
-def newest_step(folder: Path) -> int:
-    """The newest step of a folder of training checkpoints.
-
-    Raises:
-      CheckpointError: there is none.
-    """
-    steps = checkpoint_steps(folder)
-    if not steps:
-        raise CheckpointError(
-            f"Expected training checkpoints in {folder}, got "
-            f"{sorted(path.name for path in folder.iterdir())}; give the folder whose "
-            "subfolders are numbered steps, or one of these."
-        )
-    return max(steps)
-
-
 def _layer(weight: Weight) -> tuple[int, ...]:
     return () if weight.layer is None else (weight.layer,)
+
+
+def _remedy(step: Path) -> str:
+    """What to do if a step is damaged."""
+    others = [
+        str(other) for other in checkpoint_steps(step.parent) if str(other) != step.name
+    ]
+    elsewhere = f"take another step ({', '.join(others)}), or " if others else ""
+    return elsewhere + "write it again"

@@ -1,5 +1,6 @@
 """What a path or hub id holds: a Hugging Face folder, converted weights, a run."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,16 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from fdjax.checkpoint.hf_reader import INDEX, SINGLE, HfReader, read_json
+from fdjax.checkpoint.description import read_config
+from fdjax.checkpoint.hf_folder import ADAPTER, INDEX, SINGLE, and_more
+from fdjax.checkpoint.hf_reader import HfReader
 from fdjax.checkpoint.names import Weight
+from fdjax.checkpoint.orbax_tree import STATE
 from fdjax.checkpoint.orbax_weights import OrbaxReader
-from fdjax.checkpoint.run_reader import RunReader, Which, newest_step
+from fdjax.checkpoint.run_reader import RunReader, Which
+from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
-from fdjax.model import ModelConfig, config_from_hf
+from fdjax.model import ModelConfig
 
 __all__ = ["WEIGHTS", "Source", "WeightReader", "open_source", "side_files"]
 
@@ -23,6 +28,16 @@ Kind = Literal["hf", "orbax", "run"]
 
 WEIGHTS = "weights"
 """Subfolder of a converted model that is an Orbax checkpoint."""
+
+_KINDS: dict[Kind, str] = {
+    "hf": "a Hugging Face folder",
+    "orbax": "converted weights",
+    "run": "training checkpoints",
+}
+"""Kinds in words."""
+
+_PART = re.compile(r"model-\d+-of-\d+\.safetensors")
+"""A file that makes sense with an index only."""
 
 _MODEL = "model"
 """Subfolder of a run with the model's config.json and tokenizer."""
@@ -106,37 +121,29 @@ def open_source(
       revision: of a hub id: branch, tag or commit.
 
     Raises:
-      CheckpointError: nothing of the kind is there, or it cannot be downloaded.
+      CheckpointError: nothing of the kind is there, or more than one kind; it cannot
+        be downloaded; or an argument is for another kind of source.
       ConfigError: the model is none that this decoder is.
     """
     folder = Path(source)
     if not folder.exists():
         folder = _download(str(source), revision)
-    if (folder / WEIGHTS).is_dir():
-        return _described("orbax", folder / WEIGHTS, folder)
-    if (folder / SINGLE).exists() or (folder / INDEX).exists():
-        return _described("hf", folder, folder)
-    if folder.is_dir():
-        folder = folder.absolute()
-        if not (folder / "state").is_dir() and _has_steps(folder):
-            folder /= str(newest_step(folder) if step is None else step)
-            if not (folder / "state").is_dir():
-                raise CheckpointError(
-                    f"Expected a training checkpoint of step {step} in {source}, got "
-                    f"{sorted(path.name for path in folder.parent.iterdir())}; choose "
-                    "one of these, or leave out --step."
-                )
-        if (folder / "state").is_dir():
-            return _described("run", folder, model or _run_model(folder))
-    found = (
-        sorted(path.name for path in folder.iterdir()) if folder.is_dir() else "a file"
-    )
-    raise CheckpointError(
-        f"Expected a folder with config.json and {SINGLE} or {INDEX}, one that `fdjax "
-        f"convert --to orbax` wrote, or training checkpoints, got {source} with {found}"
-        "; weights in another format can be saved as safetensors by transformers' "
-        "save_pretrained."
-    )
+    elif revision is not None:
+        raise CheckpointError(
+            f"Expected a hub id to take the revision {revision!r} of, got the folder "
+            f"{folder}; leave out --revision."
+        )
+    kind = _kind(folder)
+    if kind == "run":
+        found = _step(folder.absolute(), step)
+        return _described(kind, found, model or _run_model(found))
+    for flag, value in (("--step", step), ("--model", model)):
+        if value is not None:
+            raise CheckpointError(
+                f"Expected training checkpoints with {flag} {value}, got {folder}, "
+                f"which holds one model; leave out {flag}."
+            )
+    return _described(kind, folder / WEIGHTS if kind == "orbax" else folder, folder)
 
 
 def side_files(folder: Path) -> list[Path]:
@@ -151,19 +158,81 @@ def side_files(folder: Path) -> list[Path]:
     )
 
 
+def _kind(folder: Path) -> Kind:
+    """The one kind of model that a folder holds."""
+    marks: dict[Kind, list[str]] = {
+        "hf": [name for name in (SINGLE, INDEX) if (folder / name).is_file()],
+        "orbax": [WEIGHTS] if (folder / WEIGHTS / STATE).is_dir() else [],
+        "run": [STATE]
+        if (folder / STATE).is_dir()
+        else list(map(str, checkpoint_steps(folder))),
+    }
+    found: list[Kind] = [kind for kind, names in marks.items() if names]
+    if not found:
+        raise _unrecognised(folder)
+    if len(found) > 1:
+        both = " and ".join(f"{marks[kind][0]} of {_KINDS[kind]}" for kind in found)
+        raise CheckpointError(
+            f"Expected one model in {folder}, got {both}; move what is not meant to a "
+            "folder of its own."
+        )
+    return found[0]
+
+
+def _unrecognised(folder: Path) -> CheckpointError:
+    """What to say of a folder, or a file, that holds no model."""
+    files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    parts = [name for name in files if _PART.fullmatch(name)]
+    phases = [
+        str(path)
+        for path in sorted(folder.glob("checkpoints/*"))
+        if checkpoint_steps(path)
+    ]
+    if phases:
+        remedy = f"of a run give the checkpoints of one phase: {', '.join(phases)}"
+    elif parts:
+        remedy = f"{INDEX} belongs to {parts[0]}{and_more(parts)}: download it"
+    elif ADAPTER in files:
+        remedy = "merge the adapter into its model first (PEFT's merge_and_unload)"
+    else:
+        remedy = (
+            "weights in another format can be saved as safetensors by transformers' "
+            "save_pretrained"
+        )
+    return CheckpointError(
+        f"Expected a folder with config.json and {SINGLE} or {INDEX}, one that `fdjax "
+        f"convert --to orbax` wrote, or training checkpoints, got {folder} with "
+        f"{files if folder.is_dir() else 'a file'}; {remedy}."
+    )
+
+
+def _step(folder: Path, step: int | None) -> Path:
+    """The folder of a step of training checkpoints, which may be given itself."""
+    if (folder / STATE).is_dir():
+        if step is not None and folder.name != str(step):
+            raise CheckpointError(
+                f"Expected the training checkpoint of step {step}, got {folder}; give "
+                "the folder above it, or leave out --step."
+            )
+        return folder
+    found = checkpoint_steps(folder)
+    if step is not None and step not in found:
+        raise CheckpointError(
+            f"Expected a training checkpoint of step {step} in {folder}, got the steps "
+            f"{list(map(str, found))}; choose one of these, or leave out --step."
+        )
+    return folder / str(max(found) if step is None else step)
+
+
 def _described(kind: Kind, weights: Path, description: Path) -> Source:
-    hf_config = read_json(description / "config.json")
+    hf_config, config = read_config(description)
     return Source(
         kind=kind,
         weights=weights,
         description=description,
         hf_config=hf_config,
-        config=config_from_hf(hf_config),
+        config=config,
     )
-
-
-def _has_steps(folder: Path) -> bool:
-    return any(path.name.isdecimal() for path in folder.iterdir())
 
 
 def _run_model(folder: Path) -> Path:

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, OrbaxTree
+from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, STATE, OrbaxTree
 from fdjax.checkpoint.sums import bit_sums
 from fdjax.data.pipeline import fingerprint
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 __all__ = ["CheckpointStore", "checkpoint_steps"]
 
-_ITEMS = ("state", "host")
+_ITEMS = (STATE, "host")
 """Folders of a checkpoint."""
 
 _SHOWN = 3
@@ -130,7 +130,7 @@ class CheckpointStore:
         record = self._record(step)
         wanted = jax.tree.map(_abstract_data, like)
         with self._damage(step):
-            tree = OrbaxTree(self.directory / str(step) / "state")
+            tree = OrbaxTree(self.directory / str(step) / STATE)
             _check_fit(tree, wanted)
             data = jax.tree_util.tree_map_with_path(
                 lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype),
@@ -212,7 +212,7 @@ class CheckpointStore:
         """Whether all parts of a checkpoint are there; reads no array."""
         try:
             self._read_record(step)
-            tree = OrbaxTree(self.directory / str(step) / "state")
+            tree = OrbaxTree(self.directory / str(step) / STATE)
             for name in tree.names:
                 tree.describe(tuple(name.split(".")))
         except CheckpointError:

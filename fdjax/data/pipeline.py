@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 import grain
 
-from fdjax.errors import ConfigError
+from fdjax.ranges import SEED, Whole, require
 
 __all__ = ["batches", "fingerprint"]
 
 Item = TypeVar("Item")
+
+_EPOCHS = 2**31
+"""As good as endless. Of a stream without end, Grain cannot count batches of one."""
 
 
 def batches(
@@ -22,18 +25,21 @@ def batches(
     Every epoch has another order, and no item repeats inside an epoch.
 
     Raises:
-      ConfigError: the batch is larger than the dataset.
+      ConfigError: the batch is empty or larger than the dataset, or the seed is out of
+        range.
     """
-    if not 0 < batch_size <= len(items):
-        raise ConfigError(
-            f"batch_size must be between 1 and the {len(items)} items available, got "
-            f"{batch_size}; lower it or provide more data."
-        )
+    require("seed", seed, SEED)
+    require(
+        f"batch_size of {len(items)} items",
+        batch_size,
+        Whole(1, len(items)),
+        remedy="lower it or provide more data",
+    )
     dataset = (
         grain.MapDataset.source(list(range(len(items))))
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_EPOCHS)
         .batch(batch_size, batch_fn=lambda indices: [items[i] for i in indices])
     )
     # No prefetch threads: picking from memory costs less than handing over.

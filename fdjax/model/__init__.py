@@ -5,6 +5,12 @@ from fdjax.model.config import ModelConfig
 from fdjax.model.families import config_from_hf, config_to_hf
 from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from fdjax.model.transformer import Model
+from fdjax.model.vocabulary import check_vocabulary
+from fdjax.model.weights_dtype import (
+    WeightsDType,
+    weights_dtype,
+    with_weights_dtype,
+)
 
 __all__ = [
     "Cache",
@@ -12,7 +18,11 @@ __all__ = [
     "Llama3Scaling",
     "Model",
     "ModelConfig",
+    "WeightsDType",
     "YarnScaling",
+    "check_vocabulary",
     "config_from_hf",
     "config_to_hf",
+    "weights_dtype",
+    "with_weights_dtype",
 ]

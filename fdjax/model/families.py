@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from fdjax.errors import ConfigError
 from fdjax.model.config import ModelConfig
 from fdjax.model.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
+from fdjax.model.weights_dtype import DTYPE_KEYS, weights_dtype
 
 __all__ = ["FAMILIES", "Family", "config_from_hf", "config_to_hf"]
 
@@ -26,6 +27,8 @@ class Family:
     flags: Mapping[str, bool | str]
     """For each flag of `ModelConfig` its value, or the key of config.json that is it.
     """
+    written: Mapping[str, float] = field(default_factory=dict)
+    """Keys of config.json whose default is not ours."""
 
 
 FAMILIES = (
@@ -40,16 +43,6 @@ FAMILIES = (
         },
     ),
     Family(
-        model_type="qwen2",
-        architecture="Qwen2ForCausalLM",
-        flags={
-            "qk_norm": False,
-            "attention_bias": True,
-            "output_bias": False,
-            "mlp_bias": False,
-        },
-    ),
-    Family(
         model_type="llama",
         architecture="LlamaForCausalLM",
         flags={
@@ -59,8 +52,35 @@ FAMILIES = (
             "mlp_bias": "mlp_bias",
         },
     ),
+    Family(
+        model_type="seed_oss",
+        architecture="SeedOssForCausalLM",
+        flags={
+            "qk_norm": False,
+            "attention_bias": "attention_bias",
+            "output_bias": "attention_out_bias",
+            "mlp_bias": "mlp_bias",
+        },
+        written={"attention_dropout": 0.0, "residual_dropout": 0.0},
+    ),
+    Family(
+        model_type="qwen2",
+        architecture="Qwen2ForCausalLM",
+        flags={
+            "qk_norm": False,
+            "attention_bias": True,
+            "output_bias": False,
+            "mlp_bias": False,
+        },
+    ),
 )
-"""The families that the decoder is."""
+"""The families that the decoder is; a model made from nothing is the first that fits.
+
+Qwen2 comes last: transformers 5 gives every model of its type Qwen's rules for cutting
+text into words, whatever tokenizer.json says (`AutoTokenizer.from_pretrained`), and
+with a tokenizer of one's own these give other tokens than in training. A Seed-OSS is
+the same decoder and keeps its tokenizer.
+"""
 
 _NAMES = {
     "vocab_size": "vocab_size",
@@ -88,33 +108,39 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """Reads the content of a config.json; transformers fills in its defaults.
 
     How the model is computed (dtype, attention kernel, remat) is not part of it and
-    keeps our defaults.
+    keeps our defaults. The type of the weights is only checked: see `weights_dtype`.
 
     Args:
-      config: of a Llama, Qwen2, Qwen2.5 or Qwen3 model.
+      config: of a Llama, Qwen2, Qwen2.5, Qwen3 or Seed-OSS model.
 
     Raises:
       ConfigError: the family is unknown, or the model asks for what this decoder does
         not do.
     """
     family = _family(config)
+    weights_dtype(config)
     if "quantization_config" in config:
         method = (config["quantization_config"] or {}).get("quant_method", "unknown")
         raise ConfigError(
             f"expected weights in a floating type, got a model quantised by {method!r}:"
             " use the checkpoint that it was made from"
         )
+    # Where PyTorch is, transformers looks types up in it, those that do not count too.
+    typeless = {key: config[key] for key in config if key not in DTYPE_KEYS}
     try:
-        full = AutoConfig.for_model(**config).to_dict()
+        full = AutoConfig.for_model(**typeless).to_dict()
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
             f"expected a config.json of {family.model_type}, got one that "
             f"transformers cannot read: {error}"
         ) from error
-    _refuse(full, "hidden_act", full["hidden_act"] == "silu", "'silu'")
+    # "swish" is SiLU's first name.
+    _refuse(full, "hidden_act", full["hidden_act"] in ("silu", "swish"), "'silu'")
+    # transformers derives them from use_sliding_window and max_window_layers where
+    # config.json does not say them, and goes by them alone.
     kinds = set(full.get("layer_types") or ["full_attention"])
-    sliding = kinds == {"full_attention"} and not full.get("use_sliding_window")
-    _refuse(full, "layer_types", sliding, "full attention in all layers")
+    attends = kinds == {"full_attention"}
+    _refuse(full, "layer_types", attends, "full attention in all layers")
     size = full.get("head_dim") or full["hidden_size"] // full["num_attention_heads"]
     flags: dict[str, Any] = {
         name: full[value] if isinstance(value, str) else value
@@ -150,6 +176,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
                 "hidden_act": "silu",
                 **{key: getattr(config, name) for name, key in _NAMES.items()},
                 **keys,
+                **family.written,
                 "rope_parameters": {
                     "rope_theta": config.rope_theta,
                     **_rope_to_hf(config.rope_scaling),

@@ -142,7 +142,8 @@ class Model:
 
         Args:
           params: of `init`, or loaded.
-          tokens: ids below the vocabulary size; anything where not valid.
+          tokens: ids below the vocabulary size, others make their rows NaN; anything
+            where not valid.
           valid: False on padding.
           segments: for rows packed with several sequences, the id of each token's,
             at least 0; equal ids stand side by side. Sequences do not see one another.
@@ -299,8 +300,11 @@ class Model:
 
     def _embed(self, params: Any, tokens: jax.Array, valid: jax.Array) -> jax.Array:
         # Padding reads token 0, whatever id it carries: it is inert to the last bit.
-        rows = params["embedding"][jnp.where(valid, tokens, 0)]
-        return rows.astype(self._dtype)
+        tokens = jnp.where(valid, tokens, 0)
+        rows = params["embedding"][tokens].astype(self._dtype)
+        # Indexing takes the nearest row for an id outside the table, in silence.
+        known = (tokens >= 0) & (tokens < self.config.vocab_size)
+        return jnp.where(known[..., None], rows, jnp.nan)
 
     def _last_norm(self, params: Any, x: jax.Array) -> jax.Array:
         ends = {name: leaf for name, leaf in params.items() if name != "layers"}

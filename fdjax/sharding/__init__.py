@@ -4,6 +4,7 @@ from fdjax.sharding.mesh import initialize_distributed, make_mesh
 from fdjax.sharding.rules import (
     DEFAULT_RULES,
     Rules,
+    batch_parts,
     batch_sharding,
     check_rows,
     init_sharded,
@@ -14,6 +15,7 @@ from fdjax.sharding.rules import (
 __all__ = [
     "DEFAULT_RULES",
     "Rules",
+    "batch_parts",
     "batch_sharding",
     "check_rows",
     "init_sharded",

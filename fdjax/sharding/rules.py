@@ -12,6 +12,7 @@ from fdjax.errors import ConfigError
 __all__ = [
     "DEFAULT_RULES",
     "Rules",
+    "batch_parts",
     "batch_sharding",
     "check_rows",
     "init_sharded",
@@ -91,6 +92,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
 
 
+def batch_parts(mesh: Mesh) -> int:
+    """Parts that a batch is cut into, as many rows in each."""
+    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """A batch of host arrays on the mesh; each device gets its own rows.
 
@@ -109,7 +115,7 @@ def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:
     """
     rows = len(jax.tree.leaves(batch)[0])
     axes = {axis: mesh.shape[axis] for axis in _BATCH_AXES}
-    devices = math.prod(axes.values())
+    devices = batch_parts(mesh)
     if rows % (devices * microbatches):
         raise ConfigError(
             f"Expected a batch whose rows divide by {devices * microbatches} = "

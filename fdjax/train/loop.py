@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from fdjax.checkpoint import CheckpointStore
 from fdjax.errors import CheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
-from fdjax.records import Metrics
+from fdjax.ranges import Whole, require_fields
+from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.resume import ResumeFrom, restore
@@ -46,6 +47,17 @@ class Phase:
     max_idle: int = 5
     """Iterations in a row without an optimizer step taken after which the run stops,
     because values are not finite or nothing is scored."""
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            steps=Whole(1),
+            checkpoint_every=Whole(1),
+            log_every=Whole(1),
+            max_idle=Whole(1),
+        )
+        if self.keep_checkpoints is not None:
+            require_fields(self, keep_checkpoints=Whole(1))
 
 
 def train(
@@ -228,6 +240,6 @@ class _Run:
     def _write_row(self) -> None:
         with self._timer.stage("update"):
             window = self.at.window.settled()
-        self.latest = window.means() | self._timer.take()
+        self.latest = union(window.means(), self._timer.take())
         self._writer.write(self._phase.name, self.at.done, self.latest)
         self.at.window = window.emptied()

@@ -8,14 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fdjax.errors import ConfigError
 from fdjax.losses import (
     feedback_distillation_loss_from_hidden,
     grpo_loss,
     sft_loss,
     token_loss_from_hidden,
 )
+from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import Model
-from fdjax.ops import Chunking, Divergence, forward_kl
+from fdjax.ops import TEMPERATURE, Chunking, Divergence, forward_kl
+from fdjax.ranges import require
 from fdjax.records import Metrics
 from fdjax.rollout import DistillationBatch, PolicyBatch, SupervisedBatch
 
@@ -120,12 +123,28 @@ def grpo_objective(
     clip_high: float,
     temperature: float,
 ) -> Objective:
-    """Clipped surrogate on sampled proofs (`losses.grpo_loss`)."""
+    """Clipped surrogate on sampled proofs (`losses.grpo_loss`).
+
+    Args:
+      model: the policy.
+      clip_low: ε_low of the loss.
+      clip_high: ε_high.
+      temperature: at which the proofs were sampled; divides the logits. At another one
+        new and old log-probabilities would be of two distributions, so that a batch
+        sampled otherwise is a ConfigError when the step is traced.
+
+    Raises:
+      ConfigError: a clip range or the temperature is impossible.
+    """
+    require("clip_low", clip_low, CLIP_LOW)
+    require("clip_high", clip_high, CLIP_HIGH)
+    require("temperature", temperature, TEMPERATURE)
 
     def loss(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
+        _require_temperature(batch, temperature)
         hidden = response_hidden(
             model,
             params,
@@ -161,12 +180,18 @@ def fd_objective(
     Args:
       model: of both; only the parameters differ.
       divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
-      temperature: at which y was sampled; divides both logits.
+      temperature: at which y was sampled; divides both logits. A batch sampled at
+        another one is a ConfigError when the step is traced.
+
+    Raises:
+      ConfigError: the temperature is not positive.
     """
+    require("temperature", temperature, TEMPERATURE)
 
     def loss(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
+        _require_temperature(batch, temperature)
         student, informed = distillation_hidden(model, params, teacher, batch)
         return feedback_distillation_loss_from_hidden(
             student,
@@ -181,3 +206,15 @@ def fd_objective(
         )
 
     return Objective(loss, reads_teacher=True)
+
+
+def _require_temperature(
+    batch: PolicyBatch | DistillationBatch, temperature: float
+) -> None:
+    """One temperature for sampler and loss, wherever the batch says its own."""
+    sampling = batch.sampling
+    if sampling is not None and sampling.temperature != temperature:
+        raise ConfigError(
+            f"expected the objective at the temperature of the sampler, "
+            f"{sampling.temperature}, got {temperature}: give both the same"
+        )

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from fdjax.errors import ConfigError
+from fdjax.ranges import Number, Whole, require_fields
 
 __all__ = ["OptimizerConfig", "make_optimizer"]
 
@@ -35,16 +35,19 @@ class OptimizerConfig:
     """Global norm above which gradients are scaled down."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.max_gradient_norm <= 0:
-            raise ConfigError(
-                "learning_rate and max_gradient_norm must be positive, got "
-                f"{self.learning_rate} and {self.max_gradient_norm}."
-            )
-        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
-            raise ConfigError(
-                f"decay_steps must exceed warmup_steps = {self.warmup_steps}, got "
-                f"{self.decay_steps}."
-            )
+        require_fields(
+            self,
+            learning_rate=Number(above=0),
+            warmup_steps=Whole(0),
+            final_fraction=Number(least=0, most=1),
+            weight_decay=Number(least=0),
+            beta1=Number(least=0, below=1),
+            beta2=Number(least=0, below=1),
+            max_gradient_norm=Number(above=0),
+        )
+        if self.decay_steps is not None:
+            # Warm-up is part of the steps until the rate has decayed.
+            require_fields(self, decay_steps=Whole(self.warmup_steps + 1))
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -1,5 +1,6 @@
 """Where the batches of a step come from: reference proofs or fresh rollouts."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -10,10 +11,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.pipeline import batches, fingerprint
-from fdjax.errors import CheckpointError
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
-from fdjax.records import Mean, Metrics, Problem
+from fdjax.ranges import Among, Number, Whole, require
+from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
     Rollout,
     RolloutEngine,
@@ -120,7 +122,11 @@ class _Resumable:
 
 
 class SupervisedSource(_Resumable):
-    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each."""
+    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, or there are fewer rows.
+    """
 
     def __init__(
         self,
@@ -132,6 +138,8 @@ class SupervisedSource(_Resumable):
         prompt_width: int,
         response_width: int,
     ):
+        require("prompt_width", prompt_width, Whole(1))
+        require("response_width", response_width, Whole(1))
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
         super().__init__(
             rows, tokenizer, batch_size=batch_size, seed=seed, **self._widths
@@ -142,14 +150,21 @@ class SupervisedSource(_Resumable):
         """The next rows in shuffled order."""
         del state
         with timer.stage("data"):
-            batch = supervised_batch(self._tokenizer, next(self._items), **self._widths)
-        return StepData(batches=[batch], metrics={})
+            batch, metrics = supervised_batch(
+                self._tokenizer, next(self._items), **self._widths
+            )
+        return StepData(batches=[batch], metrics=metrics)
 
 
 class AlternatingSource:
-    """Two sources in turn, the second one in a fixed share of the iterations."""
+    """Two sources in turn, the second one in a fixed share of the iterations.
+
+    Raises:
+      ConfigError: the share is not in [0, 1].
+    """
 
     def __init__(self, first: Source, second: Source, *, share: float):
+        require("share", share, Number(least=0, most=1))
         self._sources = (first, second)
         self._share = share
         self._turn = 0
@@ -186,7 +201,15 @@ class AlternatingSource:
 
 
 class _RolloutSource(_Resumable):
-    """Groups of fresh attempts at the next problems."""
+    """Groups of fresh attempts at the next problems.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, there are fewer problems, or the
+        attempts do not divide among the updates.
+    """
+
+    smallest_group = 1
+    """Attempts at a problem that the objective needs."""
 
     def __init__(
         self,
@@ -199,6 +222,20 @@ class _RolloutSource(_Resumable):
         seed: int,
         **settings: int | str,
     ):
+        require(
+            f"problems_per_step of {len(problems)} problems",
+            problems_per_step,
+            Whole(1, len(problems)),
+        )
+        require("group_size", group_size, Whole(self.smallest_group))
+        require("updates_per_rollout", updates_per_rollout, Whole(1))
+        attempts = problems_per_step * group_size
+        if attempts % updates_per_rollout:
+            raise ConfigError(
+                "expected updates_per_rollout to divide problems_per_step × group_size "
+                f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
+                "as many attempts"
+            )
         super().__init__(
             problems,
             engine.tokenizer,
@@ -225,13 +262,15 @@ class _RolloutSource(_Resumable):
     def _split(self, batch: Any) -> list[Any]:
         """Interleaved parts of a batch, one for each optimizer step."""
         return [
-            type(batch)(*(field[start :: self._updates] for field in batch))
+            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
             for start in range(self._updates)
         ]
 
 
 class PolicySource(_RolloutSource):
     """Attempts with group-relative advantages, for GRPO."""
+
+    smallest_group = 2
 
     def __init__(
         self,
@@ -257,7 +296,7 @@ class PolicySource(_RolloutSource):
         batch = policy_batch(rollout, advantages)
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -274,6 +313,8 @@ class DistillationSource(_RolloutSource):
         score: Literal["all", "to_divergence"],
         **settings: int,
     ):
+        require("teacher_width", teacher_width, Whole(1))
+        require("score", score, Among("all", "to_divergence"))
         super().__init__(
             problems, engine, teacher_width=teacher_width, score=score, **settings
         )
@@ -292,7 +333,7 @@ class DistillationSource(_RolloutSource):
             )
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -317,26 +358,38 @@ def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
 def rollout_metrics(rollout: Rollout) -> Metrics:
     """Statistics of sampled attempts.
 
-    Metrics: reward/mean (over known rewards), policy/entropy (nats per sampled token),
+    Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
-    groups with unequal known rewards), verdict/<status> (shares).
+    groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
+    sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
+    the sampled attempts).
     """
     sampled, size = rollout.completions, len(rollout.proofs)
+    made = int(rollout.sampled.sum())
     rewards = np.where(rollout.known, rollout.rewards, np.nan).reshape(
         -1, rollout.group_size
     )
     live = [len(set(group[~np.isnan(group)])) > 1 for group in rewards]
-    statuses = [verdict.status for verdict in rollout.verdicts]
+    statuses = [
+        verdict.status
+        for verdict, was_sampled in zip(rollout.verdicts, rollout.sampled, strict=True)
+        if was_sampled
+    ]
+    broken = sum(verdict.broken_statement for verdict in rollout.verdicts)
     return {
-        "reward/mean": Mean(float(rollout.rewards.sum()), int(rollout.known.sum())),
-        "policy/entropy": Mean(
+        "reward/mean": Mean(
+            float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
+        ),
+        "rollout/entropy": Mean(
             float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
         ),
-        "rollout/length": Mean(int(sampled.mask.sum()), size),
-        "rollout/finished": Mean(int(sampled.finished.sum()), size),
+        "rollout/length": Mean(int(sampled.mask.sum()), made),
+        "rollout/finished": Mean(int(sampled.finished[rollout.sampled].sum()), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
+        "rollout/overlong_prompts": Mean(size - made, size),
+        "rollout/broken_statements": Mean(broken, size),
         **{
-            f"verdict/{status.name.lower()}": Mean(statuses.count(status), size)
+            f"verdict/{status.name.lower()}": Mean(statuses.count(status), made)
             for status in Status
         },
     }

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from fdjax.errors import ConfigError
 from fdjax.model import Model
-from fdjax.records import Mean, Metrics
+from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding, check_rows
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, state_shardings
@@ -97,19 +97,19 @@ def make_train_step(
         # Not arithmetic with 0, which would let NaN through.
         state = jax.tree.map(partial(jnp.where, taken), changed, state)
         one = jnp.ones((), jnp.float32)
-        metrics = metrics | {
+        of_step = {
             "train/loss": Mean(loss, one),
             "train/gradient_norm": Mean(norm, one),
         }
         metrics = jax.tree.map(
-            lambda x: jnp.where(taken, x, jnp.zeros_like(x)), metrics
+            lambda x: jnp.where(taken, x, jnp.zeros_like(x)), union(metrics, of_step)
         )
-        metrics |= {
+        counts = {
             "train/scored_tokens": Mean(scored, one),
             "train/skipped": Mean((~finite & ~empty).astype(jnp.float32), one),
             "train/empty": Mean(empty.astype(jnp.float32), one),
         }
-        return state._replace(step=state.step + 1), metrics
+        return state._replace(step=state.step + 1), union(metrics, counts)
 
     compiled = jax.jit(
         step,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from fdjax.errors import FdjaxError
-from fdjax.records import Mean, Metrics
+from fdjax.records import Mean, Metrics, union
 
 __all__ = ["IdleError", "Window"]
 
@@ -67,7 +67,7 @@ class Window:
         steps = jax.device_get(steps)
         sums = dict(self.sums)
         for step in steps:
-            for name, mean in (host | step).items():
+            for name, mean in union(host, step).items():
                 one = Mean(float(mean.total), float(mean.weight))
                 sums[name] = sums[name] + one if name in sums else one
         missed = {

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+from pathlib import Path
 
 import pytest
 import tyro
@@ -116,8 +117,8 @@ def test_a_damaged_configuration(folder, text):
 
 FREE = [
     changed(name="moved"),
-    changed(runs="elsewhere"),
-    changed(minif2f="minif2f.jsonl"),
+    changed(runs=Path("elsewhere")),
+    changed(minif2f=Path(__file__)),
     changed(lean_workers=1),
     changed(resume="whole"),
     changed(evaluation=EvaluationConfig(samples=128)),

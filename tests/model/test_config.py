@@ -12,6 +12,8 @@ from fdjax.model import (
     YarnScaling,
     config_from_hf,
     config_to_hf,
+    weights_dtype,
+    with_weights_dtype,
 )
 
 _SIZES = {
@@ -129,6 +131,106 @@ def test_llama_with_yarn_is_read():
     assert config.rope_scaling.attention_factor == pytest.approx(1.121752, abs=1e-6)
 
 
+_WINDOWS = {
+    "all layers begin after the window's": (28, None, None),
+    "more layers than there are": (40, None, None),
+    "layer_types says so": (2, ["full_attention"] * 28, None),
+    "one layer slides": (27, None, "full attention in all layers"),
+    "layer_types has one": (
+        28,
+        ["full_attention"] * 27 + ["sliding_attention"],
+        "full attention in all layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", _WINDOWS)
+def test_layer_types_alone_say_whether_attention_slides(case):
+    full_from, kinds, message = _WINDOWS[case]
+    content = _QWEN2_5_7B | {
+        "use_sliding_window": True,
+        "max_window_layers": full_from,
+        "layer_types": kinds,
+    }
+    if message is None:
+        assert config_from_hf(content) == config_from_hf(_QWEN2_5_7B)
+        return
+    with pytest.raises(ConfigError, match=message):
+        config_from_hf(content)
+
+
+def test_swish_is_another_name_of_silu():
+    assert config_from_hf(_QWEN3_0_6B | {"hidden_act": "swish"}) == config_from_hf(
+        _QWEN3_0_6B
+    )
+
+
+# As transformers 5.23 loads such folders, tried with PyTorch.
+_DTYPES = {
+    "neither": ({}, None),
+    "old": ({"torch_dtype": "bfloat16"}, "bfloat16"),
+    "new": ({"dtype": "float16"}, "float16"),
+    "new before old": ({"torch_dtype": "float32", "dtype": "bfloat16"}, "bfloat16"),
+    "null is absent": ({"torch_dtype": "bfloat16", "dtype": None}, "bfloat16"),
+    "both null": ({"torch_dtype": None, "dtype": None}, None),
+    "the old one unread": (
+        {"torch_dtype": "auto", "dtype": "half"},
+        "float16",
+    ),
+    "by part": ({"dtype": {"": "bfloat16", "vision": "float32"}}, "bfloat16"),
+    "by part, none for all": ({"dtype": {"text": "bfloat16"}}, "float32"),
+}
+
+
+@pytest.mark.parametrize("case", _DTYPES)
+def test_the_type_of_the_weights_is_what_transformers_takes(case):
+    keys, want = _DTYPES[case]
+    assert weights_dtype(keys) == want
+    plain = {key: _QWEN3_0_6B[key] for key in _QWEN3_0_6B if key != "torch_dtype"}
+    assert config_from_hf(plain | keys) == config_from_hf(plain)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize(
+    "value",
+    ["auto", "torch.bfloat16", "BF16", "float64", "", 16, ["bfloat16"], {"": 3}],
+)
+def test_what_is_no_type_of_weights_is_refused(key, value):
+    plain = {key: _QWEN3_0_6B[key] for key in _QWEN3_0_6B if key != "torch_dtype"}
+    with pytest.raises(ConfigError, match=f"expected {key} among float32, bfloat16"):
+        config_from_hf(plain | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("keys", "want"),
+    [
+        ({}, {"dtype": "float16"}),
+        ({"torch_dtype": "bfloat16"}, {"torch_dtype": "float16"}),
+        ({"dtype": None}, {"dtype": "float16"}),
+        ({"dtype": "half"}, {"dtype": "half"}),
+        (
+            {"torch_dtype": "float32", "dtype": "float16"},
+            {"torch_dtype": "float16", "dtype": "float16"},
+        ),
+    ],
+)
+def test_a_new_type_is_written_under_every_key_that_is_there(keys, want):
+    assert with_weights_dtype(keys, "float16") == want
+
+
+def test_what_decides_twice_is_read_as_transformers_does():
+    content = _QWEN2_5_7B | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        "head_dim": None,
+        "num_key_value_heads": None,
+    }
+    config = config_from_hf(content)
+    assert (config.rope_theta, config.head_dim, config.num_kv_heads) == (1e6, 128, 28)
+    # Without the key each family has its own default; all of ours untie.
+    untold = {k: v for k, v in _QWEN3_0_6B.items() if k != "tie_word_embeddings"}
+    assert not config_from_hf(untold).tie_word_embeddings
+
+
 def test_the_first_llama_says_little():
     config = config_from_hf(
         {
@@ -175,6 +277,13 @@ _MODELS = {
 }
 
 
+def test_a_model_of_qwen2s_shape_is_written_as_one_that_keeps_its_tokenizer():
+    written = config_to_hf(_MODELS["qwen2"])
+    assert written["model_type"] == "seed_oss"
+    # Its defaults would drop a tenth in others' training.
+    assert (written["attention_dropout"], written["residual_dropout"]) == (0, 0)
+
+
 @pytest.mark.parametrize("name", _MODELS)
 def test_round_trip_through_transformers(name):
     config = _MODELS[name]
@@ -188,7 +297,10 @@ def test_round_trip_through_transformers(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type among qwen3, qwen2, llama .*'mixtral'"),
+        (
+            {"model_type": "mixtral"},
+            "model_type among qwen3, llama, seed_oss, qwen2 .*'mixtral'",
+        ),
         ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForCausalLM"),
         ({"hidden_act": "gelu"}, "'silu' in config.json, got hidden_act = 'gelu'"),
         (
@@ -224,11 +336,11 @@ def test_only_a_known_family_is_written():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_layers": 0}, "num_layers to be at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers to be an integer of at least 1, got 0"),
         ({"num_kv_heads": 3}, "num_kv_heads to divide num_heads = 16, got 3"),
-        ({"head_dim": 5}, "even head_dim"),
-        ({"rope_theta": 0.0}, "rope_theta to be positive"),
-        ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be positive"),
+        ({"head_dim": 5}, "head_dim to be even"),
+        ({"rope_theta": 0.0}, "rope_theta to be a finite number above 0"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be a finite number above 0"),
         ({"remat_names": ("heads", "knees")}, "remat_names among .*, got knees"),
     ],
 )
@@ -240,9 +352,9 @@ def test_impossible_settings_are_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": "float16"}, "dtype among float32, bfloat16, got 'float16'"),
-        ({"remat": "some"}, "remat among none, dots, named, full, got 'some'"),
-        ({"attention": "flash"}, "attention among auto, .* got 'flash'"),
+        ({"dtype": "float16"}, "dtype to be one of float32, bfloat16, got 'float16'"),
+        ({"remat": "some"}, "remat to be one of none, dots, named, full, got 'some'"),
+        ({"attention": "flash"}, "attention to be one of auto, .* got 'flash'"),
     ],
 )
 def test_unknown_choices_are_refused_without_type_checks(change, message):
@@ -257,7 +369,11 @@ def test_unknown_choices_are_refused_without_type_checks(change, message):
 @pytest.mark.parametrize(
     ("scaling", "values", "message"),
     [
-        (LinearScaling, {"factor": 0.0}, "positive factor in LinearScaling, got 0.0"),
+        (
+            LinearScaling,
+            {"factor": 0.0},
+            r"LinearScaling\.factor .* above 0, got 0\.0",
+        ),
         (
             Llama3Scaling,
             {
@@ -271,7 +387,7 @@ def test_unknown_choices_are_refused_without_type_checks(change, message):
         (
             YarnScaling,
             {"factor": 4.0, "original_max_position_embeddings": -1},
-            "positive original_max_position_embeddings",
+            "original_max_position_embeddings to be",
         ),
     ],
 )

@@ -82,6 +82,13 @@ CASES = [
             "original_max_position_embeddings": 64,
         },
     ),
+    _case(
+        "seed-oss",
+        "seed_oss",
+        attention_out_bias=True,
+        attention_dropout=0.0,
+        residual_dropout=0.0,
+    ),
     _case("qwen3", "qwen3", rope_theta=1e6),
     _case("qwen3-tied", "qwen3", tie_word_embeddings=True, rms_norm_eps=1e-5),
     _case("qwen3-biased-mha", "qwen3", attention_bias=True, num_key_value_heads=4),

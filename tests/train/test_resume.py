@@ -21,7 +21,7 @@ from fdjax.train import (
     SupervisedSource,
     TrainState,
 )
-from fdjax.train.resume import restore
+from fdjax.train.resume import ResumeFrom, restore
 from tiny import PROBLEMS, TOKENIZER
 
 ROWS = [(problem, None, problem.references[0]) for problem in PROBLEMS]
@@ -151,7 +151,9 @@ def saved(tmp_path_factory):
     return folder
 
 
-def resumed(folder, *, origin=ORIGIN, steps=9, resume="newest", source=None):
+def resumed(
+    folder, *, origin=ORIGIN, steps=9, resume: ResumeFrom = "newest", source=None
+):
     """Iterations done and w of the state from which training would go on."""
     source = source or supervised()
     with CheckpointStore(folder, keep=None) as store:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,9 @@ def policy(problems=PROBLEMS, prompt_width=64, **changes):
     )
 
 
-def distillation(teacher_width=96, score="all", **changes):
+def distillation(
+    teacher_width=96, score: Literal["all", "to_divergence"] = "all", **changes
+):
     return DistillationSource(
         PROBLEMS,
         engine(),

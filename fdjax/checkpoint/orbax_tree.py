@@ -40,18 +40,13 @@ class OrbaxTree:
     them, reads parts.
     """
 
-    def __init__(self, folder: Path, *, remedy: str = "write it again"):
+    def __init__(self, folder: Path):
         """Finds out what is there, and reads no array.
-
-        Args:
-          folder: of the checkpoint.
-          remedy: what to do, in an error's words, if it is damaged.
 
         Raises:
           CheckpointError: there is no checkpoint, or a damaged one.
         """
         self.folder = folder.absolute()
-        self._remedy = remedy
         self._store = {
             "driver": "ocdbt",
             "base": {"driver": "file", "path": f"{self.folder}/"},
@@ -62,10 +57,6 @@ class OrbaxTree:
             self._names = {key.decode().rpartition("/")[0] for key in keys.result()}
             if not self._names:
                 raise FileNotFoundError("none")
-
-    def holds(self, key: str) -> bool:
-        """Whether there are arrays under a key."""
-        return any(name.split(".")[0] == key for name in self._names)
 
     def dtype(self, keys: Keys) -> str:
         """Type of an array."""
@@ -127,5 +118,5 @@ class OrbaxTree:
         except (ValueError, OSError, KeyError) as error:
             raise CheckpointError(
                 f"Expected an Orbax checkpoint at {self.folder}, got {error} for "
-                f"{what}; {self._remedy}."
+                f"{what}; write it again."
             ) from error

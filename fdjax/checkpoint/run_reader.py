@@ -33,8 +33,8 @@ class RunReader:
         """
         self.weights = weights(config)
         self._field = _FIELDS[which]
-        self._tree = OrbaxTree(step / STATE, remedy=_remedy(step))
-        if which == "teacher" and not self._tree.holds(self._field):
+        self._tree = OrbaxTree(step / STATE)
+        if which == "teacher" and self._tree.shape(self._keys(self.weights[0])) is None:
             raise CheckpointError(
                 f"Expected an EMA teacher in {step}, got a policy alone: only phases "
                 "whose objective reads a teacher keep one (FD does, SFT and GRPO do "
@@ -73,10 +73,3 @@ def steps(folder: Path) -> list[int]:
 
 def _layer(weight: Weight) -> tuple[int, ...]:
     return () if weight.layer is None else (weight.layer,)
-
-
-def _remedy(step: Path) -> str:
-    """What to do if a step is damaged."""
-    others = [str(other) for other in steps(step.parent) if str(other) != step.name]
-    elsewhere = f"take another step ({', '.join(others)}), or " if others else ""
-    return elsewhere + "write it again"

@@ -19,6 +19,7 @@ from benchmarks.peers import peer_python
 from fdjax.lean import Verifier, WasmBackend
 from fdjax.lean.location import HOST_DIR, node_executable, runtime_file
 from fdjax.lean.rows import SubmissionRow
+from fdjax.lean.source import splice
 from tests.lean.standin.kimina import KiminaStandIn
 
 __all__ = [
@@ -47,7 +48,7 @@ def source(row: SubmissionRow) -> str:
     """The proof as the peers take it: one text."""
     assert isinstance(row.submission, str)
     header = f"{row.problem.header}\n" if row.problem.header else ""
-    return f"{header}{row.problem.statement} := by\n{row.submission}"
+    return header + splice(row.problem.statement, row.submission).text
 
 
 @contextmanager

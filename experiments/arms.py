@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -13,8 +13,10 @@ from experiments.config import ComparisonConfig
 from experiments.dataset import Row, plain_rows
 from experiments.materials import Materials
 from fdjax.advantages import zscore
+from fdjax.errors import ConfigError
 from fdjax.ops import forward_kl, generalized_jsd, reverse_kl
 from fdjax.rollout import RolloutEngine
+from fdjax.sharding import batch_parts
 from fdjax.train import (
     AlternatingSource,
     DistillationSource,
@@ -43,60 +45,84 @@ _DIVERGENCES = {
     "jsd": functools.partial(generalized_jsd, alpha=0.5),
 }
 
-_SHOWN = {"train/loss": "loss", "reward/mean": "reward", "policy/entropy": "entropy"}
+_SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
+_ATTEMPTS_PER_UPDATE = "rollout.problems × rollout.group_size / rollout.updates"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """Trains arms; one that was finished before is read from its checkpoints."""
+    """Trains arms; one that was finished before is read from its checkpoints.
+
+    Raises:
+      ConfigError: a phase cannot be built from the settings and the data.
+    """
 
     materials: Materials
+    phases: dict[str, Phase] = field(init=False, repr=False)
+    """By name. All are built with the trainer, so that a setting of the last is refused
+    before the first is trained."""
+
+    def __post_init__(self) -> None:
+        config = self._config
+        self._require_even(config.warm_start.batch_size, "warm_start.batch_size")
+        self._require_even(config.rollout.batch_size, _ATTEMPTS_PER_UPDATE)
+        phases = (
+            self._warm_start(),
+            self._reinforce("grpo"),
+            self._distill(),
+            self._reinforce("fd_then_grpo", skip=config.rollout.handover),
+            self._control(),
+        )
+        object.__setattr__(self, "phases", {phase.name: phase for phase in phases})
 
     def warm_start(self) -> Any:
-        """SFT with and without feedback in the prompt; the parameters."""
-        config, optimizer = self._config.warm_start, self._config.warm_start.optimizer
+        """The parameters after SFT."""
         made = self.materials
-        rows = ((made.plain, made.prompt_width), (made.informed, made.teacher_width))
-        plain, informed = (
-            self._supervised(rows, width, config.batch_size) for rows, width in rows
-        )
         state = init_state(
             made.model,
-            make_optimizer(optimizer),
+            make_optimizer(self._config.warm_start.optimizer),
             made.context.mesh,
             made.context.key(0),
         )
-        phase = Phase(
-            name="sft",
-            steps=config.steps,
-            source=AlternatingSource(plain, informed, share=config.feedback_share),
-            train_step=self._step(sft_objective(made.model), optimizer),
-            checkpoint_every=300,
-            log_every=20,
-        )
-        return self._train(phase, state).params
+        return self._train(self.phases["sft"], state).params
 
     def arms(self, warm: Any) -> dict[str, Any]:
         """Parameters after each arm's budget, all from one warm start."""
-        config = self._config
-        steps, handover = config.rollout.steps, config.rollout.handover
-        grpo = self._reinforce("grpo", self._begin(warm, config.grpo.optimizer))
-        fd = self._distill(self._begin(warm, config.fd.optimizer), handover)
+        config, phases, begin = self._config, self.phases, self._begin
+        grpo = self._train(phases["grpo"], begin(warm, config.grpo.optimizer))
+        until_handover = replace(phases["fd"], steps=config.rollout.handover)
+        fd = self._train(until_handover, begin(warm, config.fd.optimizer, teacher=True))
         # A copy: training on donates the state.
         early = jax.tree.map(jnp.copy, fd.params)
-        fd = self._distill(fd, steps)
-        both = self._reinforce(
-            "fd_then_grpo", self._begin(early, config.grpo.optimizer), skip=handover
-        )
+        fd = self._train(phases["fd"], fd)
+        both = self._train(phases["fd_then_grpo"], begin(early, config.grpo.optimizer))
+        control = self._train(phases["sft_references"], begin(warm, config.control))
         return {
             "grpo": grpo.params,
             "fd": fd.params,
             "fd_then_grpo": both.params,
-            "sft_references": self._control(warm).params,
+            "sft_references": control.params,
         }
 
-    def _reinforce(self, arm: str, state: TrainState, skip: int = 0) -> TrainState:
+    def _warm_start(self) -> Phase:
+        """SFT with and without feedback in the prompt."""
+        config, made = self._config.warm_start, self.materials
+        rows = ((made.plain, made.prompt_width), (made.informed, made.teacher_width))
+        plain, informed = (
+            self._supervised(rows, width, config.batch_size, "warm_start.batch_size")
+            for rows, width in rows
+        )
+        return Phase(
+            name="sft",
+            steps=config.steps,
+            source=AlternatingSource(plain, informed, share=config.feedback_share),
+            train_step=self._step(sft_objective(made.model), config.optimizer),
+            checkpoint_every=300,
+            log_every=20,
+        )
+
+    def _reinforce(self, arm: str, skip: int = 0) -> Phase:
         """GRPO for the rest of the budget, on the theorems that are left in it."""
         source = PolicySource(
             self.materials.splits["pool"],
@@ -106,7 +132,7 @@ class Trainer:
         )
         source.skip(skip)
         steps = self._config.rollout.steps - skip
-        return self._train(self._phase(arm, steps, source, self._grpo_step), state)
+        return self._phase(arm, steps, source, self._grpo_step)
 
     @functools.cached_property
     def _grpo_step(self) -> Callable[[TrainState, Any], Any]:
@@ -119,8 +145,8 @@ class Trainer:
         )
         return self._step(objective, config.optimizer)
 
-    def _distill(self, state: TrainState, steps: int) -> TrainState:
-        """Feedback Distillation up to iteration `steps`."""
+    def _distill(self) -> Phase:
+        """Feedback Distillation."""
         source = DistillationSource(
             self.materials.splits["pool"],
             self._engine,
@@ -128,8 +154,10 @@ class Trainer:
             score=self._config.fd.score,
             **self._budget,
         )
-        phase = self._phase("fd", steps, source, self._fd_step, keep_checkpoints=None)
-        return self._train(phase, state)
+        # On resume FD→GRPO begins from the handover, however far FD has gone.
+        config = self._config.rollout
+        keep = (config.handover,)
+        return self._phase("fd", config.steps, source, self._fd_step, keep_steps=keep)
 
     @functools.cached_property
     def _fd_step(self) -> Callable[[TrainState, Any], Any]:
@@ -141,18 +169,17 @@ class Trainer:
         )
         return self._step(objective, config.optimizer, config.teacher_rate)
 
-    def _control(self, params: Any) -> TrainState:
+    def _control(self) -> Phase:
         """SFT on the references behind the hints: as many updates and rows as FD."""
         config, made = self._config.rollout, self.materials
         rows = plain_rows(made.splits["pool"], withheld=())
-        batch_size = config.problems * config.group_size // config.updates
-        source = self._supervised(rows, made.prompt_width, batch_size)
-        optimizer = self._config.control
-        step = self._step(sft_objective(made.model), optimizer)
-        phase = self._phase(
+        source = self._supervised(
+            rows, made.prompt_width, config.batch_size, _ATTEMPTS_PER_UPDATE
+        )
+        step = self._step(sft_objective(made.model), self._config.control)
+        return self._phase(
             "sft_references", config.steps * config.updates, source, step
         )
-        return self._train(phase, self._begin(params, optimizer))
 
     # Parts of the above
 
@@ -174,11 +201,29 @@ class Trainer:
             "seed": self._config.seed,
         }
 
+    def _require_even(self, batch_size: int, setting: str) -> None:
+        """Refuses a batch that the devices cannot share."""
+        parts = batch_parts(self.materials.context.mesh)
+        if batch_size % parts:
+            raise ConfigError(
+                f"expected {setting} to be divisible by the {parts} devices, got "
+                f"{batch_size}"
+            )
+
     def _supervised(
-        self, rows: list[Row], prompt_width: int, batch_size: int
+        self, rows: list[Row], prompt_width: int, batch_size: int, setting: str
     ) -> SupervisedSource:
+        """Rows for SFT; `setting` is what `batch_size` comes from."""
+        fitting = self.materials.fitting(rows, prompt_width)
+        if len(fitting) < batch_size:
+            raise ConfigError(
+                f"expected {setting} of at most {len(fitting)}, the rows for SFT whose "
+                "proof has at most rollout.max_new_tokens = "
+                f"{self._config.rollout.max_new_tokens} tokens, got {batch_size}: "
+                "lower it, allow more tokens, or make more data"
+            )
         return SupervisedSource(
-            self.materials.fitting(rows, prompt_width),
+            fitting,
             self.materials.tokenizer,
             batch_size=batch_size,
             seed=self._config.seed,
@@ -186,7 +231,9 @@ class Trainer:
             response_width=self._config.rollout.max_new_tokens,
         )
 
-    def _begin(self, params: Any, optimizer: OptimizerConfig) -> TrainState:
+    def _begin(
+        self, params: Any, optimizer: OptimizerConfig, *, teacher: bool = False
+    ) -> TrainState:
         # One key for all arms: they start from the same attempts at the same theorems.
         context = self.materials.context
         return restart(
@@ -195,6 +242,7 @@ class Trainer:
             make_optimizer(optimizer),
             context.mesh,
             context.key(1),
+            teacher=teacher,
         )
 
     def _step(
@@ -214,7 +262,7 @@ class Trainer:
         steps: int,
         source: Source,
         step: Callable[[TrainState, Any], Any],
-        keep_checkpoints: int | None = 2,
+        keep_steps: tuple[int, ...] = (),
     ) -> Phase:
         return Phase(
             name=name,
@@ -222,7 +270,7 @@ class Trainer:
             source=source,
             train_step=step,
             checkpoint_every=4,
-            keep_checkpoints=keep_checkpoints,
+            keep_steps=keep_steps,
         )
 
     def _train(self, phase: Phase, state: TrainState) -> TrainState:
@@ -231,6 +279,7 @@ class Trainer:
             model=self.materials.model,
             tokenizer=self.materials.tokenizer,
             samples=context.samples,
+            temperature=self._config.rollout.temperature,
         )
         # Not `context.task`: the loop itself saves before it stops.
         with (
@@ -254,6 +303,8 @@ class Trainer:
                 writer=context.writer,
                 samples=context.samples,
                 stop=context.stop,
+                run=context.run,
+                resume="whole" if context.config.resume == "whole" else "newest",
                 on_data=functools.partial(log.write, phase.name),
                 on_step=on_step,
             )

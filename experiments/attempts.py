@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
@@ -13,14 +14,17 @@ from fdjax.data.tokenizer import token_texts
 from fdjax.lean import Diagnostic
 from fdjax.metrics import SampleWriter
 from fdjax.model import Model
-from fdjax.ops import forward_kl
+from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
 from fdjax.rollout import DistillationBatch
+from fdjax.sharding import batch_parts, shard_batch
 from fdjax.train import StepData, TrainState, distillation_hidden
 
 __all__ = ["AttemptLog"]
 
 _HEAT_ROWS = 32
-"""Attempts of an FD iteration whose per-token KL is kept for the report."""
+"""Attempts of an FD iteration whose per-token KL is kept for the report, at most."""
+_HEAT_TOKENS = 1 << 15
+"""Tokens of these attempts with the teacher's prompts, padding included, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class AttemptLog:
     model: Model
     tokenizer: PreTrainedTokenizerFast
     samples: SampleWriter
+    temperature: float
+    """At which attempts are sampled; the KL is of the distributions at it."""
 
     def write(self, arm: str, done: int, state: TrainState, data: StepData) -> None:
         """Appends the attempts of an iteration, before its optimizer steps."""
@@ -65,29 +71,55 @@ class AttemptLog:
         first = data.batches[0]
         if not isinstance(first, DistillationBatch):
             return {}
-        part = DistillationBatch(*(column[:_HEAT_ROWS] for column in first))
-        divergence = np.asarray(self._divergence(state.params, state.teacher, part))
-        rows: dict[int, list[float | None]] = {}
+        rows = self._heat_rows(first)
+        part = jax.tree.map(lambda column: column[:rows], first)
+        mesh = self.model.mesh
+        placed = part if mesh is None else shard_batch(part, mesh)
+        divergence = np.asarray(self._divergence(state.params, state.teacher, placed))
+        heat: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(
             zip(divergence, part.mask, part.response_valid, strict=True)
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
-            rows[index * len(data.batches)] = [
+            heat[index * len(data.batches)] = [
                 round(float(value), 4) if counts else None
                 for value, counts in zip(values[sampled], scored[sampled], strict=True)
             ]
-        return rows
+        return heat
+
+    def _heat_rows(self, batch: DistillationBatch) -> int:
+        """Rows within both limits, as many for each device; at least one."""
+        width = batch.teacher_prompts.shape[1] + batch.responses.shape[1]
+        parts = 1 if self.model.mesh is None else batch_parts(self.model.mesh)
+        return max(1, min(_HEAT_ROWS, _HEAT_TOKENS // width) // parts) * parts
 
     @cached_property
     def _divergence(self) -> Callable[..., jax.Array]:
-        """Jitted KL(teacher‖student) of each response token, nats [B, T]."""
+        """Jitted KL(teacher‖student) of each scored token, nats [B, T].
+
+        As in the losses, logits exist for a chunk of tokens only.
+        """
+        model, temperature = self.model, self.temperature
+
+        def of_chunk(logits: jax.Array, rows: Any, teacher_head: Any) -> jax.Array:
+            informed = jnp.where(rows["mask"][:, None], rows["informed"], 0)
+            return forward_kl(
+                scale_logits(logits, temperature),
+                scale_logits(head_logits(informed, teacher_head), temperature),
+            )
 
         def divergence(
             params: Any, teacher: Any, batch: DistillationBatch
         ) -> jax.Array:
-            student, informed = distillation_hidden(self.model, params, teacher, batch)
-            return forward_kl(
-                self.model.head(params, student), self.model.head(teacher, informed)
+            student, informed = distillation_hidden(model, params, teacher, batch)
+            return chunked_rows(
+                of_chunk,
+                student,
+                model.output_embeddings(params),
+                mask=batch.mask,
+                rows={"informed": informed},
+                shared=model.output_embeddings(teacher),
+                chunking=Chunking(mesh=model.mesh),
             )
 
         return jax.jit(divergence)

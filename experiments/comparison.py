@@ -21,7 +21,8 @@ def compare(context: RunContext) -> Evaluation:
     """
     # Read first: a bad file must not cost the training before it.
     minif2f = read_minif2f(context)
-    made = prepare(context)
+    made = prepare(context, minif2f)
+    # This builds all phases: what is wrong with the last is refused before the first.
     trainer = Trainer(materials=made)
     warm = trainer.warm_start()
     teacher = check_teacher(made, warm)
@@ -49,6 +50,6 @@ def _about(made: Materials) -> dict[str, str | int | float]:
         "theorems": len(made.splits[config.evaluation.split]),
         "samples": config.evaluation.samples,
         "iterations": config.rollout.steps,
-        "attempts per iteration": config.rollout.problems * config.rollout.group_size,
+        "attempts per iteration": config.rollout.attempts,
         **{f"{name} seconds": round(value, 1) for name, value in seconds.items()},
     }

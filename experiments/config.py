@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from experiments.dataset import DatasetConfig
+from experiments.folder import Resume
+from fdjax.data.tokenizer import SMALLEST_VOCABULARY
 from fdjax.errors import ConfigError
+from fdjax.lean.backend import WALL_S
+from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
+from fdjax.model import ModelConfig
+from fdjax.ops import TEMPERATURE
+from fdjax.ranges import SEED, Among, Number, Whole, require, require_fields
 from fdjax.train import OptimizerConfig
 
 __all__ = [
@@ -17,6 +24,10 @@ __all__ = [
     "RolloutConfig",
     "WarmStartConfig",
 ]
+
+DivergenceName = Literal["forward_kl", "reverse_kl", "jsd"]
+Scored = Literal["all", "to_divergence"]
+HeldOut = Literal["test", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +42,33 @@ class ModelSize:
     num_heads: int = 4
     num_kv_heads: int = 4
     head_dim: int = 24
+
+    def __post_init__(self) -> None:
+        require_fields(self, vocab_size=Whole(SMALLEST_VOCABULARY))
+        self.decoder(vocab_size=self.vocab_size, positions=1)
+
+    def decoder(self, *, vocab_size: int, positions: int) -> ModelConfig:
+        """The decoder of this size.
+
+        Args:
+          vocab_size: entries that the tokenizer has in the end.
+          positions: longest sequence, tokens.
+
+        Raises:
+          ConfigError: no such decoder exists.
+        """
+        return ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            max_position_embeddings=positions,
+            remat="none",
+            unroll=True,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +87,14 @@ class WarmStartConfig:
         )
     )
 
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            steps=Whole(1),
+            batch_size=Whole(1),
+            feedback_share=Number(least=0, most=1),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
@@ -61,9 +107,9 @@ class RolloutConfig:
     problems: int = 64
     """Theorems in an iteration."""
     group_size: int = 4
-    """Attempts at each theorem."""
+    """Attempts at each theorem; at least 2, because GRPO compares them."""
     updates: int = 2
-    """Optimizer steps on each iteration's attempts."""
+    """Optimizer steps on each iteration's attempts; each takes as many."""
     max_new_tokens: int = 40
     """Longest attempt, tokens."""
     feedback_tokens: int = 40
@@ -71,16 +117,50 @@ class RolloutConfig:
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
 
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            steps=Whole(2),
+            problems=Whole(1),
+            group_size=Whole(2),
+            updates=Whole(1),
+            max_new_tokens=Whole(1),
+            feedback_tokens=Whole(1),
+            temperature=TEMPERATURE,
+        )
+        require(
+            f"rollout.handover of rollout.steps = {self.steps}",
+            self.handover,
+            Whole(1, self.steps - 1),
+            remedy="FD→GRPO has iterations of both",
+        )
+        if self.attempts % self.updates:
+            raise ConfigError(
+                "expected rollout.updates to divide rollout.problems × "
+                f"rollout.group_size = {self.attempts}, got {self.updates}: each "
+                "optimizer step takes as many attempts"
+            )
+
+    @property
+    def attempts(self) -> int:
+        """Attempts of an iteration."""
+        return self.problems * self.group_size
+
+    @property
+    def batch_size(self) -> int:
+        """Attempts of an optimizer step."""
+        return self.attempts // self.updates
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
     """Feedback Distillation (arXiv:2605.30861)."""
 
-    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "jsd"
+    divergence: DivergenceName = "jsd"
     """What measures teacher against student; jsd uses alpha = 0.5."""
     teacher_rate: float = 0.05
     """η of the EMA teacher (arXiv:2601.20802)."""
-    score: Literal["all", "to_divergence"] = "to_divergence"
+    score: Scored = "to_divergence"
     """Tokens of a failed attempt that carry a loss."""
     plan: int = 3
     """Tactics that the hint names after the one it spells out."""
@@ -89,6 +169,15 @@ class DistillationConfig:
             learning_rate=5e-4, decay_steps=48, final_fraction=0.05
         )
     )
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            divergence=Among(*get_args(DivergenceName)),
+            teacher_rate=Number(least=0, most=1),
+            score=Among(*get_args(Scored)),
+            plan=Whole(0),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +190,9 @@ class PolicyGradientConfig:
         default_factory=lambda: OptimizerConfig(learning_rate=2e-4)
     )
 
+    def __post_init__(self) -> None:
+        require_fields(self, clip_low=CLIP_LOW, clip_high=CLIP_HIGH)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -109,15 +201,22 @@ class EvaluationConfig:
     samples: int = 64
     """Attempts at each held-out theorem."""
     ks: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    """k of pass@k."""
-    split: Literal["test", "validation"] = "test"
+    """k of pass@k, increasing."""
+    split: HeldOut = "test"
     """Held-out theorems; `validation` while choosing settings."""
 
     def __post_init__(self) -> None:
-        if not self.ks or max(self.ks) > self.samples or min(self.ks) < 1:
+        require_fields(self, samples=Whole(1), split=Among(*get_args(HeldOut)))
+        for k in self.ks:
+            require(
+                f"each of evaluation.ks = {self.ks}",
+                k,
+                Whole(1, self.samples),
+                remedy="raise evaluation.samples or drop the larger k",
+            )
+        if not self.ks or list(self.ks) != sorted(set(self.ks)):
             raise ConfigError(
-                f"Expected each k between 1 and samples = {self.samples}, got "
-                f"{self.ks}; raise --evaluation.samples or drop the larger k."
+                f"expected evaluation.ks to increase, such as 1 2 4, got {self.ks}"
             )
 
 
@@ -129,8 +228,9 @@ class ComparisonConfig:
     """Folder of the run below `runs`."""
     runs: Path = Path("runs")
     """Where runs are kept."""
-    resume: bool = False
-    """Continue the run of this name where it stopped."""
+    resume: Resume = "no"
+    """Continue the run of this name: alone or with `newest` from its newest
+    checkpoints, with `whole` from the newest that are not damaged."""
     seed: int = 0
     """Seed of initialisation, data order and sampling."""
     minif2f: Path | None = None
@@ -152,13 +252,19 @@ class ComparisonConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if not self.name or Path(self.name).name != self.name:
+        plain = self.name.isprintable() and not set(self.name) & set("/\\")
+        if not plain or self.name in ("", ".", ".."):
             raise ConfigError(
-                f"Expected a plain folder name, got name = {self.name!r}."
+                f"expected name to be a plain folder name, got {self.name!r}"
             )
-        if not 0 < self.rollout.handover < self.rollout.steps:
+        require_fields(self, seed=SEED, lean_workers=Whole(1), lean_timeout_s=WALL_S)
+        if self.minif2f is not None and not self.minif2f.is_file():
             raise ConfigError(
-                "Expected FD→GRPO to have iterations of both, got rollout.handover = "
-                f"{self.rollout.handover} of rollout.steps = {self.rollout.steps}; "
-                "choose a handover between them."
+                f"expected minif2f to be a file, got {self.minif2f}: give the path of "
+                "DeepSeek-Prover's JSONL file"
             )
+        require(
+            f"rollout.problems of data.pool = {self.data.pool}",
+            self.rollout.problems,
+            Whole(1, self.data.pool),
+        )

@@ -4,10 +4,18 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from fdjax.data.theorems import generate_problems, reword, split_problems
+from fdjax.data.theorems import (
+    REFERENCES,
+    TACTIC_COUNT,
+    TACTICS,
+    generate_problems,
+    reword,
+    split_problems,
+)
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Provider
 from fdjax.lean import Status, Verdict, Verifier
+from fdjax.ranges import SEED, Among, Number, Whole, require, require_fields
 from fdjax.records import Problem
 
 __all__ = [
@@ -60,11 +68,28 @@ class DatasetConfig:
     but never uses them on its own, so feedback has something to teach."""
 
     def __post_init__(self) -> None:
+        require_fields(
+            self,
+            problems=Whole(1),
+            references=REFERENCES,
+            seed=SEED,
+            pool=Whole(1),
+            validation=Whole(1),
+            test=Whole(1),
+            longest=TACTIC_COUNT,
+            sft_ease=Number(least=0),
+            propositional=Number(least=0, most=1),
+            mistakes=Whole(1),
+            rewordings=Whole(1),
+        )
+        for tactic in self.withheld:
+            require("each of data.withheld", tactic, Among(*TACTICS))
         held = self.pool + self.validation + self.test
-        if not 0 < held < self.problems:
+        if held >= self.problems:
             raise ConfigError(
-                f"pool + validation + test must leave some of the {self.problems} "
-                f"problems for SFT, got {held}; raise `problems` or lower the others."
+                "expected data.pool + data.validation + data.test to leave some of "
+                f"data.problems = {self.problems} for SFT, got {held}: raise "
+                "data.problems or lower the others"
             )
 
 

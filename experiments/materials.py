@@ -20,7 +20,7 @@ from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
 from fdjax.feedback import CompilerFeedback, Provider, ReferenceHint
-from fdjax.model import Model, ModelConfig
+from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate
@@ -46,6 +46,8 @@ class Materials:
     """Tokens of the student's prompt."""
     teacher_width: int
     """Tokens of the teacher's prompt, which holds the feedback too."""
+    minif2f_width: int
+    """Tokens of the prompts of miniF2F."""
 
     def engine(self, prompt_width: int) -> RolloutEngine:
         """Samples and verifies attempts at prompts of up to `prompt_width` tokens."""
@@ -66,6 +68,8 @@ class Materials:
 
     def fitting(self, rows: Sequence[Row], width: int) -> list[Row]:
         """Rows whose prompt (`width` tokens) and proof fit; others are counted."""
+        if not rows:
+            return []
         problems, notes, proofs = zip(*rows, strict=True)
         prompts = prompt_tokens(self.tokenizer, problems, notes)
         responses = proof_tokens(self.tokenizer, proofs)
@@ -83,16 +87,19 @@ class Materials:
         return kept
 
 
-def prepare(context: RunContext) -> Materials:
-    """Makes theorems, has Lean check every one, and builds tokenizer and model."""
+def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
+    """Makes theorems, has Lean check every one, and builds tokenizer and model.
+
+    Args:
+      context: of the run.
+      minif2f: statements of others, for which the model must be long enough, too.
+    """
     config = context.config
     with context.timed("data"), context.task("Making theorems", 1) as progress:
         splits = make_splits(config.data)
         everything = [problem for split in splits.values() for problem in split]
         progress(1, f"{len(everything)} theorems")
-    path = context.folder / "problems.jsonl"
-    if not path.exists():
-        write_problems(everything, path)
+    write_problems(everything, context.folder / "problems.jsonl")
     total = sum(len(problem.references) for problem in everything)
     with context.timed("lean"), context.task("Lean: references", total) as progress:
         check_problems(everything, context.verifier, progress)
@@ -113,10 +120,20 @@ def prepare(context: RunContext) -> Materials:
         + [text for row in informed for text in (row[1] or "", row[2])],
         vocab_size=config.model.vocab_size,
     )
-    model = _model(context, len(tokenizer))
+    width, minif2f_width = (
+        padded_width([len(ids) for ids in prompt_tokens(tokenizer, problems)], 8)
+        for problems in (everything, minif2f)
+    )
+    teacher_width = width + config.rollout.feedback_tokens
+    longest_prompt = max(teacher_width, minif2f_width)
+    model = Model(
+        config.model.decoder(
+            vocab_size=len(tokenizer),
+            positions=longest_prompt + config.rollout.max_new_tokens,
+        ),
+        context.mesh,
+    )
     write_description(context.folder / "model", model.config, tokenizer)
-    prompts = prompt_tokens(tokenizer, everything)
-    width = padded_width([len(ids) for ids in prompts], 8)
     rewordings, seed = config.data.rewordings, config.seed
     return Materials(
         context=context,
@@ -127,23 +144,6 @@ def prepare(context: RunContext) -> Materials:
         tokenizer=tokenizer,
         model=model,
         prompt_width=width,
-        teacher_width=width + config.rollout.feedback_tokens,
-    )
-
-
-def _model(context: RunContext, vocab_size: int) -> Model:
-    size = context.config.model
-    return Model(
-        ModelConfig(
-            vocab_size=vocab_size,
-            hidden_size=size.hidden_size,
-            intermediate_size=size.intermediate_size,
-            num_layers=size.num_layers,
-            num_heads=size.num_heads,
-            num_kv_heads=size.num_kv_heads,
-            head_dim=size.head_dim,
-            max_position_embeddings=512,
-            unroll=True,
-        ),
-        context.mesh,
+        teacher_width=teacher_width,
+        minif2f_width=minif2f_width,
     )

@@ -5,8 +5,8 @@ from typing import Any
 from experiments.context import RunContext
 from experiments.materials import Materials
 from experiments.minif2f import core_problems
-from fdjax.data.chat import prompt_tokens
-from fdjax.data.packing import padded_width
+from fdjax.checkpoint import bit_sums
+from fdjax.data.pipeline import fingerprint
 from fdjax.eval import (
     ArmResult,
     Evaluation,
@@ -18,6 +18,7 @@ from fdjax.eval import (
 )
 from fdjax.records import Problem
 from fdjax.rollout import Rollout
+from fdjax.train import check_origin
 
 __all__ = ["check_teacher", "measure_arm", "measure_minif2f", "read_minif2f"]
 
@@ -44,11 +45,26 @@ def check_teacher(made: Materials, params: Any) -> TeacherResult:
 
 
 def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
-    """Counts on the held-out theorems; kept in the run's folder."""
+    """Counts on the held-out theorems; kept in the run's folder.
+
+    A result of other weights, or of other settings, is measured anew.
+
+    Raises:
+      CheckpointError: the result there is of another run.
+    """
     context, config = made.context, made.context.config.evaluation
     path = context.folder / "eval" / f"{arm}.json"
+    about = {
+        "run": context.run,
+        "weights": fingerprint([bit_sums(params)]),
+        "split": config.split,
+        "samples": config.samples,
+    }
     if path.exists():
-        return load_evaluation(path).arms[0]
+        before = load_evaluation(path)
+        check_origin(before.about, {"run": context.run}, str(path))
+        if before.about == about:
+            return before.arms[0]
     problems = made.splits[config.split]
     total = len(problems) * config.samples
     with (
@@ -72,7 +88,7 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
             on_rollout=on_rollout,
         )
     path.parent.mkdir(exist_ok=True)
-    save_evaluation(path, Evaluation(ks=config.ks, arms=(result,)))
+    save_evaluation(path, Evaluation(ks=config.ks, arms=(result,), about=about))
     return result
 
 
@@ -81,9 +97,11 @@ def read_minif2f(context: RunContext) -> list[Problem]:
     if context.config.minif2f is None:
         return []
     with context.timed("miniF2F"):
-        problems, total = core_problems(context.config.minif2f, context.verifier)
+        problems, others = core_problems(context.config.minif2f, context.verifier)
+    total = len(problems) + len(others)
+    first = f"; Lean on the first other: {others[0].splitlines()[0]}" if others else ""
     context.display.say(
-        f"miniF2F: {len(problems)} of {total} statements need no Mathlib"
+        f"miniF2F: {len(problems)} of {total} statements need no Mathlib{first}"
     )
     return problems
 
@@ -95,8 +113,7 @@ def measure_minif2f(
     context, samples = made.context, 8
     total = len(problems) * samples
     with context.timed("miniF2F"):
-        lengths = [len(ids) for ids in prompt_tokens(made.tokenizer, problems)]
-        engine = made.engine(padded_width(lengths))
+        engine = made.engine(made.minif2f_width)
         arms = []
         for arm, params in policies.items():
             with context.task(f"miniF2F {arm}", total) as progress:

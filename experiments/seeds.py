@@ -42,6 +42,7 @@ def seeds_table(evaluations: Sequence[Evaluation]) -> str:
             (a.arm, a.theorems, a.samples) == (b.arm, b.theorems, b.samples)
             for a, b in zip(first.arms, other.arms, strict=False)
         )
+        same = same and _claim_names(other) == _claim_names(first)
         if not same or len(other.arms) != len(first.arms):
             raise DataError(
                 "Expected runs with the same arms, theorems, samples and k, got "
@@ -74,6 +75,10 @@ def _claims(evaluations: Sequence[Evaluation]) -> Iterator[str]:
             for one in (evaluation.claims[place] for evaluation in evaluations)
         ]
         yield f"- {claim.statement}: " + "; ".join(seeds)
+
+
+def _claim_names(evaluation: Evaluation) -> list[str]:
+    return [claim.name for claim in evaluation.claims]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,25 @@ from fdjax.errors import DataError
 
 __all__ = ["Row", "iterate_rows", "shorten"]
 
-_PROOF_BEGINS = re.compile(r":=(?:\s*by)?(?:\s*sorry)?\s*$")
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows whether a key was given twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.repeated: list[str] = []
+        """The keys given more than once."""
+        if len(self) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self.repeated = [key for key, count in counts.items() if count > 1]
+
+
+def _number(digits: str) -> int | float:
+    """An integer; one too long for Python is infinite, as 1e999 is."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 class Row:
@@ -25,7 +43,7 @@ class Row:
           line: JSON text in UTF-8.
 
         Raises:
-          DataError: the line is no JSON object in UTF-8.
+          DataError: the line is no JSON object in UTF-8, or holds a key twice.
         """
         self._place = place
         try:
@@ -35,18 +53,30 @@ class Row:
                 "UTF-8", str(error), "save the file in that encoding"
             ) from error
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = json.loads(text, object_pairs_hook=_Object, parse_int=_number)
+        except RecursionError as error:
+            raise self.error(
+                "a JSON object",
+                f"{shorten(text.strip())} (brackets nested deeper than can be read)",
+                "leave out the key that holds them",
+            ) from error
+        except ValueError as error:
             raise self.error(
                 "a JSON object",
                 f"{shorten(text.strip())} ({error})",
                 "write one complete object on each line",
             ) from error
-        if not isinstance(values, dict):
+        if not isinstance(values, _Object):
             raise self.error(
                 "a JSON object",
                 type(values).__name__,
                 "write one object on each line",
+            )
+        if values.repeated:
+            raise self.error(
+                "each key once",
+                f"`{shorten(values.repeated[0])}` more than once",
+                "keep the one that is meant",
             )
         self.values: dict[str, Any] = values
         """The object as it was read."""
@@ -67,21 +97,6 @@ class Row:
             )
         return value
 
-    def statement(self) -> str:
-        """The string under `statement`, which ends before `:=`.
-
-        Raises:
-          DataError: it is missing, blank or goes on after the theorem's type.
-        """
-        statement = self.text("statement", required=True)
-        if _PROOF_BEGINS.search(statement):
-            raise self.error(
-                "a `statement` that ends before `:=`",
-                repr(statement[-40:]),
-                "cut it there; the proof is added after `:= by`",
-            )
-        return statement
-
     def error(self, expected: str, got: str, remedy: str) -> DataError:
         """The error to raise about this row."""
         return DataError(f"{self._place}: expected {expected}, got {got}; {remedy}.")
@@ -93,7 +108,8 @@ def iterate_rows(path: Path) -> Iterator[Row]:
     A byte order mark at the file's beginning is skipped, too.
 
     Raises:
-      DataError: the file cannot be read, or a line is no JSON object in UTF-8.
+      DataError: the file cannot be read, or a line is no JSON object in UTF-8 or holds
+        a key twice.
     """
     try:
         # Only line feeds end a row: text mode would also cut at other characters.

@@ -1,9 +1,14 @@
 """Plain records shared by the device world and the host world (no JAX)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Mean", "Metrics", "Problem"]
+from fdjax.errors import ConfigError
+
+__all__ = ["Mean", "Metrics", "Problem", "union"]
+
+Value = TypeVar("Value")
 
 
 class Mean(NamedTuple):
@@ -28,6 +33,27 @@ class Mean(NamedTuple):
 
 Metrics = dict[str, Mean]
 """Metric name (`area/name`) to its weighted mean."""
+
+
+def union(*parts: Mapping[str, Value]) -> dict[str, Value]:
+    """The metrics of several sources as one dict; no two may share a name.
+
+    >>> union({"fd/divergence": 0.1}, {"grpo/log_ratio": 0.2})
+    {'fd/divergence': 0.1, 'grpo/log_ratio': 0.2}
+
+    Raises:
+      ConfigError: a name is in two of them: one value would hide the other.
+    """
+    joined: dict[str, Value] = {}
+    for part in parts:
+        common = sorted(joined.keys() & part.keys())
+        if common:
+            raise ConfigError(
+                f"expected metrics of different names, got {', '.join(common)} twice: "
+                "rename one or leave it out"
+            )
+        joined.update(part)
+    return joined
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,11 @@
-"""The benchmark of the losses at a size where it takes seconds."""
+"""The benchmarks at a size where they take seconds."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks import nucleus
 
 
 def test_losses_prints_a_table_and_writes_all_figures(tmp_path):
@@ -36,3 +38,14 @@ def test_losses_prints_a_table_and_writes_all_figures(tmp_path):
         if (row["workload"], row["tokens"]) == ("reverse_kl", 16_384)
     }
     assert growth["chunked"] < growth["full logits"] / 2
+
+
+def test_nucleus_measures_every_way(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "nucleus.json"
+    argv = ["nucleus", "--shape", "2x64", "--k", "3", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", [*argv, "--json", str(out)])
+    nucleus.main()
+    ways = ["plain", "top-k 3", "top-p 0.95", "both"]
+    ways += ["top-k 3, lax.top_k", "top-p 0.95, sorted"]
+    assert list(json.loads(out.read_text())["ms"]) == ways
+    assert "| plain |" in capsys.readouterr().out

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from fdjax.errors import DataError
@@ -24,8 +26,8 @@ def test_only_line_feeds_end_a_row(tmp_path):
     [
         (b"[1]", "got list"),
         (b'{"a": 1', "got {"),
-        (b"[" * 100_000, "got [[["),
-        (b'{"a": ' + b"9" * 5000 + b"}", "got {"),
+        (b"[" * 100_000, "brackets nested deeper than can be read"),
+        (b'{"a": ' + b"[" * 100_000, "got {"),
     ],
 )
 def test_what_is_no_object_is_named_with_its_line(tmp_path, line, got):
@@ -49,12 +51,20 @@ def test_a_byte_order_mark_begins_a_file_only(tmp_path):
         read(tmp_path, b"{}\n" + mark + b"{}")
 
 
-@pytest.mark.parametrize(
-    "end", [":=", " := by", ":= by\n", " := by\n  sorry", ":=sorry"]
-)
-def test_a_statement_ends_before_its_proof(tmp_path, end):
-    [row] = read(tmp_path, b'{"statement": "theorem t : 1 = 1"}')
-    assert row.statement() == "theorem t : 1 = 1"
-    row.values["statement"] += end
-    with pytest.raises(DataError, match=r"ends before `:=`.*cut it there"):
-        row.statement()
+def test_numbers_of_any_length_are_read(tmp_path):
+    nines = b"9" * 5000
+    [row] = read(tmp_path, b'{"a": %b, "b": -%b, "c": 1e999, "d": 12}' % (nines, nines))
+    assert row.values == {"a": math.inf, "b": -math.inf, "c": math.inf, "d": 12}
+    with pytest.raises(DataError, match="text for `a`, got inf"):
+        row.text("a")
+
+
+def test_a_key_given_twice_is_named(tmp_path):
+    twice = b'{"name": "a", "x": 1, "x": 1, "name": null}'
+    with pytest.raises(DataError, match="line 1: expected each key once, got `name`"):
+        read(tmp_path, twice)
+    with pytest.raises(DataError, match="got `` more than once"):
+        read(tmp_path, b'{"": 1, "": 2}')
+    # What a key holds that is not ours is not ours to judge.
+    [row] = read(tmp_path, b'{"name": "a", "extra": [%b]}' % twice)
+    assert row.text("name") == "a"

@@ -100,6 +100,30 @@ def test_one_row_for_each_in_order(files, capsys):
     assert ["broken", "statements", "1"] in cells
 
 
+def test_a_statement_with_a_proof_stops_before_anything_is_written(files, capsys):
+    source, out = files
+    statement = "theorem easy : True := by decide -- easy"
+    write(source, [proof(0), {**proof(1), "statement": statement, "proof": ""}])
+    code, _, errors = command([source, "--out", out, "--backend", "fake"], capsys)
+    assert code == 2
+    assert "line 2: expected a `statement` that ends before `:=`" in errors
+    assert not out.exists()
+
+
+def test_reasons_say_what_a_submission_is_instead(files):
+    source, out = files
+    rows = [proof(0, "simp"), {**proof(1), "proof": "by\n  simp"}]
+    del rows[0]["proof"]
+    rows[0]["source"] = "Here it is:\n```lean4\ntheorem easy : True := h\n```"
+    assert verify_file(write(source, rows), out, FAKE) == 0
+    prose, by = (row["reason"] for row in read(out))
+    assert prose.endswith(
+        "no Lean file: prose or a code fence before the first command"
+    )
+    assert by.endswith("begins with `by`, which is there already: leave it out")
+    assert statuses(out) == ["rejected", "rejected"]
+
+
 def test_a_killed_run_goes_on_where_it_ended(files):
     source, out = files
     rows = [proof(n, "trivial" if n % 3 else "simp") for n in range(30_000)]

@@ -1,8 +1,9 @@
 """Advantages of a sample relative to the other samples of the same problem.
 
-A reward under a False mask is *missing* (its verifier crashed): it has no part in the
-statistics of its group, and its own advantage is 0. A group whose known rewards are
-all equal, or that knows fewer than two, gives exactly 0 and is not live.
+A reward under a False mask is *missing* (its verifier crashed), and so is one that is
+no finite number: it has no part in the statistics of its group, and its own advantage
+is 0. A group whose known rewards are all equal, or that knows fewer than two, gives
+exactly 0 and is not live.
 
 Every function returns the advantages and two metrics: advantages/live_groups (share of
 groups with a known reward that carry a gradient) and advantages/known_rewards (share of
@@ -39,6 +40,12 @@ def _groups(rewards: Float[Array, "P G"], mask: Bool[Array, "P G"]) -> _Groups:
             f"expected one mask entry for each reward, shape {rewards.shape}, got "
             f"{mask.shape}: group both as [problems, samples]"
         )
+    if not rewards.shape[1]:
+        raise ConfigError(
+            f"expected groups of at least one sample, got rewards of shape "
+            f"{rewards.shape}: group them as [problems, samples]"
+        )
+    mask = mask & jnp.isfinite(rewards)
     known = select(rewards, mask)
     count = jnp.sum(mask, axis=-1, keepdims=True, dtype=jnp.float32)
     mean = jnp.sum(known, axis=-1, keepdims=True) / jnp.maximum(count, 1.0)
@@ -71,7 +78,7 @@ def centred(
       Advantages, and the metrics of the module docstring.
 
     Raises:
-      ConfigError: shapes do not agree.
+      ConfigError: shapes do not agree, or a group has no samples.
 
     Reference: Dr. GRPO, arXiv:2503.20783.
     """
@@ -92,7 +99,7 @@ def zscore(
       Advantages, and the metrics of the module docstring.
 
     Raises:
-      ConfigError: shapes do not agree.
+      ConfigError: shapes do not agree, or a group has no samples.
 
     Reference: arXiv:2402.03300, section 4.1.2.
     Differs from the paper: 1e-4 is added to the standard deviation, which divides by
@@ -119,7 +126,7 @@ def leave_one_out(
       Advantages, and the metrics of the module docstring.
 
     Raises:
-      ConfigError: shapes do not agree.
+      ConfigError: shapes do not agree, or a group has no samples.
 
     Reference: RLOO, arXiv:2402.14740.
     """

@@ -8,10 +8,11 @@ import numpy as np
 
 from fdjax.checkpoint.names import Weight, weights
 from fdjax.checkpoint.orbax_tree import STATE, OrbaxTree
+from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 
-__all__ = ["RunReader", "Which", "steps"]
+__all__ = ["RunReader", "Which"]
 
 Which = Literal["student", "teacher"]
 
@@ -33,8 +34,8 @@ class RunReader:
         """
         self.weights = weights(config)
         self._field = _FIELDS[which]
-        self._tree = OrbaxTree(step / STATE)
-        if which == "teacher" and self._tree.shape(self._keys(self.weights[0])) is None:
+        self._tree = OrbaxTree(step / STATE, remedy=_remedy(step))
+        if which == "teacher" and not self._tree.holds(self._field):
             raise CheckpointError(
                 f"Expected an EMA teacher in {step}, got a policy alone: only phases "
                 "whose objective reads a teacher keep one (FD does, SFT and GRPO do "
@@ -60,16 +61,14 @@ class RunReader:
         return (self._field, *weight.path)
 
 
-def steps(folder: Path) -> list[int]:
-    """The steps of a folder of training checkpoints, oldest first; others are none."""
-    return sorted(
-        int(path.name)
-        for path in folder.glob("*")
-        if path.name.isdecimal()
-        and path.name == str(int(path.name))
-        and (path / STATE).is_dir()
-    )
-
-
 def _layer(weight: Weight) -> tuple[int, ...]:
     return () if weight.layer is None else (weight.layer,)
+
+
+def _remedy(step: Path) -> str:
+    """What to do if a step is damaged."""
+    others = [
+        str(other) for other in checkpoint_steps(step.parent) if str(other) != step.name
+    ]
+    elsewhere = f"take another step ({', '.join(others)}), or " if others else ""
+    return elsewhere + "write it again"

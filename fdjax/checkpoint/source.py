@@ -16,7 +16,8 @@ from fdjax.checkpoint.hf_reader import HfReader
 from fdjax.checkpoint.names import Weight
 from fdjax.checkpoint.orbax_tree import STATE
 from fdjax.checkpoint.orbax_weights import OrbaxReader
-from fdjax.checkpoint.run_reader import RunReader, Which, steps
+from fdjax.checkpoint.run_reader import RunReader, Which
+from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 
@@ -159,7 +160,7 @@ def _kind(folder: Path) -> Kind:
         ("hf", safetensors, "a Hugging Face folder"),
         ("orbax", converted, "converted weights"),
         ("run", step, "one training checkpoint"),
-        ("run", list(map(str, steps(folder))), "training checkpoints"),
+        ("run", list(map(str, checkpoint_steps(folder))), "training checkpoints"),
     ]
     found = [mark for mark in marks if mark[1]]
     if not found:
@@ -177,7 +178,11 @@ def _unrecognised(folder: Path) -> CheckpointError:
     """What to say of a folder, or a file, that holds no model."""
     files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     parts = [name for name in files if _PART.fullmatch(name)]
-    phases = [str(path) for path in sorted(folder.glob("checkpoints/*")) if steps(path)]
+    phases = [
+        str(path)
+        for path in sorted(folder.glob("checkpoints/*"))
+        if checkpoint_steps(path)
+    ]
     if phases:
         remedy = f"of a run give the checkpoints of one phase: {', '.join(phases)}"
     elif parts:
@@ -205,7 +210,7 @@ def _step(folder: Path, step: int | None) -> Path:
                 "the folder above it, or leave out --step."
             )
         return folder
-    found = steps(folder)
+    found = checkpoint_steps(folder)
     if step is not None and step not in found:
         raise CheckpointError(
             f"Expected a training checkpoint of step {step} in {folder}, got the steps "

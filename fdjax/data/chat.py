@@ -1,23 +1,34 @@
 """Prompts: the same chat for student and teacher, feedback added on the user side."""
 
+import re
 from collections.abc import Sequence
+from typing import cast
 
 from transformers import PreTrainedTokenizerFast
 
-from fdjax.data.tokenizer import end_token
+from fdjax.data.tokenizer import continuation_tokens, control_tokens, end_token
+from fdjax.errors import ConfigError, DataError
 from fdjax.records import Problem
 
-__all__ = ["prompt_tokens", "proof_tokens", "user_message"]
+__all__ = ["COMPLETION_TEMPLATE", "prompt_tokens", "proof_tokens", "user_message"]
+
+COMPLETION_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}{{ '\\n' }}"
+"""For provers without a chat: the proof continues the text after `:= by`."""
 
 
 def user_message(problem: Problem, feedback: str | None = None) -> str:
     """What the user asks; the teacher's version begins with the feedback.
 
     Feedback comes first, so that the distance from statement to proof is the same for
-    student and teacher.
+    student and teacher. A header and a line comment end with their line.
     """
-    question = f"{problem.header}{problem.statement} := by"
-    return question if feedback is None else f"{feedback}\n{question}"
+    header = problem.header
+    if header and not header.endswith("\n"):
+        header += "\n"
+    last_line = problem.statement.rpartition("\n")[2]
+    opening = "\n  := by" if "--" in last_line else " := by"
+    question = f"{header}{problem.statement}{opening}"
+    return f"{feedback}\n{question}" if feedback else question
 
 
 def prompt_tokens(
@@ -25,28 +36,76 @@ def prompt_tokens(
     problems: Sequence[Problem],
     feedback: Sequence[str | None] | None = None,
 ) -> list[list[int]]:
-    """Token ids of each prompt, up to and including the generation prompt."""
+    """Token ids of each prompt, up to and including the generation prompt.
+
+    Only the chat template writes control tokens: where a problem or its feedback spells
+    one, the model reads the letters.
+
+    Raises:
+      ConfigError: the tokenizer has no chat template.
+      DataError: `feedback` is not one text or None for each problem.
+    """
+    _require_template(tokenizer)
     notes = [None] * len(problems) if feedback is None else feedback
-    texts = [
-        str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": user_message(problem, note)}],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+    if len(notes) != len(problems):
+        raise DataError(
+            f"expected feedback, or None, for each of {len(problems)} problems, got "
+            f"{len(notes)}"
         )
+    messages = [
+        user_message(problem, note)
         for problem, note in zip(problems, notes, strict=True)
     ]
-    if not texts:
+    if not messages:
         return []
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    try:
+        return _chat_tokens(tokenizer, messages)
+    except ValueError:
+        # A vocabulary that lists control tokens among its words has no other spelling.
+        return _chat_tokens(tokenizer, _with_blanks(tokenizer, messages))
 
 
 def proof_tokens(
     tokenizer: PreTrainedTokenizerFast, proofs: Sequence[str]
 ) -> list[list[int]]:
     """Token ids of each proof as the assistant would write it, end token included."""
-    if not proofs:
-        return []
-    encoded = tokenizer(list(proofs), add_special_tokens=False)["input_ids"]
-    return [[*tokens, end_token(tokenizer)] for tokens in encoded]
+    end = end_token(tokenizer)
+    return [[*tokens, end] for tokens in continuation_tokens(tokenizer, proofs)]
+
+
+def _require_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError:
+        template = None
+    if not template:
+        raise ConfigError(
+            "expected a tokenizer with a chat template, got "
+            f"{tokenizer.name_or_path or 'one'} without: set tokenizer.chat_template "
+            "to the model's own, or to fdjax.data.chat.COMPLETION_TEMPLATE for a base "
+            "model, which continues the text after `:= by`"
+        )
+
+
+def _chat_tokens(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
+) -> list[list[int]]:
+    ids = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": message}] for message in messages],
+        add_generation_prompt=True,
+        return_dict=False,
+        sanitize_control_tokens=True,
+    )
+    return cast(list[list[int]], ids)
+
+
+def _with_blanks(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
+) -> list[str]:
+    """The messages with a blank inside each control token that they spell."""
+    spelled = tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer)))
+    pattern = re.compile("|".join(map(re.escape, sorted(spelled, key=len))))
+    return [
+        pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", message)
+        for message in messages
+    ]

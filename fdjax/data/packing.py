@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fdjax.errors import DataError
+from fdjax.errors import ConfigError, DataError
 
 __all__ = ["pad_left", "pad_right", "padded_width"]
 
@@ -24,6 +24,7 @@ def pad_left(
     """Right-aligned tokens [B, width] int32 and their validity [B, width] bool.
 
     Raises:
+      ConfigError: `width` is not positive.
       DataError: a row is longer than `width`.
     """
     return _pad(rows, width=width, pad=pad, left=True)
@@ -35,6 +36,7 @@ def pad_right(
     """Left-aligned tokens [B, width] int32 and their validity [B, width] bool.
 
     Raises:
+      ConfigError: `width` is not positive.
       DataError: a row is longer than `width`.
     """
     return _pad(rows, width=width, pad=pad, left=False)
@@ -43,6 +45,8 @@ def pad_right(
 def _pad(
     rows: Sequence[Sequence[int]], *, width: int, pad: int, left: bool
 ) -> tuple[np.ndarray, np.ndarray]:
+    if width < 1:
+        raise ConfigError(f"expected a width of at least 1 token, got {width}")
     tokens = np.full((len(rows), width), pad, np.int32)
     valid = np.zeros((len(rows), width), bool)
     for index, row in enumerate(rows):

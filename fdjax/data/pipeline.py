@@ -1,15 +1,20 @@
 """An endless, shuffled, resumable stream of problem batches (Grain)."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import grain
 
-from fdjax.errors import ConfigError
+from fdjax.ranges import SEED, Whole, require
 
-__all__ = ["batches"]
+__all__ = ["batches", "fingerprint"]
 
 Item = TypeVar("Item")
+
+_EPOCHS = 2**31
+"""As good as endless. Of a stream without end, Grain cannot count batches of one."""
 
 
 def batches(
@@ -20,19 +25,34 @@ def batches(
     Every epoch has another order, and no item repeats inside an epoch.
 
     Raises:
-      ConfigError: the batch is larger than the dataset.
+      ConfigError: the batch is empty or larger than the dataset, or the seed is out of
+        range.
     """
-    if not 0 < batch_size <= len(items):
-        raise ConfigError(
-            f"batch_size must be between 1 and the {len(items)} items available, got "
-            f"{batch_size}; lower it or provide more data."
-        )
+    require("seed", seed, SEED)
+    require(
+        f"batch_size of {len(items)} items",
+        batch_size,
+        Whole(1, len(items)),
+        remedy="lower it or provide more data",
+    )
     dataset = (
         grain.MapDataset.source(list(range(len(items))))
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_EPOCHS)
         .batch(batch_size, batch_fn=lambda indices: [items[i] for i in indices])
     )
     # No prefetch threads: picking from memory costs less than handing over.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+
+
+def fingerprint(items: Iterable[Any]) -> str:
+    """Digest of rows and their order: 16 hexadecimal digits, the same on every machine.
+
+    Args:
+      items: JSON values and dataclasses of such.
+    """
+    digest, encoder = hashlib.sha256(), json.JSONEncoder(sort_keys=True, default=vars)
+    for item in items:
+        digest.update(encoder.encode(item).encode() + b"\n")
+    return digest.hexdigest()[:16]

@@ -1,21 +1,19 @@
-"""Problems as JSON lines: fdjax's own rows and those of DeepSeek-Prover's miniF2F."""
+"""Problems as JSON lines: fdjax's own rows and those of other provers' benchmarks."""
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from fdjax.errors import DataError
 from fdjax.jsonl import Row, iterate_rows, shorten
+from fdjax.lean.lexer import code
+from fdjax.lean.statement import Theorem, last_theorem, statement_of
 from fdjax.records import Problem
 
 __all__ = ["ProblemFormat", "read_problems", "write_problems"]
 
 ProblemFormat = Literal["fdjax", "deepseek"]
-
-_NAME = re.compile(r"\b(?:theorem|lemma)\s+([^\s({\[:]+)")
-_BY = re.compile(r":=(?:\s*by)?\s*$")
 
 
 def read_problems(
@@ -23,14 +21,26 @@ def read_problems(
 ) -> list[Problem]:
     """The problems of a JSONL file, in order; blank lines are skipped.
 
-    fdjax rows hold `name` and `statement`, and may hold `header`, `references`,
-    `family` and `difficulty`. DeepSeek-Prover rows hold `name` and `formal_statement`
-    ending in `:= by`, and may hold `header`, `split` (kept as the family) and
-    `informal_prefix` (a comment, left out).
+    fdjax rows hold `name` and `statement` (one theorem, ends before `:=`), and may hold
+    `header`, `references`, `family` and `difficulty`.
+
+    Rows of other provers (DeepSeek, Goedel, Kimina, NuminaMath and more) hold
+    `formal_statement`, and may hold `name` (by default the theorem's own), `header`,
+    `split` (kept as the family) and `informal_prefix` (a comment, left out). The last
+    theorem of a `formal_statement` is the statement, with the comments, attributes and
+    `open … in` that belong to it; what stands before becomes part of the header. It
+    ends in `:= by`, `:= by sorry` or the like, which is cut off; a proof is refused.
+    So is `sorry` before the theorem, as in `abbrev solution : ℕ := sorry`: an answer
+    left open would be part of the submission, which no problem can express. With the
+    answer in its place the row is read.
+
+    `name` is spelled as the theorem's, «» included. Rows may share one: each is a
+    problem of its own.
 
     Args:
       path: the file.
-      format: how to read the rows; None recognises it from each row's keys.
+      format: "fdjax" for own rows, "deepseek" for others'; None recognises it from each
+        row's keys.
 
     Raises:
       DataError: the file is missing or empty, or a row is not as described.
@@ -75,9 +85,9 @@ def _problem(row: Row, format: ProblemFormat | None) -> Problem:
 
 
 def _own(row: Row) -> Problem:
-    statement = row.statement()
+    statement = statement_of(row)
     return Problem(
-        name=_declared(row, statement),
+        name=_theorem(row, statement, needs_name=True).name,
         statement=statement,
         header=row.text("header"),
         references=_references(row),
@@ -88,36 +98,59 @@ def _own(row: Row) -> Problem:
 
 def _deepseek(row: Row) -> Problem:
     source = row.text("formal_statement", required=True)
-    end = _BY.search(source)
-    if end is None:
+    theorem = _theorem(row, source, needs_name=False)
+    if not theorem.proof or not theorem.is_open:
         raise row.error(
-            "a `formal_statement` that ends in `:= by`",
-            shorten(source[-40:]),
+            "a `formal_statement` that ends in `:= by` or `:= by sorry`",
+            shorten(theorem.proof or theorem.statement[-40:]),
             "end it there and leave the proof out",
         )
-    header = row.text("header")
-    statement = source[: end.start()].strip()
-    if header and not header.endswith("\n"):
-        header += "\n"
     return Problem(
-        name=_declared(row, statement),
-        statement=statement,
-        header=header,
+        name=theorem.name,
+        statement=theorem.statement,
+        header=_joined_header(row, theorem.header),
         family=row.text("split"),
     )
 
 
-def _declared(row: Row, statement: str) -> str:
-    """`name`, provided that the statement declares it."""
-    name = row.text("name", required=True)
-    match = _NAME.search(statement)
-    if match is None or match[1] != name:
+def _theorem(row: Row, source: str, *, needs_name: bool) -> Theorem:
+    """The last theorem of a source, which has the name that the row gives it."""
+    is_named = needs_name or row.values.get("name") is not None
+    name = row.text("name", required=is_named)
+    theorem = last_theorem(source)
+    if theorem is None:
         raise row.error(
-            f"a statement that declares `theorem {name}`",
-            shorten(statement),
-            "make `name` and the statement agree",
+            "a statement that declares a theorem",
+            shorten(source.strip()),
+            "write it as `theorem NAME … : TYPE`",
         )
-    return name
+    if not theorem.name or (is_named and theorem.name != name):
+        raise row.error(
+            f"a statement that declares `theorem {name or 'NAME'}`",
+            shorten(theorem.statement),
+            "make `name` and the statement agree, «» included",
+        )
+    return theorem
+
+
+def _joined_header(row: Row, inner: str) -> str:
+    """The row's header and what stands before the theorem in its source."""
+    header = row.text("header")
+    if any(token.text == "sorry" for part in (header, inner) for token in code(part)):
+        raise row.error(
+            "nothing before the theorem that rests on `sorry`",
+            shorten((inner or header).strip()),
+            "fill it in: a problem is one theorem, and a submission proves that only",
+        )
+    if not header.strip() or header.strip() == inner.strip():
+        return inner
+    if any(token.text == "import" for token in code(inner)):
+        raise row.error(
+            "imports at the beginning of `header`, as there is one",
+            f"{shorten(inner.strip())} in `formal_statement`",
+            "move them there",
+        )
+    return "\n".join(part for part in (header, inner) if part)
 
 
 def _references(row: Row) -> tuple[str, ...]:

@@ -1,17 +1,25 @@
-"""A byte-level BPE tokenizer for Lean, built with `tokenizers`, saved as Hugging Face.
+"""Text to tokens and back, in the middle of a text; a tokenizer of our own for Lean.
 
-Real provers bring their own tokenizer; this one serves models trained from scratch.
+Real provers bring their own tokenizer; ours serves models trained from scratch.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.errors import ConfigError
+from fdjax.ranges import Whole, require
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "SMALLEST_VOCABULARY",
+    "continuation_texts",
+    "continuation_tokens",
+    "control_tokens",
     "end_token",
     "pad_token",
     "token_texts",
@@ -19,6 +27,9 @@ __all__ = [
 ]
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
+
+SMALLEST_VOCABULARY = 256 + 4
+"""Every byte and the special tokens."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -49,11 +60,12 @@ def train_tokenizer(
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = [PAD, USER, ASSISTANT, END]
-    if vocab_size < len(alphabet) + len(special):
-        raise ConfigError(
-            f"vocab_size must be at least {len(alphabet) + len(special)} to hold every "
-            f"byte and the special tokens, got {vocab_size}; raise it."
-        )
+    require(
+        "vocab_size",
+        vocab_size,
+        Whole(SMALLEST_VOCABULARY),
+        remedy="it holds every byte and the special tokens",
+    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -78,24 +90,127 @@ def train_tokenizer(
     )
 
 
-def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[int]) -> list[str]:
-    """The text of each token, so that joining them gives the decoded string.
+def continuation_tokens(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> list[list[int]]:
+    """Ids of each text as it continues the text before it; nothing is added to it.
 
-    A token that ends inside a multi-byte character contributes to the text where the
-    character becomes complete; the tokens before it give the empty string.
+    A text that spells a control token is read as text. `continuation_texts` gives the
+    texts back, unless the tokenizer itself changes texts (its Unicode normal form, or
+    characters that its vocabulary lacks).
     """
-    texts, pending = [], []
-    for token in tokens:
-        pending.append(int(token))
-        text = str(tokenizer.decode(pending, skip_special_tokens=True))
-        if text.endswith("\N{REPLACEMENT CHARACTER}"):
-            texts.append("")
-            continue
-        texts.append(text)
-        pending = []
-    if pending:
-        texts[-1] = str(tokenizer.decode(pending, skip_special_tokens=True))
+    inside = _inside_text(tokenizer, len(tokenizer))
+    spelled = control_tokens(tokenizer).difference([tokenizer.unk_token_id])
+
+    def tokens_of(text: str) -> list[int]:
+        encoding = inside.encode(text)
+        for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if index in spelled and end - start > 1:
+                # Some vocabularies list control tokens among their words.
+                middle = (start + end) // 2
+                return tokens_of(text[:middle]) + tokens_of(text[middle:])
+        return encoding.ids
+
+    return [tokens_of(text) for text in texts]
+
+
+def continuation_texts(
+    tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[int]]
+) -> list[str]:
+    """The text that each row of tokens adds to the text before it.
+
+    `tokenizer.decode` takes its tokens for the beginning of a text: SentencePiece's
+    decoders then drop the first blank, which is indentation in a proof. Control tokens
+    and ids without a token add nothing.
+    """
+    return [_text(tokenizer, pieces) for pieces in _pieces(tokenizer, rows)]
+
+
+def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[int]) -> list[str]:
+    """The text of each token; joined they are the row's continuation text.
+
+    Tokens that have a text only together, such as the bytes of one character, give it
+    to the last of them; the others give the empty string.
+    """
+    (pieces,) = _pieces(tokenizer, [tokens])
+    texts = [""] * len(pieces)
+    # Spans that remain to be split, each with its text.
+    spans = [(0, len(pieces), _text(tokenizer, pieces))] if pieces else []
+    while spans:
+        start, end, text = spans.pop()
+        # From the middle outwards: halves leave the fewest steps.
+        for middle in sorted(
+            range(start + 1, end), key=lambda place: abs(2 * place - start - end)
+        ):
+            left = _text(tokenizer, pieces[start:middle])
+            right = _text(tokenizer, pieces[middle:end])
+            if left + right == text:
+                spans += [(start, middle, left), (middle, end, right)]
+                break
+        else:
+            texts[end - 1] = text
     return texts
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Ids of the tokens that say something to the model and are no text."""
+    added = tokenizer.added_tokens_decoder
+    special = {index for index, token in added.items() if token.special}
+    # Some chat models add their end token without marking it as special.
+    return frozenset(special.union(tokenizer.all_special_ids))
+
+
+@lru_cache(maxsize=4)
+def _inside_text(tokenizer: PreTrainedTokenizerFast, size: int) -> Tokenizer:
+    """A copy of the tokenizer's backend that reads the middle of a text.
+
+    Tokenizers in the manner of SentencePiece put a blank before a text, which they take
+    for a whole one. The copy's life ends when the tokenizer's `size` changes.
+    """
+    del size
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    copy = Tokenizer.from_str(
+        json.dumps(
+            parts
+            | {name: _bare(parts[name]) for name in ("normalizer", "pre_tokenizer")}
+            | {"post_processor": None, "truncation": None, "padding": None}
+        )
+    )
+    copy.encode_special_tokens = True
+    return copy
+
+
+def _bare(part: Any) -> Any:
+    """A part of tokenizer.json without what it does to the ends of a text."""
+    match part:
+        case {"type": "Sequence"}:
+            (name,) = part.keys() - {"type"}
+            return part | {name: [bare for each in part[name] if (bare := _bare(each))]}
+        case {"type": "Prepend" | "Strip"}:
+            return None
+        case {"type": "Metaspace"}:
+            return part | {"prepend_scheme": "never"}
+        case {"add_prefix_space": _}:
+            return part | {"add_prefix_space": False}
+    return part
+
+
+def _pieces(
+    tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[int]]
+) -> Iterator[list[str | None]]:
+    """The vocabulary's entry for each token, None where it adds no text."""
+    control = control_tokens(tokenizer)
+    entry = tokenizer.backend_tokenizer.id_to_token
+    for row in rows:
+        yield [None if token in control else entry(token) for token in map(int, row)]
+
+
+def _text(tokenizer: PreTrainedTokenizerFast, pieces: Iterable[str | None]) -> str:
+    # What a decoder does to the first token of a text befalls this one.
+    before = "x"
+    present = [piece for piece in pieces if piece is not None]
+    text = tokenizer.convert_tokens_to_string([before, *present])
+    return text.removeprefix(before)
 
 
 def end_token(tokenizer: PreTrainedTokenizerFast) -> int:

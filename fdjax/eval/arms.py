@@ -29,7 +29,7 @@ class ArmResult:
     distinct_proofs: tuple[int, ...]
     """Different verified proofs of each theorem (`distinct_proofs`)."""
     policy_entropy: tuple[float, ...]
-    """Mean policy entropy of each theorem, nats per scored token; NaN: unmeasured."""
+    """Mean policy entropy of each theorem, nats per sampled token; NaN: unmeasured."""
     distinct_sequences: tuple[int, ...] | None = None
     """Different tactic sequences among the verified proofs of each theorem."""
     tactic_entropy: float | None = None
@@ -80,7 +80,7 @@ class ArmResult:
         return np.mean([self.pass_at_k(k) for k in ks], axis=0)
 
     def entropy(self) -> Float64[np.ndarray, " N"]:
-        """Policy entropy of each theorem, nats per scored token."""
+        """Policy entropy of each theorem, nats per sampled token."""
         return np.asarray(self.policy_entropy, np.float64)
 
     def select(self, theorems: Sequence[str]) -> "ArmResult":

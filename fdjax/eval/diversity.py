@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from fdjax.lean.lexer import without_comments
+
 __all__ = [
     "distinct_proofs",
     "distinct_sequences",
@@ -13,8 +15,6 @@ __all__ = [
     "tactic_sequence",
 ]
 
-# Proofs are scanned for comments in one pass; Lean's block comments nest.
-_COMMENT = re.compile(r"/-|-/|--")
 _LEADING = re.compile(r"(?:[·{}]\s*|by\s+)*")
 _ALTERNATIVE = re.compile(r"^(?:\||case\b|next\b)[^=]*=>")
 _SEPARATOR = re.compile(r"<;>|;|·|\bby\b")
@@ -81,7 +81,7 @@ def tactic_sequence(proof: str) -> tuple[str, ...]:
     heads: list[str] = []
     step_column = -1
     block_open = True
-    for line in _without_comments(proof).splitlines():
+    for line in without_comments(proof).splitlines():
         text = line.strip()
         if not text:
             continue
@@ -100,28 +100,3 @@ def tactic_sequence(proof: str) -> tuple[str, ...]:
             if head is not None:
                 heads.append(head.group())
     return tuple(heads)
-
-
-def _without_comments(proof: str) -> str:
-    """The proof with comments blanked out; line breaks stay."""
-    kept: list[str] = []
-    depth = 0
-    position = 0
-    while position < len(proof):
-        found = _COMMENT.search(proof, position)
-        end = found.start() if found else len(proof)
-        if depth == 0:
-            kept.append(proof[position:end])
-        else:
-            kept.append("\n" * proof.count("\n", position, end))
-        if found is None:
-            break
-        position = found.end()
-        if found.group() == "/-":
-            depth += 1
-        elif found.group() == "-/":
-            depth = max(depth - 1, 0)
-        elif depth == 0:
-            newline = proof.find("\n", position)
-            position = len(proof) if newline < 0 else newline
-    return "".join(kept)

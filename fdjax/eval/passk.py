@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Integer
 
-from fdjax.errors import ConfigError, DataError
+from fdjax.errors import DataError
+from fdjax.ranges import Number, Whole, require
 
 __all__ = ["Estimate", "bootstrap_interval", "paired_difference", "pass_at_k"]
 
@@ -48,8 +49,7 @@ def pass_at_k(
 
     Reference: arXiv:2107.03374, eq. 1.
     """
-    if k < 1:
-        raise ConfigError(f"expected k of at least 1, got {k}: ask for pass@1 or more")
+    require("k", k, Whole(1), remedy="ask for pass@1 or more")
     if np.any(successes < 0) or np.any(successes > samples):
         raise DataError(
             "expected 0 <= successes <= samples for every theorem, got successes "
@@ -98,11 +98,9 @@ def bootstrap_interval(
 
     Reference: Efron, Annals of Statistics 7(1), 1979 (percentile method).
     """
-    if not 0.0 < level < 1.0 or resamples < 1:
-        raise ConfigError(
-            "expected a level between 0 and 1 and at least one resample, got level "
-            f"{level} and {resamples} resamples: use for example 0.95 and 10000"
-        )
+    require("level", level, Number(above=0, below=1), remedy="0.95 is usual")
+    require("resamples", resamples, Whole(1), remedy="10000 is usual")
+    require("seed", seed, Whole(0))
     if values.size == 0 or not np.all(np.isfinite(values)):
         raise DataError(
             f"expected one finite value for each theorem, got {values.size} values, "

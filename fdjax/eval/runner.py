@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.diversity import distinct_proofs, distinct_sequences, tactic_entropy
-from fdjax.eval.passk import bootstrap_interval, pass_at_k
-from fdjax.eval.results import TeacherResult
+from fdjax.eval.passk import Estimate, pass_at_k
+from fdjax.eval.results import TeacherResult, mean_estimate
+from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout import Rollout, RolloutEngine, fit_feedback
 
@@ -40,8 +42,16 @@ def evaluate_arm(
       on_rollout: receives each batch of attempts, for progress and logs.
 
     Returns:
-      Counts for each theorem; attempts without a verdict are `missing`.
+      Counts for each theorem; attempts without a verdict are `missing`, among them all
+      attempts at a theorem whose prompt is too long or whose statement is broken.
+
+    Raises:
+      ConfigError: `samples` or `problems_per_batch` is not positive.
+      DataError: there are no theorems.
     """
+    require("samples", samples, Whole(1))
+    require("problems_per_batch", problems_per_batch, Whole(1))
+    _require_problems(problems)
     rows: dict[str, list[Any]] = {
         name: [] for name in ("successes", "missing", "proofs", "sequences", "entropy")
     }
@@ -103,6 +113,7 @@ def evaluate_teacher(
 
     Each student attempt gets feedback, and one new attempt is sampled by the same
     weights with that feedback in the prompt. FD cannot work where this gains nothing.
+    Where there is no feedback, or none that fits, there is nothing to measure.
 
     Args:
       params: policy parameters.
@@ -112,11 +123,17 @@ def evaluate_teacher(
       key: typed PRNG key.
       samples: attempts for each theorem, each with its own feedback.
       on_rollout: receives the two batches of attempts.
+
+    Raises:
+      ConfigError: `samples` is not positive.
+      DataError: there are no theorems.
     """
+    require("samples", samples, Whole(1))
+    _require_problems(problems)
     first, second = jax.random.split(key)
     plain = student.collect(params, problems, first, group_size=samples)
     on_rollout(plain)
-    notes, _ = fit_feedback(
+    notes = fit_feedback(
         teacher.tokenizer, plain.problems, plain.feedback, width=teacher.prompt_width
     )
     informed = teacher.collect(
@@ -124,18 +141,24 @@ def evaluate_teacher(
     )
     on_rollout(informed)
 
-    def estimate(rollout: Rollout) -> Any:
-        wins = (rollout.rewards * rollout.known).reshape(-1, samples).sum(axis=1)
-        known = rollout.known.reshape(-1, samples).sum(axis=1)
+    def estimate(rollout: Rollout, counted: np.ndarray) -> Estimate:
+        wins = (rollout.rewards * counted).reshape(-1, samples).sum(axis=1)
+        known = counted.reshape(-1, samples).sum(axis=1)
         values = pass_at_k(wins.astype(np.int64), known.astype(np.int64), 1)
-        return bootstrap_interval(values[~np.isnan(values)])
+        return mean_estimate(values) or Estimate(np.nan, np.nan, np.nan)
 
+    read = np.array([note is not None for note in notes])
     return TeacherResult(
-        without_feedback=estimate(plain),
-        with_feedback=estimate(informed),
+        without_feedback=estimate(plain, plain.known),
+        with_feedback=estimate(informed, informed.known & read),
         theorems=len(problems),
         samples=samples,
     )
+
+
+def _require_problems(problems: Sequence[Problem]) -> None:
+    if not problems:
+        raise DataError("expected theorems to evaluate on, got none")
 
 
 def _distinct_names(problems: Sequence[Problem]) -> tuple[str, ...]:

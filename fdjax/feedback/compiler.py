@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fdjax.feedback.provider import Attempt, Feedback
 from fdjax.lean import Diagnostic, Status
+from fdjax.ranges import Whole, require_fields
 
 __all__ = ["CompilerFeedback"]
 
@@ -22,15 +23,18 @@ class CompilerFeedback:
     max_message_characters: int = 60
     """Length of a message; a longer one is cut after a whole word."""
 
+    def __post_init__(self) -> None:
+        require_fields(self, max_errors=Whole(1), max_message_characters=Whole(1))
+
     def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Provider`)."""
         return [self._one(attempt) for attempt in attempts]
 
     def _one(self, attempt: Attempt) -> Feedback:
         verdict = attempt.verdict
+        if verdict.missing:
+            return Feedback(error="Lean gave no verdict on this attempt")
         match verdict.status:
-            case Status.CRASHED:
-                return Feedback(error="Lean gave no verdict on this attempt")
             case Status.VERIFIED:
                 return Feedback(parts=("verified: this proof is complete",))
             case Status.TIMEOUT:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from fdjax.errors import DataError
 from fdjax.lean import Verdict
 from fdjax.records import Problem
 
@@ -31,10 +32,17 @@ class Feedback:
     error: str | None = None
     """Why the provider has nothing to say; such a sample is masked out."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.parts, str) or not all(map(_is_text, self.parts)):
+            raise DataError(
+                "expected parts of feedback as a tuple of texts in valid Unicode, got "
+                f"{self.parts!r}: put each text between the brackets of a tuple"
+            )
+
     @property
     def available(self) -> bool:
-        """Whether a teacher can be conditioned on this feedback."""
-        return self.error is None
+        """Whether it tells a teacher anything."""
+        return self.error is None and bool(self.text.strip())
 
     @property
     def text(self) -> str:
@@ -44,8 +52,22 @@ class Feedback:
 
 @runtime_checkable
 class Provider(Protocol):
-    """Writes feedback; a failure is a `Feedback` with an error, never an exception."""
+    """Writes feedback; a failure is a `Feedback` with an error.
+
+    An exception, or a list of another length, costs the rollout all its feedback.
+    """
 
     def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order."""
         ...
+
+
+def _is_text(part: object) -> bool:
+    """Whether a tokenizer can read it; an API's JSON may hold lone surrogates."""
+    if not isinstance(part, str):
+        return False
+    try:
+        part.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

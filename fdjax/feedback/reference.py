@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from fdjax.feedback.compiler import CompilerFeedback
 from fdjax.feedback.provider import Attempt, Feedback, Provider
 from fdjax.lean import Status
+from fdjax.ranges import Whole, require_fields
 
 __all__ = ["ReferenceHint"]
 
@@ -22,6 +23,9 @@ class ReferenceHint:
     """Writes the part that needs no reference."""
     plan: int = 0
     """How many of the tactics after the hinted one to name, without arguments."""
+
+    def __post_init__(self) -> None:
+        require_fields(self, plan=Whole(0))
 
     def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Provider`)."""

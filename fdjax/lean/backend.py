@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from fdjax.errors import BackendError, ConfigError
+from fdjax.errors import BackendError
 from fdjax.lean.verdict import Severity
+from fdjax.ranges import Number, Whole, require
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "WALL_S",
     "Backend",
     "CheckRequest",
     "Limits",
@@ -19,6 +21,10 @@ __all__ = [
     "WholeFile",
     "WorkerDiedError",
 ]
+
+
+WALL_S = Number(least=0.001, most=86_400)
+"""Seconds that a proof may be given, a day at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +45,13 @@ class Limits:
     """UTF-8 bytes of message text kept; errors are kept before warnings."""
 
     def __post_init__(self) -> None:
-        # Written so that NaN fails, too.
-        for name, least, most, reason in (
-            ("wall_s", 0.001, 86_400, "a proof is given seconds, a day at most"),
-            ("heartbeats", 0, 10**9, "0 means no limit"),
-            ("memory_mb", 512, 2**20, "Lean's library alone needs about 400"),
-            ("output_bytes", 0, 2**30, "a verdict is held in memory"),
+        for name, rule, reason in (
+            ("wall_s", WALL_S, "a proof is given seconds, a day at most"),
+            ("heartbeats", Whole(0, 10**9), "0 means no limit"),
+            ("memory_mb", Whole(512, 2**20), "Lean's library alone needs about 400"),
+            ("output_bytes", Whole(0, 2**30), "a verdict is held in memory"),
         ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ConfigError(
-                    f"Limits: expected {name} from {least} to {most}, got {value}; "
-                    f"{reason}."
-                )
+            require(f"Limits.{name}", getattr(self, name), rule, remedy=reason)
 
 
 DEFAULT_LIMITS = Limits()
@@ -78,11 +78,11 @@ class CheckRequest:
     """One submission to elaborate against its trusted statement."""
 
     name: str
-    """Name of the theorem the statement declares."""
+    """Name of the theorem the statement declares, as it is spelled there."""
     header: str
     """Trusted source before the statement."""
     statement: str
-    """Trusted source up to, not including, `:=`."""
+    """Trusted source up to, not including, `:=`; one command."""
     proof: Submission | None
     """Untrusted submission; None checks the statement alone."""
     limits: Limits = DEFAULT_LIMITS
@@ -137,6 +137,11 @@ class RawReport:
 
     statement_error: str = ""
     """Why the trusted statement itself cannot be used; empty when it can."""
+    in_header: bool = False
+    """Whether it is the header that cannot be used: then messages count from its first
+    line."""
+    no_proof: bool = False
+    """Whether the parser finds nothing behind our own `:= by` that could prove."""
     has_errors: bool = False
     """Whether any message has severity `error`, shown or cut."""
     messages: tuple[RawMessage, ...] = ()

@@ -19,7 +19,7 @@ __all__ = ["VerdictCache", "cache_setting", "verdict_key"]
 
 _log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raise it when the meaning of a verdict changes: scan, judgement, fields."""
 CACHED = frozenset({Status.VERIFIED, Status.REJECTED, Status.UNSAFE})
 """What time or a broken machine decided is checked again."""

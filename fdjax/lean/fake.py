@@ -24,7 +24,7 @@ def rejected(text: str = "unsolved goals\n⊢ False") -> RawReport:
     """The report of a proof with one error on its first line."""
     message = RawMessage(
         severity="error",
-        line=2,
+        line=3,  # after a statement of one line and our own `:= by`
         column=0,
         kind="Tactic.unsolvedGoals",
         text=text,

@@ -32,7 +32,6 @@ from fdjax.lean.location import (
     node_folder,
     runtime_file,
 )
-from fdjax.lean.source import splice
 from fdjax.lean.verdict import Status
 from fdjax.lean.wasm import WasmBackend
 
@@ -326,8 +325,7 @@ def _self_test(folder: Path, report: Progress) -> None:
                 statement=f"theorem self_test : (2 : Nat) + 2 = {right_side}",
                 proof="  decide",
             )
-            source = splice(request.statement, "  decide")
-            found = judge(backend.check(request), source).status
+            found = judge(backend.check(request), request).status
             if found is not expected:
                 raise InstallError(
                     f"Self-test of the embedded Lean: expected {expected.name} for "

@@ -1,7 +1,7 @@
 """From what trusted code observed to a verdict."""
 
-from fdjax.lean.backend import RawReport
-from fdjax.lean.source import File, Splice, goals_of
+from fdjax.lean.backend import CheckRequest, RawReport
+from fdjax.lean.source import goals_of, source_of, trusted_source
 from fdjax.lean.verdict import Status, Verdict
 
 __all__ = ["ALLOWED_AXIOMS", "judge"]
@@ -10,13 +10,18 @@ ALLOWED_AXIOMS = frozenset({"propext", "Classical.choice", "Quot.sound"})
 """Lean's three standard axioms; anything else is an assumption."""
 
 
-def judge(report: RawReport, source: Splice | File) -> Verdict:
+def judge(report: RawReport, request: CheckRequest) -> Verdict:
     """Decide one proof from the facts of its report.
 
     VERIFIED is only reached at the very end: a missing fact cannot lead there.
     """
-    diagnostics = tuple(source.diagnostic(message) for message in report.messages)
     status, reason = _decide(report)
+    source = source_of(request)
+    if report.statement_error:
+        source = trusted_source(request, report)
+        if remedy := source.remedy(report.messages):
+            reason = f"{remedy} ({reason})"
+    diagnostics = tuple(source.diagnostic(message) for message in report.messages)
     return Verdict(
         status=status,
         diagnostics=diagnostics,
@@ -24,6 +29,7 @@ def judge(report: RawReport, source: Splice | File) -> Verdict:
         axioms=tuple(sorted(report.target.axioms)) if report.target else (),
         seconds=report.seconds,
         reason=reason,
+        broken_statement=bool(report.statement_error),
     )
 
 
@@ -38,6 +44,8 @@ def _decide(report: RawReport) -> tuple[Status, str]:
         return Status.TIMEOUT, "the proof used up its time"
     if report.out_of_memory:
         return Status.TIMEOUT, "the proof used up its memory"
+    if report.no_proof:
+        return Status.REJECTED, "there is no proof behind `:= by`"
     if report.has_errors:
         return Status.REJECTED, "Lean reports an error"
     target = report.target

@@ -169,7 +169,7 @@ class _Check:
                 raise WorkerDiedError(f"expected a state, got {str(reply)[:500]}")
             self._require_program()
             record = without_program(self._header, reply)
-        report = trusted_report(record)
+        report = trusted_report(record, is_header=True)
         if isinstance(self._request, RunRequest):
             return report and run_report(report)
         if report is None:

@@ -31,7 +31,7 @@ from fdjax.lean.backend import (
     WorkerDiedError,
 )
 from fdjax.lean.sandbox import Confinement, confined
-from fdjax.lean.source import source_of
+from fdjax.lean.source import alone, opening_of, source_of
 
 __all__ = ["CheckerProcess", "Program", "is_exhausted", "is_stopped", "kill_group"]
 
@@ -401,13 +401,13 @@ def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:
         fields |= {"kind": "run", "source": request.source}
     else:
         kinds = {type(None): "statement", str: "proof", WholeFile: "file"}
-        proof = request.proof or ""
         fields |= {
             "kind": kinds[type(request.proof)],
             "name": request.name,
             "header": request.header,
-            "statement": request.statement.rstrip(),
-            "source": source_of(request.statement, request.header, proof).text,
+            "statement": alone(request.statement),
+            "opening": opening_of(request.statement),
+            "source": source_of(request).text,
         }
     return json.dumps(fields).encode() + b"\n"
 
@@ -419,6 +419,8 @@ def _report(answer: dict[str, Any]) -> RawReport:
     messages.sort(key=lambda message: (message.line, message.column))
     return RawReport(
         statement_error=answer.get("statement_error", ""),
+        in_header=answer.get("in_header", False),
+        no_proof=answer.get("no_proof", False),
         has_errors=answer.get("has_errors", False),
         messages=tuple(messages),
         left_out=answer.get("left_out", False),

@@ -27,8 +27,9 @@ from fdjax.lean.backend import (
     Target,
     WholeFile,
 )
-from fdjax.lean.safety import POLICY, comment_end
-from fdjax.lean.source import source_of
+from fdjax.lean.lexer import comment_end
+from fdjax.lean.safety import POLICY
+from fdjax.lean.source import alone, opening_of, source_of
 
 __all__ = [
     "NOT_TEXT",
@@ -82,7 +83,8 @@ class Program:
             verb="statement",
             nonce=nonce,
             name=request.name,
-            source=request.statement.rstrip(),
+            source=alone(request.statement),
+            opening=opening_of(request.statement),
         )
 
     def check(self, request: CheckRequest | RunRequest, nonce: str) -> str:
@@ -97,12 +99,12 @@ class Program:
         if isinstance(request, RunRequest):
             fields["kind"] = "run"
             return self._command(verb="check", source=request.source, **fields)
-        submission = request.proof or ""
         return self._command(
             verb="check",
-            kind="file" if isinstance(submission, WholeFile) else "proof",
+            kind="file" if isinstance(request.proof, WholeFile) else "proof",
             name=request.name,
-            source=source_of(request.statement, request.header, submission).text,
+            source=source_of(request).text,
+            opening=opening_of(request.statement),
             **fields,
         )
 
@@ -190,12 +192,18 @@ def without_program(source: str, reply: Mapping[str, Any]) -> dict[str, Any]:
     return {"statement_error": f"the header does not elaborate: {reason}{said}"}
 
 
-def trusted_report(record: Mapping[str, Any]) -> RawReport | None:
-    """What is wrong with a header or a statement; None when nothing."""
+def trusted_report(
+    record: Mapping[str, Any], *, is_header: bool = False
+) -> RawReport | None:
+    """What is wrong with a statement, or with a header; None when nothing."""
     if "statement_error" not in record:
         return None
     messages = tuple(RawMessage(**message) for message in record.get("messages", ()))
-    return RawReport(statement_error=record["statement_error"], messages=messages)
+    return RawReport(
+        statement_error=record["statement_error"],
+        in_header=is_header,
+        messages=messages,
+    )
 
 
 def run_report(report: RawReport) -> RawReport:
@@ -223,6 +231,7 @@ def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
         timed_out=seconds > limits.wall_s,
         refused=record["refused"],
         left_proof=record["left_proof"],
+        no_proof=record["no_proof"],
         target=target
         and Target(
             is_theorem=target["is_theorem"],

@@ -237,7 +237,9 @@ class ReplBackend:
             record = read_record(reply, nonce)
             if record is None:
                 record = without_program(header, base)
-            self._headers[header] = trusted_report(record) or reply["env"]
+            self._headers[header] = (
+                trusted_report(record, is_header=True) or reply["env"]
+            )
         return self._headers[header]
 
     def _statement(self, request: CheckRequest) -> int | RawReport:

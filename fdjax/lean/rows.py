@@ -19,6 +19,7 @@ from types import TracebackType
 from fdjax.errors import DataError
 from fdjax.jsonl import Row, iterate_rows, shorten
 from fdjax.lean.backend import Submission, WholeFile
+from fdjax.lean.statement import statement_of
 from fdjax.lean.verdict import Status, Verdict
 from fdjax.records import Problem
 
@@ -83,9 +84,9 @@ class Standing:
 def iterate_submissions(path: Path) -> Iterator[SubmissionRow]:
     """The submissions of a JSON lines file in order, one at a time.
 
-    A row holds `name`, `statement` (ends before `:=`), either `proof` (tactic text) or
-    `source` (a whole file), and may hold `header`. A null is as good as no key, other
-    keys are ignored, and blank lines are skipped.
+    A row holds `name`, `statement` (one theorem, ends before `:=`), either `proof`
+    (tactic text) or `source` (a whole file), and may hold `header`. A null is as good
+    as no key, other keys are ignored, and blank lines are skipped.
 
     Raises:
       DataError: the file cannot be read, or a row is not as described.
@@ -110,7 +111,7 @@ def _submission(row: Row) -> SubmissionRow:
         )
     problem = Problem(
         name=row.text("name", required=True),
-        statement=row.statement(),
+        statement=statement_of(row),
         header=row.text("header"),
     )
     return SubmissionRow(

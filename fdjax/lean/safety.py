@@ -8,10 +8,14 @@ show it (REJECTED, not UNSAFE).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["POLICY", "Policy", "scan", "scan_file"]
+from fdjax.lean.backend import Submission, WholeFile
+from fdjax.lean.lexer import code, tokens, without_comments
+from fdjax.lean.statement import last_theorem
+
+__all__ = ["POLICY", "Policy", "is_file", "misfit", "scan", "scan_file"]
 
 MAX_CHARACTERS = 200_000
 
@@ -105,6 +109,11 @@ _CODE = _words(
 )
 # As a part of a longer name these are harmless, as in `h.native`.
 _POISON = _CODE - {"native", "unsafe", "extern", "plausible", "slim_check"}
+# What else a command, or a file, may begin with.
+_BEFORE_COMMAND = _words(
+    "@ # /-- /-! alias local meta module nonrec public run_cmd scoped"
+)
+_COMMANDS_AND_TACTICS = _words("open set_option")
 _HASH_COMMANDS = _words(
     """
     check check_failure check_simp check_tactic discr_tree_key eval exit find guard
@@ -266,23 +275,8 @@ POLICY = Policy(
     imports=("Init", "Std"),
 )
 
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_'!?]*")
-_ESCAPE = r"""\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\\"'rnt])"""
-_CHARACTER = re.compile(rf"'(?:{_ESCAPE}|[^\\'])'")
-_STRING = re.compile(rf'"(?:{_ESCAPE}|\\\n(?!\s*?\n)|[^"\\])*"')
-_RAW_OPENING = re.compile(r'r(#*)"')
-_COMMENT_EDGE = re.compile(r"/-|-/")
-_QUOTED_NAME = re.compile(r"«[^»]*»")
-_PLAIN = re.compile(r"[\s0-9()\[\],:=⟨⟩<>|·]+")
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _THOUSANDS = re.compile(r"\s*[1-9][0-9]{3}")
-# Subscripts, letter-like symbols and Greek without λ, Π and Σ may be in a name.
-_NAME_CHARACTER = re.compile(r"[A-Za-z0-9_'!?₀-ₜᵢ-ᵪℂ-ⅉΑ-ΟΡΤ-Ωα-κμ-ω]")
-_BEFORE_FIELD = re.compile(r"[\w'!?)»]")
-# A literal or a comment that follows another character may be part of a longer token:
-# `]'` and `//` are tokens, and so may be names that end in `r`. None goes on behind an
-# equals sign, nor with a comment behind `=>` or `->`.
-_BEFORE_LITERAL = re.compile(r"[\s(\[{⟨,=]")
-_JOINS_COMMENT = re.compile(r"[<|/\\+*&^~%-]")
 
 
 def scan(proof: str) -> str:
@@ -291,12 +285,60 @@ def scan(proof: str) -> str:
     Args:
       proof: tactic text, to be placed after `:= by`.
     """
-    return _refusal(proof, _PROOF)
+    return _explained(_refusal(proof, _PROOF), proof)
 
 
-def scan_file(source: str) -> str:
-    """Why a whole Lean file may not be elaborated; empty when it may."""
-    return _refusal(source, _FILE)
+def scan_file(source: str, statement: str = "") -> str:
+    """Why a whole Lean file may not be elaborated; empty when it may.
+
+    Args:
+      source: the file.
+      statement: the problem's own; what copies of it say is trusted.
+    """
+    copies = _copies(source, statement.strip())
+    return _explained(_refusal(source, _FILE, copies), WholeFile(source))
+
+
+def is_file(text: str) -> bool:
+    """Whether Lean text begins with a command, not with a tactic."""
+    first = _first(text)
+    may_be_both = first in _COMMANDS_AND_TACTICS and last_theorem(text) is not None
+    return first in _COMMANDS | _BEFORE_COMMAND or may_be_both
+
+
+def misfit(submission: Submission) -> str:
+    """What makes a submission no Lean text of its sort; empty when nothing is plain.
+
+    No verdict rests on it: it goes into the reasons of those that are negative anyway.
+    """
+    is_whole = isinstance(submission, WholeFile)
+    text = (submission.text if is_whole else submission)[:MAX_CHARACTERS]
+    is_answer = _FENCE.search(without_comments(text)) or text.lstrip()[:7] == "<think>"
+    first = _first(text)
+    commands = _COMMANDS | _COMMANDS_AND_TACTICS | _BEFORE_COMMAND | {""}
+    if is_whole and (is_answer or first not in commands):
+        return "this is no Lean file: prose or a code fence before the first command"
+    if is_answer:
+        return "this is no tactic text: prose or a code fence around it"
+    if not is_whole and is_file(text):
+        return "a whole theorem is given as `proof`: give it as `source`"
+    if not is_whole and first == "by":
+        return "the proof begins with `by`, which is there already: leave it out"
+    return ""
+
+
+def _explained(refusal: str, submission: Submission) -> str:
+    """A refusal behind what explains it, if anything does."""
+    reason = misfit(submission) if refusal else ""
+    return f"{reason} ({refusal})" if reason else refusal
+
+
+def _first(text: str) -> str:
+    """The first token of a text, of documentation its beginning."""
+    first = next(code(text), None)
+    if first is None:
+        return ""
+    return first.text[:3] if first.kind == "comment" else first.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +373,18 @@ _FILE = _Rules(
 )
 
 
-def _refusal(text: str, rules: _Rules) -> str:
+def _copies(text: str, statement: str) -> dict[int, int]:
+    """Where copies of a statement begin and end, each behind a blank."""
+    copies: dict[int, int] = {}
+    start = text.find(statement) if statement else -1
+    while start >= 0:
+        if not text[start - 1 : start].strip():
+            copies[start] = start + len(statement)
+        start = text.find(statement, start + len(statement))
+    return copies
+
+
+def _refusal(text: str, rules: _Rules, copies: Mapping[int, int] | None = None) -> str:
     if len(text) > MAX_CHARACTERS:
         return f"the text is longer than {MAX_CHARACTERS} characters"
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
@@ -340,7 +393,17 @@ def _refusal(text: str, rules: _Rules) -> str:
     in_attributes = False
     in_imports = True
     previous = ""
-    for kind, token in _tokens(text):
+    trusted_end = 0
+    for kind, token, start in tokens(text):
+        if copies and option is None and not in_attributes:
+            # A copy counts where it begins with a token: inside of a string or comment
+            # it would be something else.
+            trusted_end = max(trusted_end, copies.get(start, 0))
+        if kind == "comment":
+            continue
+        if start + len(token) <= trusted_end and kind not in ("ambiguous", "broken"):
+            in_imports, previous = False, token if token.strip() else previous
+            continue
         if option is not None:
             # A dotted name arrives in pieces and ends at the first other token.
             if not option and token.isspace():
@@ -421,97 +484,3 @@ def _option_allowed(option: str, rules: _Rules) -> bool:
         option == allowed or (allowed.endswith(".") and option.startswith(allowed))
         for allowed in rules.options
     )
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Lean's tokens as far as the scan needs them: (kind, text).
-
-    Kinds: word (ASCII part of an identifier, or a keyword), field (a word that a dot
-    joins to what is before it), name (in «»), string, ambiguous, broken (a literal,
-    name or comment without an end), and symbol. Letters outside ASCII end a word, which
-    can only refuse more.
-    """
-    position = 0
-    comment = 0  # where the last one ended
-    while position < len(text):
-        if match := _PLAIN.match(text, position):
-            yield "symbol", match.group()
-            position = match.end()
-        elif text.startswith(("--", "/-"), position):
-            before = text[position - 1] if position > comment else " "
-            # `/--/` opens a comment for documentation, which goes on.
-            if _JOINS_COMMENT.match(before) or text.startswith("/--/", position):
-                yield "ambiguous", before.strip() + text[position : position + 2]
-            end = _comment_end(text, position)
-            if end is None:
-                yield "broken", text[position : position + 2]
-            comment = position = len(text) if end is None else end
-        else:
-            kind, end = _token(text, position)
-            yield kind, text[position:end]
-            position = end
-
-
-def _token(text: str, position: int) -> tuple[str, int]:
-    """Kind and end of the token at `position`, which is no comment."""
-    character = text[position]
-    before = text[position - 1] if position else " "
-    joined = not _BEFORE_LITERAL.match(before)
-    if character == "r" and (match := _RAW_OPENING.match(text, position)):
-        if joined:
-            return "ambiguous", match.end()
-        closing = '"' + match.group(1)
-        end = text.find(closing, match.end())
-        return ("broken", len(text)) if end < 0 else ("symbol", end + len(closing))
-    if match := _WORD.match(text, position):
-        if "'" in match.group() and _in_number(text, position):
-            return "ambiguous", match.end()
-        is_field = before == "." and _joins(text, position - 1)
-        return "field" if is_field else "word", match.end()
-    if character == '"':
-        match = _STRING.match(text, position)
-        return ("string", match.end()) if match else ("broken", len(text))
-    if character == "'" and (match := _CHARACTER.match(text, position)):
-        if joined and not match.group()[1:-1].isalnum():
-            return "ambiguous", match.end()
-        return "symbol", match.end()
-    if character == "«":
-        match = _QUOTED_NAME.match(text, position)
-        return ("name", match.end()) if match else ("broken", len(text))
-    if text.startswith("'\\", position):
-        return "broken", position + 1
-    return "symbol", position + 1
-
-
-def _in_number(text: str, position: int) -> bool:
-    """Whether a word is the rest of a token that begins with a digit, as in `0x1`."""
-    start = position
-    while start and _NAME_CHARACTER.match(text[start - 1]):
-        start -= 1
-    return start < position and text[start] in "0123456789"
-
-
-def _joins(text: str, dot: int) -> bool:
-    """Whether the dot at this position continues a name (not a number or `..`)."""
-    before = text[dot - 1] if dot else " "
-    return bool(_BEFORE_FIELD.match(before)) and not before.isdigit()
-
-
-def comment_end(text: str, position: int) -> int:
-    """The position after the nested comment that opens at `position`."""
-    end = _comment_end(text, position)
-    return len(text) if end is None else end
-
-
-def _comment_end(text: str, position: int) -> int | None:
-    """The position after a comment of either kind; None where it does not end."""
-    if text.startswith("--", position):
-        end = text.find("\n", position)
-        return len(text) if end < 0 else end
-    depth = 0
-    while match := _COMMENT_EDGE.search(text, position):
-        depth += 1 if match.group() == "/-" else -1
-        position = match.end()
-        if depth == 0:
-            return position
-    return None

@@ -8,7 +8,6 @@ from fdjax.errors import BackendError
 from fdjax.lean.backend import CheckRequest, Limits, RawReport, Submission, WholeFile
 from fdjax.lean.judge import judge
 from fdjax.lean.process import CheckerProcess
-from fdjax.lean.source import source_of
 from fdjax.lean.verdict import Status
 from fdjax.records import Problem
 
@@ -148,8 +147,7 @@ def _check(
         limits=replace(Limits(), wall_s=60.0 if problem is not SLOW else WALL_S),
     )
     report = backend.check(request)
-    source = source_of(problem.statement, header, submission)
-    return report, judge(report, source).status
+    return report, judge(report, request).status
 
 
 def _case(

@@ -95,8 +95,7 @@ def read_trace(path: Path) -> Trace:
 
     Attributes and `private` or `protected` are dropped: they change what follows the
     theorem, not what it says. `open … in` and its like become part of the header. Left
-    out are theorems proved by equations or `where` fields, inside `mutual`, and with
-    names that need «» or `_root_`.
+    out are theorems proved by equations or `where` fields, and inside `mutual`.
 
     Args:
       path: root of the traced repository, as `lean_dojo.trace` wrote it.
@@ -180,8 +179,6 @@ class _File:
     ) -> TracedTheorem:
         keyword, _, _, value = _parts(theorem)
         name = _attribute(theorem, "name")
-        if name.startswith("_root_.") or "«" in name or not name:
-            raise _UncuttableError("its name needs «» or _root_")
         if value.tag != "CommandDeclvalsimpleNode":
             raise _UncuttableError("no proof after `:=`")
         assign, proof = value[0], value[1]

@@ -31,8 +31,8 @@ class Diagnostic:
     severity: Severity
     """Lean's own grading of the message."""
     line: int
-    """1-based; line 1 is the first line of the proof (of the statement where
-    `in_proof` is False)."""
+    """1-based; line 1 is the first line of the proof (of the statement or the header
+    that it points into where `in_proof` is False)."""
     column: int
     """0-based, in code points."""
     end_line: int | None = None
@@ -77,6 +77,17 @@ class Verdict:
     """One sentence for people; empty when VERIFIED."""
     cached: bool = False
     """True when the verdict was read from a cache."""
+    broken_statement: bool = False
+    """True when the problem is at fault, not the proof: its own header or statement
+    cannot be used, and `reason` says why."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing was decided about the proof: mask the sample.
+
+        The checker failed, or the problem is at fault.
+        """
+        return self.status is Status.CRASHED or self.broken_statement
 
     @property
     def verified(self) -> bool:
@@ -98,6 +109,7 @@ class Verdict:
             "seconds": self.seconds,
             "reason": self.reason,
             "cached": self.cached,
+            "broken_statement": self.broken_statement,
         }
 
     @classmethod
@@ -115,4 +127,6 @@ class Verdict:
             seconds=values["seconds"],
             reason=values["reason"],
             cached=values["cached"],
+            # Rows of earlier versions lack it.
+            broken_statement=values.get("broken_statement", False),
         )

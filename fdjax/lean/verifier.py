@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -25,8 +25,8 @@ from fdjax.lean.backend import (
 from fdjax.lean.cache import VerdictCache, cache_setting, verdict_key
 from fdjax.lean.judge import judge
 from fdjax.lean.pool import Cancellation, WorkerPool
-from fdjax.lean.safety import scan, scan_file
-from fdjax.lean.source import File, body_of, source_of, splice
+from fdjax.lean.safety import misfit, scan, scan_file
+from fdjax.lean.source import File, body_of
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
 from fdjax.records import Problem
@@ -48,7 +48,7 @@ class Statistics:
     crashed: int = 0
     """Proofs without a result because the checker failed twice."""
     broken_statements: int = 0
-    """Items whose own statement does not elaborate."""
+    """Items whose own header or statement cannot be used."""
     restarts: int = 0
     """Workers that died during a request and were replaced."""
     seconds: float = 0.0
@@ -57,12 +57,12 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class StatementReport:
-    """Whether a problem's own statement elaborates."""
+    """Whether a problem's own header and statement can be used."""
 
     ok: bool
     """Whether proofs of it can be checked."""
     reason: str = ""
-    """What is wrong, in Lean's words; empty when `ok`."""
+    """What is wrong, with Lean's words; empty when `ok`."""
     diagnostics: tuple[Diagnostic, ...] = ()
     """Lean's messages about the statement or its header."""
 
@@ -162,16 +162,16 @@ class Verifier:
           progress: called in this thread with the number of finished items.
           decided: called in this thread with each item's index and verdict as soon as
             there is one, in no particular order.
-          broken_statements: what to do about problems whose own statement does not
-            elaborate, after everything else has been checked and cached: raise, or
-            reject their proofs with the reason.
+          broken_statements: what to do about problems whose own header or statement
+            cannot be used, after everything else has been checked and cached: raise,
+            or give verdicts with the reason that are marked `broken_statement`.
           cancellation: lets another thread give the call up; verdicts so far are
             cached.
 
         Raises:
           concurrent.futures.CancelledError: it was given up.
           BackendError, InstallError: Lean cannot be started.
-          DataError: a problem's own statement does not elaborate (see
+          DataError: a problem's own header or statement cannot be used (see
             `check_statements`).
         """
         begin = time.monotonic()
@@ -186,9 +186,9 @@ class Verifier:
         if broken and broken_statements == "raise":
             name, reason = next(iter(broken.items()))
             raise DataError(
-                f"Verifier.verify: expected statements that elaborate, got "
-                f"{len(broken)} that do not, among them {name}: {reason}; find them "
-                "with check_statements before verifying proofs."
+                "Verifier.verify: expected statements that elaborate and end before "
+                f"`:=`, got {len(broken)} that do not, among them {name}: {reason}; "
+                "find them with check_statements before verifying proofs."
             )
         return verdicts
 
@@ -287,27 +287,23 @@ class Verifier:
         return answer
 
     def check_statements(self, problems: Sequence[Problem]) -> list[StatementReport]:
-        """Whether each problem's statement elaborates, in the same order.
+        """Whether each problem's statement is one, in the same order.
+
+        It must be a single command that elaborates to a theorem of the problem's name
+        when `:=` and a proof follow, and hold nothing of a proof itself.
 
         Raises:
           BackendError, InstallError: Lean cannot be started or died twice.
         """
         requests = [self._request(problem, None) for problem in problems]
         reports = []
-        for problem, answer in zip(problems, self._pool.run(requests), strict=True):
+        for request, answer in zip(requests, self._pool.run(requests), strict=True):
             if isinstance(answer, WorkerDiedError):
                 raise BackendError(
-                    f"{problem.name}: expected Lean to elaborate the statement, but it "
+                    f"{request.name}: expected Lean to elaborate the statement, but it "
                     f"died twice: {answer}"
                 )
-            source = splice(problem.statement, "")
-            reports.append(
-                StatementReport(
-                    ok=not answer.statement_error,
-                    reason=answer.statement_error,
-                    diagnostics=tuple(map(source.diagnostic, answer.messages)),
-                )
-            )
+            reports.append(_statement_report(request, answer))
         return reports
 
     @property
@@ -397,12 +393,11 @@ class Verifier:
             nonlocal last_flush
             key = to_check[index]
             verdict = self._verdict(first[key], answer)
-            is_broken = isinstance(answer, RawReport) and bool(answer.statement_error)
-            if is_broken:
+            if verdict.broken_statement:
                 broken[first[key].name] = verdict.reason
                 with self._lock:
                     self._broken += len(places[key])
-            decide(key, verdict, keep=not is_broken)
+            decide(key, verdict, keep=not verdict.broken_statement)
             if time.monotonic() - last_flush > FLUSH_S:
                 self._cache.flush()
                 last_flush = time.monotonic()
@@ -421,9 +416,10 @@ class Verifier:
             return Verdict(
                 status=Status.CRASHED, reason=f"the checker failed twice: {answer}"
             )
-        # What is wrong with a statement is shown in the statement.
-        proof = "" if answer.statement_error else request.proof or ""
-        return judge(answer, source_of(request.statement, request.header, proof))
+        verdict = judge(answer, request)
+        if answer.has_errors and (reason := misfit(request.proof or "")):
+            return replace(verdict, reason=f"{verdict.reason}: {reason}")
+        return verdict
 
     def _request(self, problem: Problem, proof: Submission | None) -> CheckRequest:
         return CheckRequest(
@@ -435,9 +431,18 @@ class Verifier:
         )
 
 
+def _statement_report(request: CheckRequest, answer: RawReport) -> StatementReport:
+    if not answer.statement_error:
+        return StatementReport(ok=True)
+    verdict = judge(answer, request)
+    return StatementReport(
+        ok=False, reason=verdict.reason, diagnostics=verdict.diagnostics
+    )
+
+
 def _scan(request: CheckRequest) -> str:
     if isinstance(request.proof, WholeFile):
-        return scan_file(body_of(request.proof, request.header))
+        return scan_file(body_of(request.proof, request.header), request.statement)
     return scan(request.proof or "")
 
 

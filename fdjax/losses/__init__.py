@@ -10,6 +10,7 @@ Feedback Distillation and GRPO on one batch, inside a jitted step of your own:
 >>> import jax.numpy as jnp
 >>> from fdjax.losses import feedback_distillation_loss, grpo_loss
 >>> from fdjax.ops import token_logprobs
+>>> from fdjax.records import union
 >>> def apply(params, features):  # your network: [B, T, D] -> logits [B, T, V]
 ...     return features @ params
 >>> @jax.jit
@@ -31,7 +32,7 @@ Feedback Distillation and GRPO on one batch, inside a jitted step of your own:
 ...             mask=batch["mask"],
 ...             normalizer=normalizer,
 ...         )
-...         return distillation + 0.5 * policy, fd_metrics | grpo_metrics
+...         return distillation + 0.5 * policy, union(fd_metrics, grpo_metrics)
 ...     gradient, metrics = jax.grad(objective, has_aux=True)(params)
 ...     return params - 0.1 * gradient, metrics
 >>> params = jnp.zeros((2, 2))  # a student that does not know, a teacher that does

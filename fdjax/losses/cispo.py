@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from fdjax.errors import ConfigError
 from fdjax.losses.grpo import token_advantages
 from fdjax.ops import (
     divide_by_normalizer,
@@ -14,6 +13,7 @@ from fdjax.ops import (
     masked_sum,
     select,
 )
+from fdjax.ranges import Number, require
 from fdjax.records import Metrics
 
 __all__ = ["cispo_loss"]
@@ -58,11 +58,12 @@ def cispo_loss(
     Reference: arXiv:2506.13585, eq. 4 and 5.
     Differs from the paper: no lower bound on r (the paper sets none in effect).
     """
-    if ratio_cap < 1:
-        raise ConfigError(
-            f"expected ratio_cap of at least 1, got {ratio_cap}: it caps the ratio "
-            "itself, 1 + epsilon_high"
-        )
+    require(
+        "ratio_cap",
+        ratio_cap,
+        Number(least=1),
+        remedy="it caps the ratio itself, 1 + epsilon_high",
+    )
     difference = log_ratio(
         jax.lax.stop_gradient(logprobs), old_logprobs=old_logprobs, mask=mask
     )

@@ -25,7 +25,7 @@ from fdjax.ops import (
     require_rows,
     token_logprobs,
 )
-from fdjax.records import Metrics
+from fdjax.records import Metrics, union
 
 __all__ = ["feedback_distillation_loss_from_hidden", "token_loss_from_hidden"]
 
@@ -137,7 +137,7 @@ def token_loss_from_hidden(
         old_logprobs.
 
     Returns:
-      What `loss` returns, and the metric policy/entropy (nats at τ, mean over scored
+      What `loss` returns, and the metric train/entropy (nats at τ, mean over scored
       tokens).
 
     Raises:
@@ -163,7 +163,9 @@ def token_loss_from_hidden(
             **rows,
         )
         spread = entropy(jax.lax.stop_gradient(logits), temperature=temperature)
-        return total, metrics | {"policy/entropy": masked_mean(spread, rows["mask"])}
+        return total, union(
+            metrics, {"train/entropy": masked_mean(spread, rows["mask"])}
+        )
 
     return chunked_sum(
         chunk,

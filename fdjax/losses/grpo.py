@@ -10,16 +10,18 @@ and for `cispo_loss`:
 * constant length (Dr. GRPO, arXiv:2503.20783): no weights, normalizer = sequences ×
   the maximal response length in tokens.
 
-All counts are of the global batch. The weights also carry the correction for a sampler
-that differs numerically from the trainer: multiply them by
-`ops.truncated_importance_weights`.
+All counts are of the global batch. `old_logprobs` are of the same distribution as
+`logprobs`, the softmax of the whole vocabulary at the sampler's temperature, whatever
+top-k and top-p left to draw from (`sampling.Completions.logprobs`): else the ratio is
+not 1 on policy, and clips remove tokens that no update has moved. The weights also
+carry the correction for a sampler that differs numerically from the trainer: multiply
+them by `ops.truncated_importance_weights`.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from fdjax.errors import ConfigError
 from fdjax.ops import (
     divide_by_normalizer,
     importance_ratio,
@@ -30,9 +32,22 @@ from fdjax.ops import (
     require_rows,
     select,
 )
+from fdjax.ranges import Number, require
 from fdjax.records import Metrics
 
-__all__ = ["clipped_surrogate", "dual_clip_grpo_loss", "grpo_loss", "token_advantages"]
+__all__ = [
+    "CLIP_HIGH",
+    "CLIP_LOW",
+    "clipped_surrogate",
+    "dual_clip_grpo_loss",
+    "grpo_loss",
+    "token_advantages",
+]
+
+CLIP_LOW = Number(least=0, most=1)
+"""ε_low, a distance below 1."""
+CLIP_HIGH = Number(least=0)
+"""ε_high, a distance above 1."""
 
 
 def clipped_surrogate(
@@ -50,11 +65,9 @@ def clipped_surrogate(
     Raises:
       ConfigError: ε_low is outside [0, 1] or ε_high is negative.
     """
-    if not 0 <= clip_low <= 1 or clip_high < 0:
-        raise ConfigError(
-            f"expected 0 <= clip_low <= 1 and clip_high >= 0, got {clip_low} and "
-            f"{clip_high}: they are distances from 1, usually 0.2 and 0.28"
-        )
+    usual = "it is a distance from 1, usually 0.2 or 0.28"
+    require("clip_low", clip_low, CLIP_LOW, remedy=usual)
+    require("clip_high", clip_high, CLIP_HIGH, remedy=usual)
     free = ratio * advantages
     bounded = jnp.clip(ratio, 1 - clip_low, 1 + clip_high) * advantages
     return jnp.minimum(free, bounded), bounded < free
@@ -186,11 +199,13 @@ def dual_clip_grpo_loss(
 
     Reference: dual-clip PPO, arXiv:1912.09729.
     """
-    if dual_clip <= 1 + clip_high:
-        raise ConfigError(
-            f"expected dual_clip above 1 + clip_high = {1 + clip_high}, got "
-            f"{dual_clip}: it bounds ratios that the other clip lets pass; 3.0 is usual"
-        )
+    require(
+        "dual_clip",
+        dual_clip,
+        Number(above=1 + clip_high),
+        remedy="it bounds ratios that the other clip, 1 + clip_high, lets pass; 3.0 is "
+        "usual",
+    )
     difference = log_ratio(logprobs, old_logprobs=old_logprobs, mask=mask)
     spread = token_advantages(advantages, mask)
     surrogate, clipped = clipped_surrogate(

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from fdjax.errors import ConfigError
 from fdjax.model.rope import RopeScaling
+from fdjax.ranges import Among, Number, Whole, require_fields
 
 __all__ = ["CHECKPOINT_NAMES", "AttentionKind", "ModelConfig", "Remat"]
 
@@ -58,9 +59,10 @@ class ModelConfig:
     Parameters have the type that they were made or loaded with."""
     attention: AttentionKind = "auto"
     """Kernel of the causal pass: see `fdjax.model.kernels`; "auto" goes by platform."""
-    remat: Remat = "none"
-    """What the backward pass recomputes of each block: nothing; all but products of
-    matrices ("dots"); all but `remat_names` ("named"); everything ("full")."""
+    remat: Remat = "full"
+    """What the backward pass recomputes of each block: nothing ("none"), for models
+    whose activations fit; all but products of matrices ("dots"); all but `remat_names`
+    ("named"); everything ("full"), a third more work that fits at any size."""
     remat_names: tuple[str, ...] = ("heads",)
     """What `remat="named"` keeps, among `CHECKPOINT_NAMES`."""
     unroll: bool = False
@@ -78,37 +80,26 @@ class ModelConfig:
             "head_dim",
             "max_position_embeddings",
         )
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"expected {name} to be at least 1, got {getattr(self, name)}"
-                )
+        require_fields(
+            self,
+            **dict.fromkeys(sizes, Whole(1)),
+            rope_theta=Number(above=0),
+            rms_norm_eps=Number(above=0),
+            dtype=Among("float32", "bfloat16"),
+            attention=Among(*get_args(AttentionKind)),
+            remat=Among(*get_args(Remat)),
+        )
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"expected num_kv_heads to divide num_heads = {self.num_heads}, got "
+                "expected ModelConfig.num_kv_heads to divide num_heads = "
+                f"{self.num_heads}, got "
                 f"{self.num_kv_heads}"
             )
         if self.head_dim % 2:
             raise ConfigError(
-                f"expected an even head_dim, because RoPE turns pairs, got "
-                f"{self.head_dim}"
+                "expected ModelConfig.head_dim to be even, because RoPE turns pairs, "
+                f"got {self.head_dim}"
             )
-        for name in ("rope_theta", "rms_norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"expected {name} to be positive, got {getattr(self, name)}"
-                )
-        choices = {
-            "dtype": ("float32", "bfloat16"),
-            "attention": get_args(AttentionKind),
-            "remat": get_args(Remat),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"expected {name} among {', '.join(allowed)}, got "
-                    f"{getattr(self, name)!r}"
-                )
         unknown = [name for name in self.remat_names if name not in CHECKPOINT_NAMES]
         if unknown:
             raise ConfigError(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fdjax.errors import ConfigError
+from fdjax.ranges import Number, require_fields
 
 __all__ = [
     "LinearScaling",
@@ -96,12 +97,7 @@ RopeScaling = LinearScaling | Llama3Scaling | YarnScaling
 
 
 def _check_positive(scaling: RopeScaling, *names: str) -> None:
-    for name in names:
-        if not getattr(scaling, name) > 0:
-            raise ConfigError(
-                f"expected a positive {name} in {type(scaling).__name__}, got "
-                f"{getattr(scaling, name)}"
-            )
+    require_fields(scaling, **dict.fromkeys(names, Number(above=0)))
 
 
 def rope_frequencies(

@@ -4,6 +4,7 @@ from fdjax.ops.chunked import (
     BY_RULE,
     Chunking,
     chunked_logprobs,
+    chunked_rows,
     chunked_sum,
     head_logits,
 )
@@ -18,6 +19,7 @@ from fdjax.ops.divergence import (
     top_k_divergence,
 )
 from fdjax.ops.logprobs import (
+    TEMPERATURE,
     entropy,
     importance_ratio,
     log_ratio,
@@ -36,9 +38,11 @@ from fdjax.ops.masked import (
 
 __all__ = [
     "BY_RULE",
+    "TEMPERATURE",
     "Chunking",
     "Divergence",
     "chunked_logprobs",
+    "chunked_rows",
     "chunked_sum",
     "divide_by_normalizer",
     "entropy",

@@ -18,11 +18,13 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from fdjax.errors import ConfigError
 from fdjax.ops.fused_logprobs import fused_logprobs
 from fdjax.ops.logprobs import entropy, token_logprobs
+from fdjax.ranges import Number, Whole, require
 
 __all__ = [
     "BY_RULE",
     "Chunking",
     "chunked_logprobs",
+    "chunked_rows",
     "chunked_sum",
     "head_logits",
 ]
@@ -57,10 +59,8 @@ class Chunking(NamedTuple):
         Raises:
           ConfigError: the number asked for is not positive.
         """
-        if self.rows is not None and self.rows < 1:
-            raise ConfigError(
-                f"expected a positive number of rows a chunk, got {self.rows}"
-            )
+        if self.rows is not None:
+            require("Chunking.rows", self.rows, Whole(1))
         platform = jax.default_backend()
         if self.mesh is not None:
             platform = self.mesh.devices.flat[0].platform
@@ -135,6 +135,46 @@ def chunked_sum(
     """
     rows = _checked({**rows, "mask": mask}, hidden)
     return _sum((function, soft_cap, chunking), hidden, head, rows, shared)
+
+
+def chunked_rows(
+    function: Callable[[Array, Any, Any], Any],
+    hidden: Float[Array, "B T D"],
+    head: Float[Array, "V D"],
+    *,
+    mask: Bool[Array, "B T"],
+    rows: Any,
+    shared: Any = (),
+    soft_cap: float | None = None,
+    chunking: Chunking = BY_RULE,
+) -> Any:
+    """A function of each row's logits, row by row, without gradient.
+
+    Args:
+      function: `(logits [R, V], rows, shared) -> [R, ...]`, arrays or a pytree of them;
+        the rest is as for `chunked_sum`. What it gives for masked rows is returned.
+      hidden: last hidden states; zeros take the place of masked rows.
+      head: output embeddings.
+      mask: True for rows that count.
+      rows: dict of arrays [B, T, ...].
+      shared: pytree of arrays that all rows see.
+      soft_cap: see `head_logits`.
+      chunking: how.
+
+    Returns:
+      What the function gives, [B, T, ...].
+
+    Raises:
+      ConfigError: an array has not one entry for each hidden state, or the chunking
+        does not fit.
+    """
+
+    def chunk(hidden: Any, head: Any, rows: Any, shared: Any) -> Any:
+        logits = head_logits(hidden, head, soft_cap=soft_cap)
+        return None, None, function(logits, rows, shared)
+
+    rows = _checked({**rows, "mask": mask}, hidden)
+    return _over_chunks(chunk, chunking, hidden, head, rows, shared)[2]
 
 
 def chunked_logprobs(
@@ -284,9 +324,10 @@ def _checked(rows: dict[str, Any], hidden: Any) -> dict[str, Any]:
 
 
 def _capped(logits: Any, soft_cap: float | None) -> Any:
-    if soft_cap is not None and soft_cap <= 0:
-        raise ConfigError(f"expected a positive soft_cap, got {soft_cap}")
-    return logits if soft_cap is None else soft_cap * jnp.tanh(logits / soft_cap)
+    if soft_cap is None:
+        return logits
+    require("soft_cap", soft_cap, Number(above=0))
+    return soft_cap * jnp.tanh(logits / soft_cap)
 
 
 def _row_logprobs(logits: Any, rows: Any, temperature: float) -> tuple[Any, Any]:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Float32
 
-from fdjax.errors import ConfigError
 from fdjax.ops.logprobs import log_ratio, softmax, times
+from fdjax.ranges import Among, Number, Whole, require
 
 __all__ = [
     "Divergence",
@@ -136,11 +136,13 @@ def generalized_jsd(
     Reference: arXiv:2306.13649, D_JSD(β) of section 2, where β is our α, P the teacher
     and Q the student.
     """
-    if not 0 < alpha < 1:
-        raise ConfigError(
-            f"expected alpha inside (0, 1), got {alpha}: the ends are identically 0; "
-            "use forward_kl for the limit at 0 and reverse_kl for the one at 1"
-        )
+    require(
+        "alpha",
+        alpha,
+        Number(above=0, below=1),
+        remedy="the ends are identically 0; use forward_kl for the limit at 0 and "
+        "reverse_kl for the one at 1",
+    )
     return _jsd(student_logits, teacher_logits, alpha)
 
 
@@ -196,16 +198,18 @@ def top_k_divergence(
       Nats.
 
     Raises:
-      ConfigError: k is not in [1, V).
+      ConfigError: k is not in [1, V), or `of` names neither.
 
     Reference: arXiv:2601.20802 distils the top k tokens with such a tail.
     """
     size = student_logits.shape[-1]
-    if not 0 < k < size:
-        raise ConfigError(
-            f"expected k from 1 to {size - 1}, one less than the vocabulary, got {k}: "
-            "over all tokens use the divergence itself"
-        )
+    require(
+        f"k of {size} tokens",
+        k,
+        Whole(1, size - 1),
+        remedy="over all tokens use the divergence itself",
+    )
+    require("of", of, Among("teacher", "student"))
     ranked = teacher_logits if of == "teacher" else student_logits
     _, tokens = jax.lax.top_k(jax.lax.stop_gradient(ranked), k)
 

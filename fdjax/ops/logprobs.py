@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from fdjax.errors import ConfigError
 from fdjax.ops.masked import select
+from fdjax.ranges import Number, require
 
 __all__ = [
+    "TEMPERATURE",
     "entropy",
     "importance_ratio",
     "log_ratio",
@@ -20,6 +21,9 @@ __all__ = [
     "truncated_importance_weights",
 ]
 
+TEMPERATURE = Number(above=0)
+"""Temperatures that tokens can be scored at: greedy decoding has no log-probabilities,
+score it at the temperature of training."""
 # exp(20) is 5e8: beyond it a ratio carries no information, only overflow.
 _LOG_RATIO_LIMIT = 20.0
 
@@ -37,11 +41,7 @@ def scale_logits(
     Raises:
       ConfigError: the temperature is not positive.
     """
-    if temperature <= 0:
-        raise ConfigError(
-            f"expected a positive temperature, got {temperature}: greedy decoding has "
-            "no log-probabilities; score it at the temperature of training"
-        )
+    require("temperature", temperature, TEMPERATURE)
     return logits.astype(jnp.float32) / temperature
 
 
@@ -146,7 +146,8 @@ def truncated_importance_weights(
 
     Args:
       logprobs: log p(token) in nats under the policy being trained.
-      old_logprobs: log p(token) in nats as the sampler recorded it.
+      old_logprobs: log p(token) in nats as the sampler recorded it, of the whole
+        vocabulary at the same temperature, before top-k and top-p.
       mask: True for scored tokens.
       cap: C, above which a weight is cut; positive.
 
@@ -155,7 +156,6 @@ def truncated_importance_weights(
 
     Reference: Ionides, "Truncated importance sampling" (2008).
     """
-    if cap <= 0:
-        raise ConfigError(f"expected a positive cap, got {cap}: 2.0 is usual")
+    require("cap", cap, Number(above=0), remedy="2.0 is usual")
     ratio = importance_ratio(log_ratio(logprobs, old_logprobs=old_logprobs, mask=mask))
     return jax.lax.stop_gradient(jnp.minimum(ratio, cap))

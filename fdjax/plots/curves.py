@@ -33,8 +33,10 @@ INK = "#1f2328"
 _LABEL_HEIGHT = 15.0
 _SMOOTH_FROM = 80
 _ESTIMATE = ("value", "low", "high")
+# Measured by the sampler alike for every arm that samples, and by no other: what a loss
+# measures is over its own scored tokens, of references in SFT.
 _TRAINING = (
-    ("entropy", "policy/entropy", "policy entropy (nats per token)"),
+    ("entropy", "rollout/entropy", "policy entropy (nats per sampled token)"),
     ("reward", "reward/mean", "mean reward"),
 )
 _RC: dict[Any, Any] = {

@@ -32,7 +32,9 @@ __all__ = ["write_report"]
 _CAPTIONS = {
     "pass_at_k": "Chance that k attempts hold a verified proof, mean over theorems; "
     "bands are 95 % bootstrap intervals over theorems.",
-    "entropy": "Entropy of the policy over the tokens it sampled in training.",
+    "entropy": "Entropy of the policy at the temperature of sampling, mean over all "
+    "tokens that it sampled in the iteration (rollout/entropy). Arms that sample "
+    "nothing, such as SFT, have no line.",
     "reward": "Share of training attempts that Lean verified.",
 }
 

@@ -9,9 +9,11 @@ from transformers import PreTrainedTokenizerFast
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import pad_left, pad_right
 from fdjax.data.tokenizer import pad_token, token_texts
+from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.records import Mean, Metrics, Problem
 from fdjax.rollout.engine import Rollout
+from fdjax.sampling import SamplingConfig
 
 __all__ = [
     "DistillationBatch",
@@ -52,9 +54,13 @@ class PolicyBatch(NamedTuple):
     mask: Leaf
     """[B, T] bool, scored tokens: sampled, and the reward is known."""
     old_logprobs: Leaf
-    """[B, T] float32, nats, from the sampler."""
+    """[B, T] float32, nats: `Completions.logprobs`, of the policy that sampled, not of
+    what top-k and top-p left of it."""
     advantages: Leaf
     """[B] float32."""
+    sampling: SamplingConfig | None = None
+    """How the tokens were drawn; objectives hold their temperature against it. None in
+    a batch of another origin."""
 
 
 class DistillationBatch(NamedTuple):
@@ -69,6 +75,8 @@ class DistillationBatch(NamedTuple):
     teacher_prompt_valid: Leaf
     mask: Leaf
     """[B, T] bool, scored tokens: sampled, with feedback, within the scored part."""
+    sampling: SamplingConfig | None = None
+    """As in `PolicyBatch`."""
 
 
 def supervised_batch(
@@ -77,22 +85,55 @@ def supervised_batch(
     *,
     prompt_width: int,
     response_width: int,
-) -> SupervisedBatch:
-    """Arrays for (problem, feedback shown in the prompt, proof to write) rows."""
+) -> tuple[SupervisedBatch, Metrics]:
+    """Arrays for (problem, feedback shown in the prompt, proof to write) rows.
+
+    Rows whose prompt or proof is too long are not scored.
+
+    Metrics: sft/overlong (share of the rows).
+    """
+    if not rows:
+        raise DataError("supervised_batch: expected rows, got none")
     problems, feedback, proofs = zip(*rows, strict=True)
+    prompts = prompt_tokens(tokenizer, problems, feedback)
+    responses = proof_tokens(tokenizer, proofs)
+    fits = np.array(
+        [
+            len(prompt) <= prompt_width and len(response) <= response_width
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+    )
     pad = pad_token(tokenizer)
     prompts, valid = pad_left(
-        prompt_tokens(tokenizer, problems, feedback), width=prompt_width, pad=pad
+        [ids[-prompt_width:] for ids in prompts], width=prompt_width, pad=pad
     )
     responses, mask = pad_right(
-        proof_tokens(tokenizer, proofs), width=response_width, pad=pad
+        [ids[:response_width] for ids in responses], width=response_width, pad=pad
     )
-    return SupervisedBatch(prompts, valid, responses, mask)
+    batch = SupervisedBatch(prompts, valid, responses, mask & fits[:, None])
+    return batch, {"sft/overlong": Mean(float((~fits).sum()), len(fits))}
 
 
 def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
-    """Arrays for GRPO; samples without a verdict are not scored."""
+    """Arrays for GRPO; samples without a verdict are not scored.
+
+    Raises:
+      DataError: `advantages` are not one for each attempt, or not finite where the
+        reward is known.
+    """
     sampled = rollout.completions
+    values = np.asarray(advantages, np.float32).reshape(-1)
+    if values.shape != rollout.known.shape:
+        raise DataError(
+            f"policy_batch: expected advantages for {len(rollout.known)} attempts, got "
+            f"{len(values)}"
+        )
+    damaged = int((~np.isfinite(values[rollout.known])).sum())
+    if damaged:
+        raise DataError(
+            "policy_batch: expected finite advantages where the reward is known, got "
+            f"{damaged} that are not"
+        )
     return PolicyBatch(
         prompts=rollout.prompts,
         prompt_valid=rollout.prompt_valid,
@@ -100,7 +141,8 @@ def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
         response_valid=sampled.mask,
         mask=sampled.mask & rollout.known[:, None],
         old_logprobs=sampled.logprobs,
-        advantages=np.asarray(advantages, np.float32).reshape(-1),
+        advantages=values,
+        sampling=sampled.sampling,
     )
 
 
@@ -114,7 +156,9 @@ def distillation_batch(
     """Arrays for FD; samples without feedback are not scored.
 
     Feedback longer than the teacher's prompt allows loses its last parts, counted in
-    `feedback/shortened`.
+    `feedback/shortened`. Where nothing of it fits, the teacher would read nothing that
+    the student does not: the sample is not scored either, counted in
+    `feedback/dropped`.
 
     Args:
       rollout: attempts with feedback.
@@ -124,23 +168,27 @@ def distillation_batch(
         first that the feedback would change (beyond it the teacher reads a proof that
         its feedback speaks against).
 
-    Metrics: feedback/available, feedback/shortened (shares of the samples).
+    Metrics: feedback/available (the teacher reads some), feedback/shortened,
+    feedback/dropped (shares of the samples).
     """
-    notes, shortened = fit_feedback(
-        tokenizer, rollout.problems, rollout.feedback, width=teacher_width
-    )
-    available = np.array([f.available for f in rollout.feedback])
-    pad = pad_token(tokenizer)
+    feedback = rollout.feedback
+    notes = fit_feedback(tokenizer, rollout.problems, feedback, width=teacher_width)
+    read = np.array([note is not None for note in notes])
+    prompts = prompt_tokens(tokenizer, rollout.problems, notes)
     teacher_prompts, teacher_valid = pad_left(
-        prompt_tokens(tokenizer, rollout.problems, notes), width=teacher_width, pad=pad
+        # Only a question that nobody scores is too long.
+        [ids[-teacher_width:] for ids in prompts],
+        width=teacher_width,
+        pad=pad_token(tokenizer),
     )
     sampled = rollout.completions
-    mask = sampled.mask & available[:, None]
+    mask = sampled.mask & read[:, None]
     if score == "to_divergence":
-        for row, feedback in enumerate(rollout.feedback):
-            if feedback.offset is not None:
-                tokens = np.asarray(sampled.tokens[row])
-                mask[row] &= _begins_by(tokenizer, tokens, feedback.offset)
+        for row, offset in enumerate(note.offset for note in feedback):
+            if offset is not None:
+                written = sampled.mask[row]
+                tokens = np.asarray(sampled.tokens[row])[written]
+                mask[row, written] &= _begins_by(tokenizer, tokens, offset)
     batch = DistillationBatch(
         prompts=rollout.prompts,
         prompt_valid=rollout.prompt_valid,
@@ -149,11 +197,18 @@ def distillation_batch(
         teacher_prompts=teacher_prompts,
         teacher_prompt_valid=teacher_valid,
         mask=mask,
+        sampling=sampled.sampling,
     )
-    size = len(available)
+    size = len(notes)
+    shortened = sum(
+        note is not None and note != whole.text
+        for note, whole in zip(notes, feedback, strict=True)
+    )
+    dropped = sum(note.available for note in feedback) - int(read.sum())
     return batch, {
-        "feedback/available": Mean(float(available.sum()), size),
+        "feedback/available": Mean(float(read.sum()), size),
         "feedback/shortened": Mean(float(shortened), size),
+        "feedback/dropped": Mean(float(dropped), size),
     }
 
 
@@ -163,24 +218,24 @@ def fit_feedback(
     feedback: Sequence[Feedback],
     *,
     width: int,
-) -> tuple[list[str | None], int]:
-    """Feedback texts that fit into prompts of `width` tokens, and how many were cut.
+) -> list[str | None]:
+    """What of each feedback fits into a prompt of `width` tokens; None for nothing.
 
     Feedback that is too long loses its last parts, the least important ones.
     """
-    keep = [len(note.parts) for note in feedback]
-    while True:
-        notes = [
-            "\n".join(note.parts[:count]) if count else None
-            for note, count in zip(feedback, keep, strict=True)
-        ]
-        lengths = [len(ids) for ids in prompt_tokens(tokenizer, problems, notes)]
-        long = [i for i, length in enumerate(lengths) if length > width and keep[i]]
-        if not long:
-            cut = sum(k < len(f.parts) for k, f in zip(keep, feedback, strict=True))
-            return notes, cut
-        for index in long:
-            keep[index] -= 1
+    parts = [note.parts if note.available else () for note in feedback]
+    rows = list(range(len(parts)))
+    while rows := [row for row in rows if parts[row]]:
+        prompts = prompt_tokens(
+            tokenizer,
+            [problems[row] for row in rows],
+            ["\n".join(parts[row]) for row in rows],
+        )
+        rows = [row for row, ids in zip(rows, prompts, strict=True) if len(ids) > width]
+        for row in rows:
+            parts[row] = parts[row][:-1]
+    texts = ["\n".join(kept) for kept in parts]
+    return [text if text.strip() else None for text in texts]
 
 
 def _begins_by(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import jax
@@ -10,11 +11,13 @@ from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.packing import pad_left
-from fdjax.data.tokenizer import pad_token
+from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
+from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Feedback, Provider
-from fdjax.lean import Verdict, Verifier
+from fdjax.lean import Status, Verdict, Verifier
 from fdjax.metrics import StageTimer
 from fdjax.records import Problem
+from fdjax.rollout.outcomes import verify_attempts, write_feedback
 from fdjax.rollout.reward import verdict_rewards
 from fdjax.sampling import Completions
 
@@ -46,6 +49,25 @@ class Rollout:
     feedback: tuple[Feedback, ...]
     """[B]."""
 
+    def __post_init__(self) -> None:
+        size = len(self.problems)
+        if self.group_size < 1 or not size or size % self.group_size:
+            raise DataError(
+                f"Rollout: expected whole groups of group_size = {self.group_size} >= "
+                f"1 attempts, got {size}; repeat each problem group_size times"
+            )
+        damaged = int((~np.isfinite(self.rewards[self.known])).sum())
+        if damaged:
+            raise DataError(
+                f"Rollout: expected finite rewards where known is True, got {damaged} "
+                "that are not; a missing reward has known = False"
+            )
+
+    @property
+    def sampled(self) -> np.ndarray:
+        """[B] bool; False where the prompt was too long to sample from."""
+        return np.asarray(self.completions.mask).sum(axis=1) > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutEngine:
@@ -57,7 +79,15 @@ class RolloutEngine:
     verifier: Verifier
     provider: Provider
     prompt_width: int
-    """S, tokens; a longer prompt is an error."""
+    """S, tokens; from a longer prompt nothing is sampled."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_width < 1:
+            raise ConfigError(
+                f"RolloutEngine: expected prompt_width >= 1, got {self.prompt_width}"
+            )
+        pad_token(self.tokenizer)
+        end_token(self.tokenizer)
 
     def collect(
         self,
@@ -71,6 +101,9 @@ class RolloutEngine:
     ) -> Rollout:
         """Samples `group_size` attempts at each problem and has them judged.
 
+        What goes wrong with an attempt costs that attempt: its reward is unknown and
+        its feedback an error that says why.
+
         Args:
           params: policy parameters.
           problems: P problems.
@@ -81,28 +114,49 @@ class RolloutEngine:
 
         Returns:
           P·G attempts with verdicts, rewards and feedback.
+
+        Raises:
+          ConfigError: `group_size` is not positive; the tokenizer lacks a template.
+          DataError: there are no problems.
+          InstallError: Lean is not installed.
         """
+        if group_size < 1:
+            raise ConfigError(
+                f"RolloutEngine.collect: expected group_size >= 1, got {group_size}"
+            )
+        if not problems:
+            raise DataError("RolloutEngine.collect: expected problems, got none")
         timer = timer or StageTimer()
         ids = prompt_tokens(self.tokenizer, problems, feedback)
-        pad = pad_token(self.tokenizer)
-        prompts, valid = pad_left(ids, width=self.prompt_width, pad=pad)
+        # A prompt that does not fit is cut, to keep its place in the batch.
+        prompts, valid = pad_left(
+            [row[-self.prompt_width :] for row in ids],
+            width=self.prompt_width,
+            pad=pad_token(self.tokenizer),
+        )
+        unsampled = [self._unsampled(row) for row in ids for _ in range(group_size)]
+        fits = np.array([verdict is None for verdict in unsampled])
         with timer.stage("sample"):
             sampled = self.generate(
                 params, prompts, valid, key, samples_per_prompt=group_size
             )
-            completions = Completions(*(np.asarray(field) for field in sampled))
+            completions = jax.tree.map(np.asarray, sampled)
+        completions = completions._replace(mask=completions.mask & fits[:, None])
         proofs = self.decode(completions)
         repeated = tuple(p for p in problems for _ in range(group_size))
         with timer.stage("verify"):
-            verdicts = self.verifier.verify(list(zip(repeated, proofs, strict=True)))
+            attempts = list(compress(zip(repeated, proofs, strict=True), fits))
+            judged = iter(verify_attempts(self.verifier, attempts))
+            verdicts = [verdict or next(judged) for verdict in unsampled]
         with timer.stage("feedback"):
-            notes = self.provider.write(
+            notes = write_feedback(
+                self.provider,
                 [
                     Attempt(problem=problem, proof=proof, verdict=verdict)
                     for problem, proof, verdict in zip(
                         repeated, proofs, verdicts, strict=True
                     )
-                ]
+                ],
             )
         rewards, known = verdict_rewards(verdicts)
         return Rollout(
@@ -118,10 +172,20 @@ class RolloutEngine:
             feedback=tuple(notes),
         )
 
+    def _unsampled(self, prompt: Sequence[int]) -> Verdict | None:
+        """The verdict on attempts at a prompt that is too long; None for any other."""
+        if len(prompt) <= self.prompt_width:
+            return None
+        return Verdict(
+            status=Status.CRASHED,
+            reason=f"nothing was sampled: the prompt has {len(prompt)} tokens, more "
+            f"than prompt_width = {self.prompt_width}",
+        )
+
     def decode(self, completions: Completions) -> list[str]:
-        """The proof text of each completion, special tokens left out."""
+        """The proof text of each completion, control tokens left out."""
         rows = [
             tokens[mask]
             for tokens, mask in zip(completions.tokens, completions.mask, strict=True)
         ]
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return continuation_texts(self.tokenizer, rows)

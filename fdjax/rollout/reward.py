@@ -12,12 +12,12 @@ __all__ = ["verdict_rewards"]
 def verdict_rewards(verdicts: Sequence[Verdict]) -> tuple[np.ndarray, np.ndarray]:
     """1 for a verified proof, 0 for one that Lean decided against.
 
-    A CRASHED verdict is missing, not zero: its sample leaves group statistics, loss
-    and normalizer.
+    Where the checker failed or the statement itself is broken, the reward is missing,
+    not zero: the sample leaves group statistics, loss and normalizer.
 
     Returns:
       Rewards [B] float32 (0 where missing) and whether each is known [B] bool.
     """
-    known = np.array([v.status is not Status.CRASHED for v in verdicts], bool)
+    known = np.array([not v.missing for v in verdicts], bool)
     rewards = np.array([v.status is Status.VERIFIED for v in verdicts], np.float32)
     return rewards, known

@@ -1,11 +1,7 @@
 """Sampling from the decoder in process: jitted prefill and decode."""
 
-from fdjax.sampling.generate import (
-    Completions,
-    Generate,
-    SamplingConfig,
-    make_generate,
-)
+from fdjax.sampling.config import SamplingConfig
+from fdjax.sampling.generate import Completions, Generate, make_generate
 from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Completions of a batch of prompts: one prefill, then a step for each token."""
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -12,60 +12,37 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Cache, Model
+from fdjax.sampling.config import SamplingConfig, require_integer
 from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
 from fdjax.sharding import batch_sharding
 
-__all__ = ["Completions", "Generate", "SamplingConfig", "make_generate"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How tokens are drawn, and when a row ends."""
-
-    max_new_tokens: int
-    """T, tokens after which a row ends unfinished."""
-    temperature: float = 1.0
-    """Divides the logits; positive. Greedy decoding is `top_k=1`."""
-    top_p: float = 1.0
-    """Probability mass of the nucleus; 1 keeps all."""
-    top_k: int = 0
-    """Most probable tokens that are kept; 0 keeps all."""
-    stop_tokens: tuple[int, ...] = ()
-    """Tokens that end a row; the stop token itself belongs to the row."""
-    pad_token: int = 0
-    """Fills the row after its end."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(
-                f"expected max_new_tokens to be at least 1, got {self.max_new_tokens}"
-            )
-        if not self.temperature > 0:
-            raise ConfigError(
-                f"expected a positive temperature, got {self.temperature}: for greedy "
-                "decoding set top_k=1"
-            )
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"expected top_p in (0, 1], got {self.top_p}")
-        if self.top_k < 0:
-            raise ConfigError(f"expected top_k >= 0 (0 keeps all), got {self.top_k}")
+__all__ = ["Completions", "Generate", "make_generate"]
 
 
 class Completions(NamedTuple):
-    """Sampled rows and what the sampler knew about each token."""
+    """Sampled rows and what the sampler knew about each token.
+
+    Top-k and top-p cut the policy's distribution, so a token has two log-probabilities.
+    """
 
     tokens: Int32[Array | np.ndarray, "B T"]
     """Sampled tokens, then `pad_token`."""
     mask: Bool[Array | np.ndarray, "B T"]
     """True on sampled tokens, the stop token included."""
     logprobs: Float32[Array | np.ndarray, "B T"]
-    """Log-probability, nats, of the token under the distribution it was drawn from,
-    after temperature, top-k and top-p; 0 outside the mask."""
+    """Log-probability, nats, of the token under the policy: softmax(logits / τ) of the
+    whole vocabulary, as `ops.token_logprobs` has it. The losses' `old_logprobs`: their
+    ratio is 1 on policy whatever was cut. 0 outside the mask."""
+    behaviour_logprobs: Float32[Array | np.ndarray, "B T"]
+    """Log-probability, nats, of the token under the distribution it was drawn from:
+    the policy cut by top-k and top-p and normalised anew. More than `logprobs`
+    where something was cut, else the same. 0 outside the mask."""
     entropy: Float32[Array | np.ndarray, "B T"]
-    """Entropy, nats, of the temperature-scaled distribution before top-k and top-p; 0
-    outside the mask."""
+    """Entropy, nats, of the policy at τ, before top-k and top-p; 0 outside the mask."""
     finished: Bool[Array | np.ndarray, " B"]
     """Whether the row ended with a stop token."""
+    sampling: SamplingConfig
+    """How they were drawn, τ among it; no leaf of the tree."""
 
 
 @runtime_checkable
@@ -106,7 +83,9 @@ def make_generate(
     and a row depends on its index and its prompt but on no other row. (To the last bit
     of the logits: a matrix product may round differently in a batch of another size.)
 
-    The loop ends as soon as all rows have. One compilation for each shape and G.
+    The loop ends as soon as all rows have. One compilation for each shape and G, shared
+    by all that was made from an equal model, config and mesh; the key may come from
+    anywhere, parameters that lie elsewhere are another program.
 
     Args:
       model: the decoder.
@@ -114,18 +93,18 @@ def make_generate(
       mesh: the work is cut over its batch axes, filled up with copies of the last
         prompt where they do not divide; every process gets all completions. Without a
         mesh everything happens where the parameters are.
+
+    Raises:
+      ConfigError: a stop token or the padding is not in the model's vocabulary.
     """
+    size = model.config.vocab_size
+    if beyond := {t for t in (*config.stop_tokens, config.pad_token) if t >= size}:
+        raise ConfigError(
+            f"expected stop_tokens and pad_token below the model's vocabulary size, "
+            f"{size}, got {sorted(beyond)}: they are those of another tokenizer"
+        )
     layout = None if mesh is None else batch_sharding(mesh)
-    run = jax.jit(
-        partial(_generate, model, config),
-        static_argnames="samples_per_prompt",
-        out_shardings=layout,
-    )
-    first_rows = jax.jit(
-        lambda rows, count: jax.tree.map(lambda field: field[:count], rows),
-        static_argnums=1,
-        out_shardings=None if mesh is None else NamedSharding(mesh, PartitionSpec()),
-    )
+    run = _program(model, config, mesh)
 
     def generate(
         params: Any,
@@ -135,27 +114,98 @@ def make_generate(
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
-        longest = prompts.shape[1] + config.max_new_tokens
-        if longest > model.config.max_position_embeddings:
-            raise DataError(
-                f"expected prompt and completion to fit the model's "
-                f"{model.config.max_position_embeddings} positions, got "
-                f"{prompts.shape[1]} + {config.max_new_tokens} tokens"
-            )
+        require_integer("samples_per_prompt", samples_per_prompt, least=1)
+        host = jax.device_get((prompts, prompt_valid))
+        _check_prompts(model, config, *host)
         count = prompts.shape[0]
         if mesh is not None:
             spare = -count % (mesh.size // mesh.shape["tensor"])
-            prompts, prompt_valid = (
+            host = tuple(
                 np.concatenate([array, np.repeat(array[-1:], spare, axis=0)])
-                for array in (prompts, prompt_valid)
+                for array in host
             )
-        prompts, prompt_valid = jax.device_put((prompts, prompt_valid), layout)
         rows = run(
-            params, prompts, prompt_valid, key, samples_per_prompt=samples_per_prompt
+            params,
+            *jax.device_put(host, layout),
+            _unplaced(key),
+            samples_per_prompt=samples_per_prompt,
         )
-        return first_rows(rows, count * samples_per_prompt)
+        if mesh is None:
+            return rows
+        return _first_rows(mesh)(rows, count * samples_per_prompt)
 
     return generate
+
+
+@cache
+def _program(
+    model: Model, config: SamplingConfig, mesh: Mesh | None
+) -> Callable[..., Completions]:
+    """Jitted `_generate`: one for equal arguments, since each jit compiles its own."""
+    return jax.jit(
+        partial(_generate, model, config),
+        static_argnames="samples_per_prompt",
+        out_shardings=None if mesh is None else batch_sharding(mesh),
+    )
+
+
+@cache
+def _first_rows(mesh: Mesh) -> Callable[[Completions, int], Completions]:
+    """Jitted `(rows, count)`: the first rows of all over the mesh, on every device."""
+    return jax.jit(
+        lambda rows, count: jax.tree.map(lambda field: field[:count], rows),
+        static_argnums=1,
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+    )
+
+
+def _unplaced(key: jax.Array) -> jax.Array:
+    """The key, bound to no device: one on a mesh would choose another program.
+
+    Raises:
+      ConfigError: it is not one typed key.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        raise ConfigError(
+            f"expected one typed PRNG key, such as jax.random.key(0), got "
+            f"{key.dtype}{list(key.shape)}"
+        )
+    data = jax.device_put(jax.device_get(jax.random.key_data(key)))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
+def _check_prompts(
+    model: Model, config: SamplingConfig, prompts: np.ndarray, prompt_valid: np.ndarray
+) -> None:
+    """Raises DataError where prompts cannot be continued."""
+    if prompts.dtype.kind not in "iu" or prompt_valid.dtype != bool:
+        raise DataError(
+            "expected prompts of integers and prompt_valid of booleans, got "
+            f"{prompts.dtype} and {prompt_valid.dtype}"
+        )
+    if prompts.ndim != 2 or not prompts.size or prompts.shape != prompt_valid.shape:
+        raise DataError(
+            "expected prompts and prompt_valid [P, S] with at least one prompt and one "
+            f"token, got {prompts.shape} and {prompt_valid.shape}"
+        )
+    size, most = model.config.vocab_size, model.config.max_position_embeddings
+    if prompts.shape[1] + config.max_new_tokens > most:
+        raise DataError(
+            f"expected prompt and completion to fit the model's {most} positions, got "
+            f"{prompts.shape[1]} + {config.max_new_tokens} tokens"
+        )
+    if rows := np.flatnonzero(~prompt_valid[:, -1]).tolist():
+        raise DataError(
+            "expected every prompt to end at the right edge, got no valid token there "
+            f"in rows {rows[:8]}: pad on the left (data.packing.pad_left)"
+        )
+    beyond = prompts[prompt_valid & ((prompts < 0) | (prompts >= size))]
+    if beyond.size:
+        raise DataError(
+            f"expected token ids from 0 to {size - 1}, the model's vocabulary, got "
+            f"{np.unique(beyond)[:8].tolist()}: tokenizer and model do not belong "
+            "together"
+        )
 
 
 def _generate(
@@ -183,22 +233,28 @@ def _generate(
         tokens=jnp.full(shape, config.pad_token, jnp.int32),
         mask=jnp.zeros(shape, bool),
         logprobs=jnp.zeros(shape, jnp.float32),
+        behaviour_logprobs=jnp.zeros(shape, jnp.float32),
         entropy=jnp.zeros(shape, jnp.float32),
         finished=jnp.zeros((batch,), bool),
+        sampling=config,
     )
 
     def draw(state: _State, logits: Float32[Array, "B V"]) -> _State:
         """Appends one token to each active row."""
         keys = jax.vmap(partial(jax.random.fold_in, data=state.step))(row_keys)
-        token, logprob, entropy = _sample(keys, logits, config)
+        token, logprob, behaviour, entropy = _sample(keys, logits, config)
         stop = jnp.isin(token, jnp.array(config.stop_tokens, jnp.int32))
         old, active = state.rows, state.active
         rows = Completions(
             tokens=_put(old.tokens, state.step, active, token),
             mask=_put(old.mask, state.step, active, active),
             logprobs=_put(old.logprobs, state.step, active, logprob),
+            behaviour_logprobs=_put(
+                old.behaviour_logprobs, state.step, active, behaviour
+            ),
             entropy=_put(old.entropy, state.step, active, entropy),
             finished=old.finished | (active & stop),
+            sampling=config,
         )
         return state._replace(
             step=state.step + 1, token=token, active=active & ~stop, rows=rows
@@ -233,23 +289,27 @@ def _put(column: Array | np.ndarray, step: Array, active: Array, new: Array) -> 
 
 def _sample(
     keys: Array, logits: Float32[Array, "B V"], config: SamplingConfig
-) -> tuple[Int32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"]]:
-    """A token of each row with its own key, its log-probability and the entropy."""
+) -> tuple[
+    Int32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"]
+]:
+    """Of each row with its own key: a token, its two log-probabilities, the entropy."""
     # Subtracting the largest first keeps rounding small at low temperatures.
     below = logits - logits.max(axis=-1, keepdims=True)
     whole = jax.nn.log_softmax(scale_temperature(below, config.temperature), axis=-1)
-    entropy = -jnp.sum(jnp.exp(whole) * whole, axis=-1)
+    terms = jnp.where(whole > -jnp.inf, jnp.exp(whole) * whole, 0.0)
+    entropy = -jnp.sum(terms, axis=-1)
     kept = whole
     if config.top_k:
         kept = keep_top_k(kept, config.top_k)
     if config.top_p < 1.0:
         kept = keep_top_p(kept, config.top_p)
-    if kept is not whole:
-        kept = jax.nn.log_softmax(kept, axis=-1)
     noise = jax.vmap(partial(jax.random.gumbel, shape=logits.shape[-1:]))(keys)
     token = _argmax(kept + noise)
-    logprob = jnp.take_along_axis(kept, token[:, None], axis=-1)[:, 0]
-    return token, logprob, entropy
+    logprob = jnp.take_along_axis(whole, token[:, None], axis=-1)[:, 0]
+    behaviour = logprob
+    if kept is not whole:
+        behaviour = logprob - jax.nn.logsumexp(kept, axis=-1)
+    return token, logprob, behaviour, entropy
 
 
 def _argmax(scores: Float32[Array, "B V"]) -> Int32[Array, " B"]:

@@ -21,6 +21,7 @@ from fdjax.lean.backends import (
     backend_kind,
     default_workers,
 )
+from fdjax.ranges import Whole, require
 from fdjax.serve.config import ServeConfig
 
 __all__ = ["serve"]
@@ -82,6 +83,7 @@ def serve(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    require("--drain", drain, Whole(0))
     config = ServeConfig(
         token=_require_token(host, _token(token_file, token_env), insecure),
         max_body_bytes=max_body_mb << 20,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from fdjax.errors import ConfigError
+from fdjax.ranges import Number, Whole, require, require_fields
 
 __all__ = ["ServeConfig"]
 
@@ -36,21 +37,19 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if self.token is not None and not self.token.strip():
             raise ConfigError(
-                "ServeConfig: expected a token or None, got blank text; None lets "
-                "everybody in."
+                "expected ServeConfig.token to be a token or None, got blank text: "
+                "None lets everybody in"
             )
-        if self.max_body_bytes < 1024 or self.max_items < 1:
-            raise ConfigError(
-                "ServeConfig: expected max_body_bytes >= 1024 and max_items >= 1, got "
-                f"{self.max_body_bytes} and {self.max_items}; raise them."
-            )
-        if self.max_pending < self.max_items:
-            raise ConfigError(
-                f"ServeConfig: expected max_pending >= max_items = {self.max_items}, "
-                f"got {self.max_pending}; a full request would never be admitted."
-            )
-        if self.retry_after_s < 1 or self.unhealthy_after_s < 0:
-            raise ConfigError(
-                "ServeConfig: expected retry_after_s >= 1 and unhealthy_after_s >= 0, "
-                f"got {self.retry_after_s} and {self.unhealthy_after_s}; raise them."
-            )
+        require_fields(
+            self,
+            max_body_bytes=Whole(1024),
+            max_items=Whole(1),
+            retry_after_s=Whole(1),
+            unhealthy_after_s=Number(least=0),
+        )
+        require(
+            "ServeConfig.max_pending",
+            self.max_pending,
+            Whole(self.max_items),
+            remedy="a request of max_items would never be admitted",
+        )

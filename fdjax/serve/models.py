@@ -84,11 +84,11 @@ class VerifyItem(BaseModel):
     """One proof of one problem."""
 
     name: str = Field(min_length=1)
-    """Name of the theorem that `statement` declares."""
+    """Name of the theorem that `statement` declares, as it is spelled there."""
     header: str = ""
     """Source before the statement."""
     statement: str = Field(min_length=1)
-    """Source up to, not including, `:=`."""
+    """Source of one theorem up to, not including, `:=`."""
     proof: str | None = None
     """Tactic text, to be placed after `:= by`."""
     source: str | None = None

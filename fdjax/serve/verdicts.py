@@ -46,7 +46,9 @@ def verdict_routes(work: Work, *, trust_headers: bool) -> APIRouter:
     async def verify(body: VerifyBody, request: Request) -> Response:
         def task(job: Job) -> dict[str, Any]:
             verdicts = {
-                index: Verdict(status=Status.REJECTED, reason=reason)
+                index: Verdict(
+                    status=Status.REJECTED, reason=reason, broken_statement=True
+                )
                 for index, item in enumerate(body.items)
                 if (reason := fault(item))
             }
@@ -107,7 +109,7 @@ def _refusal(
     elif broken := fault(request):
         return RawReport(statement_error=broken)
     elif isinstance(request.proof, WholeFile):
-        reason = scan_file(body_of(request.proof, request.header))
+        reason = scan_file(body_of(request.proof, request.header), request.statement)
     else:
         reason = scan(request.proof or "")
     return RawReport(refused=reason) if reason else None

@@ -4,17 +4,23 @@ from fdjax.sharding.mesh import initialize_distributed, make_mesh
 from fdjax.sharding.rules import (
     DEFAULT_RULES,
     Rules,
+    batch_parts,
     batch_sharding,
+    check_rows,
     init_sharded,
+    shard_batch,
     shardings,
 )
 
 __all__ = [
     "DEFAULT_RULES",
     "Rules",
+    "batch_parts",
     "batch_sharding",
+    "check_rows",
     "init_sharded",
     "initialize_distributed",
     "make_mesh",
+    "shard_batch",
     "shardings",
 ]

@@ -1,5 +1,6 @@
 """One table from logical axis to mesh axes, and the layouts that follow from it."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +9,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fdjax.errors import ConfigError
 
-__all__ = ["DEFAULT_RULES", "Rules", "batch_sharding", "init_sharded", "shardings"]
+__all__ = [
+    "DEFAULT_RULES",
+    "Rules",
+    "batch_parts",
+    "batch_sharding",
+    "check_rows",
+    "init_sharded",
+    "shard_batch",
+    "shardings",
+]
 
 Rules = Mapping[str, str | None]
 """Logical axis name to the mesh axis it is cut over; None keeps it whole."""
@@ -80,6 +90,38 @@ def shardings(
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Layout of arrays whose first axis is the global batch: cut over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(_BATCH_AXES))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Parts that a batch is cut into, as many rows in each."""
+    return math.prod(mesh.shape[axis] for axis in _BATCH_AXES)
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """A batch of host arrays on the mesh; each device gets its own rows.
+
+    Raises:
+      ConfigError: see `check_rows`.
+    """
+    check_rows(batch, mesh)
+    return jax.device_put(batch, batch_sharding(mesh))
+
+
+def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:
+    """Sees to it that every device gets equally many rows of each microbatch.
+
+    Raises:
+      ConfigError: the rows of the batch do not divide.
+    """
+    rows = len(jax.tree.leaves(batch)[0])
+    axes = {axis: mesh.shape[axis] for axis in _BATCH_AXES}
+    devices = batch_parts(mesh)
+    if rows % (devices * microbatches):
+        raise ConfigError(
+            f"Expected a batch whose rows divide by {devices * microbatches} = "
+            f"{devices} devices ({axes}) × {microbatches} microbatches, got {rows} "
+            "rows; change the rows of an optimizer step, the mesh or the microbatches."
+        )
 
 
 def init_sharded(

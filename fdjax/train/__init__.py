@@ -11,6 +11,7 @@ from fdjax.train.objectives import (
     sft_objective,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
+from fdjax.train.resume import ResumeFrom, check_origin
 from fdjax.train.sources import (
     AlternatingSource,
     DistillationSource,
@@ -22,20 +23,24 @@ from fdjax.train.sources import (
 from fdjax.train.state import TrainState, init_state, restart, state_shardings
 from fdjax.train.step import make_train_step
 from fdjax.train.teacher import init_teacher, update_teacher
+from fdjax.train.window import IdleError
 
 __all__ = [
     "AlternatingSource",
     "DistillationSource",
+    "IdleError",
     "Objective",
     "OptimizerConfig",
     "Phase",
     "PolicySource",
+    "ResumeFrom",
     "Source",
     "StepData",
     "StopRequest",
     "StoppedError",
     "SupervisedSource",
     "TrainState",
+    "check_origin",
     "distillation_hidden",
     "fd_objective",
     "grpo_objective",

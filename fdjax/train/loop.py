@@ -1,5 +1,6 @@
 """The training loop: data, optimizer steps, log, checkpoint, resume."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,16 @@ import jax
 from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
+from fdjax.errors import CheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
-from fdjax.records import Metrics
-from fdjax.sharding import batch_sharding
+from fdjax.ranges import Whole, require_fields
+from fdjax.records import Metrics, union
+from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
+from fdjax.train.resume import ResumeFrom, restore
 from fdjax.train.sources import Source, StepData
-from fdjax.train.state import TrainState
+from fdjax.train.state import TrainState, check_finite
+from fdjax.train.window import Window
 
 __all__ = ["Phase", "train"]
 
@@ -37,6 +42,22 @@ class Phase:
     """Iterations whose metrics are averaged into one row."""
     keep_checkpoints: int | None = 2
     """How many of the newest checkpoints stay; all of them with None."""
+    keep_steps: tuple[int, ...] = ()
+    """Iterations whose checkpoints stay in any case."""
+    max_idle: int = 5
+    """Iterations in a row without an optimizer step taken after which the run stops,
+    because values are not finite or nothing is scored."""
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            steps=Whole(1),
+            checkpoint_every=Whole(1),
+            log_every=Whole(1),
+            max_idle=Whole(1),
+        )
+        if self.keep_checkpoints is not None:
+            require_fields(self, keep_checkpoints=Whole(1))
 
 
 def train(
@@ -48,13 +69,21 @@ def train(
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
+    run: str | None = None,
+    resume: ResumeFrom = "newest",
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
     """Runs a phase to its end, continuing from its newest checkpoint if it has one.
 
-    Everything that decides the next step is in the checkpoint: state, PRNG key and
-    position in the data. A run that was killed and resumed takes the same steps.
+    Everything that decides the next step is in the checkpoint: state, PRNG key,
+    position in the data and the sums of a row begun. A run that was killed and resumed
+    takes the same steps and writes the same rows.
+
+    Before any error leaves, Ctrl-C included, the last whole iteration is saved; the one
+    that failed is done anew on resume. Where its optimizer steps had begun, their state
+    is of no iteration and the one before is gone (it is donated): the last checkpoint
+    stays the newest. A note on the error says which.
 
     Args:
       phase: what to do.
@@ -65,6 +94,10 @@ def train(
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
       stop: asked between iterations.
+      run: identity of the run, kept in its checkpoints; those of another are refused.
+      resume: the newest checkpoint, which must be whole; the newest that is "whole";
+        or that of a step. Where training goes on from an earlier one, later ones are
+        set aside and their rows dropped.
       on_data: called with (iteration, state, data) before the optimizer steps.
       on_step: called with (iterations done, latest metrics).
 
@@ -73,57 +106,140 @@ def train(
 
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
+      IdleError: `max_idle` iterations in a row took no optimizer step.
+      CheckpointError: the parameters to begin from are not finite; or the checkpoint is
+        of another run, of other data or of another state, or cannot be written; as
+        `DamagedCheckpointError`, it cannot be read.
     """
-    layout = batch_sharding(mesh)
-    with CheckpointStore(directory, keep=phase.keep_checkpoints) as store:
-        # A later stage may have gone on beyond this phase in the same folder.
-        done = max((step for step in store.steps if step <= phase.steps), default=0)
-        if done:
-            state, host = store.restore(state, done)
-            phase.source.set_state(host["source"])
+    origin = {"run": run, "phase": phase.name}
+    with CheckpointStore(
+        directory, keep=phase.keep_checkpoints, keep_steps=phase.keep_steps
+    ) as store:
+        done, state, host = restore(
+            store, state, phase.source, origin, steps=phase.steps, resume=resume
+        )
+        window = Window.from_state(host.get("window", {}))
+        check_finite(state.params)
         if done < phase.steps:
+            store.set_aside_after(done)
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
+        # The last iteration has a row of its own.
+        cut = done == phase.steps and done % phase.log_every > 0
+        writer.mark_gap(phase.name, done, done // phase.log_every + cut)
 
-        def save() -> None:
-            store.save(done, state, {"source": phase.source.get_state()})
-
-        window: list[tuple[Metrics, Metrics]] = []
-        timer, latest = StageTimer(), {}
-        on_step(done, latest)
-        while done < phase.steps:
-            if stop.requested:
-                save()
-                store.wait()
-                raise StoppedError(f"Stopped {phase.name} after {done} iterations.")
-            data = phase.source.next(state, timer)
-            on_data(done, state, data)
-            with timer.stage("update"):
-                device_metrics = []
-                for batch in data.batches:
-                    state, metrics = phase.train_step(
-                        state, jax.device_put(batch, layout)
+        at = _Boundary(done, state, _position(phase.source), window)
+        under_way = _Run(phase, store, writer, at, origin)
+        try:
+            on_step(done, under_way.latest)
+            while under_way.at.done < phase.steps:
+                if stop.requested:
+                    under_way.save()
+                    store.wait()
+                    raise StoppedError(
+                        f"Stopped {phase.name} after {under_way.at.done} iterations."
                     )
-                    device_metrics.append(metrics)
-            done += 1
-            window += [(data.metrics, metrics) for metrics in device_metrics]
-            if done % phase.log_every == 0 or done == phase.steps:
-                with timer.stage("update"):
-                    latest = _summary(window)
-                latest |= timer.take()
-                writer.write(phase.name, done, latest)
-                window = []
-            if done % phase.checkpoint_every == 0 or done == phase.steps:
-                save()
-            on_step(done, latest)
-        store.wait()
-    return state
+                under_way.iterate(mesh, on_data)
+                on_step(under_way.at.done, under_way.latest)
+            store.wait()
+        except BaseException as error:
+            # On several processes one that failed would wait for the others to save.
+            alone = jax.process_count() == 1
+            new = under_way.at.done > done
+            if alone and new and not isinstance(error, CheckpointError):
+                error.add_note(under_way.rescue())
+            raise
+    return under_way.at.state
 
 
-def _summary(window: list[tuple[Metrics, Metrics]]) -> dict[str, float]:
-    """Weighted means over a window of optimizer steps."""
-    total: Metrics = {}
-    for host, device in window:
-        for name, mean in (host | jax.device_get(device)).items():
-            total[name] = total[name] + mean if name in total else mean
-    return {name: mean.value() for name, mean in total.items()}
+@dataclass
+class _Boundary:
+    """A run between two iterations: what a checkpoint says."""
+
+    done: int
+    """Iterations."""
+    state: TrainState
+    position: dict[str, Any]
+    """Of the source, before the next iteration's data."""
+    window: Window
+    """Metrics since the last row."""
+
+
+def _position(source: Source) -> dict[str, Any]:
+    """A copy, because checkpoints are written while the source goes on."""
+    return copy.deepcopy(source.get_state())
+
+
+class _Run:
+    """A phase under way: its last whole iteration, and how that is written down."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        store: CheckpointStore,
+        writer: MetricsWriter,
+        at: _Boundary,
+        origin: dict[str, Any],
+    ) -> None:
+        self.at = at
+        self._origin = origin
+        self.latest: dict[str, float] = {}
+        self._phase = phase
+        self._store = store
+        self._writer = writer
+        self._timer = StageTimer()
+
+    def iterate(
+        self, mesh: Mesh, on_data: Callable[[int, TrainState, StepData], None]
+    ) -> None:
+        """One iteration, with its row and checkpoint if they are due."""
+        phase, at = self._phase, self.at
+        data = phase.source.next(at.state, self._timer)
+        on_data(at.done, at.state, data)
+        state, metrics = at.state, []
+        with self._timer.stage("update"):
+            for batch in data.batches:
+                state, of_step = phase.train_step(state, shard_batch(batch, mesh))
+                metrics.append(of_step)
+            window = at.window.add(data.metrics, metrics)
+        self.at = _Boundary(at.done + 1, state, _position(phase.source), window)
+        if self._due(phase.log_every):
+            self._write_row()
+        if self._due(phase.checkpoint_every):
+            self.save()
+        self.at.window.check(phase.max_idle)
+
+    def save(self) -> None:
+        """Begins to write a checkpoint."""
+        at = self.at
+        host = {"source": at.position, "window": at.window.get_state()}
+        self._store.save(at.done, at.state, self._origin | host)
+
+    def rescue(self) -> str:
+        """Saves the last whole iteration after an error; says how that went."""
+        done = self.at.done
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.at.state)):
+            return (
+                f"Iteration {done + 1} failed between its optimizer steps, where there "
+                "is no whole state to save; resume goes on from the last checkpoint."
+            )
+        try:
+            if self._due(self._phase.log_every) and self.at.window.begun:
+                # The error may have come just after the row was written.
+                self._writer.truncate_after(self._phase.name, done - 1)
+                self._write_row()
+            self.save()
+            self._store.wait()
+        except Exception as failure:  # noqa: BLE001 - the first error is raised
+            return f"The state after {done} iterations could not be saved: {failure}"
+        return f"The state after {done} iterations is saved; resume goes on from there."
+
+    def _due(self, every: int) -> bool:
+        return self.at.done % every == 0 or self.at.done == self._phase.steps
+
+    def _write_row(self) -> None:
+        with self._timer.stage("update"):
+            window = self.at.window.settled()
+        self.latest = union(window.means(), self._timer.take())
+        self._writer.write(self._phase.name, self.at.done, self.latest)
+        self.at.window = window.emptied()

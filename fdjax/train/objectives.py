@@ -1,24 +1,24 @@
-"""What a step minimises: a model and a loss put together, one function each.
-
-An objective is `(params, teacher, batch, normalizer) -> (loss, metrics)`, a sum over
-the batch divided by `normalizer`, so that shards and microbatches add up.
-"""
+"""What a step minimises: a model and a loss put together, one objective each."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from fdjax.errors import ConfigError
 from fdjax.losses import (
     feedback_distillation_loss_from_hidden,
     grpo_loss,
     sft_loss,
     token_loss_from_hidden,
 )
+from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import Model
-from fdjax.ops import Chunking, Divergence, forward_kl
+from fdjax.ops import TEMPERATURE, Chunking, Divergence, forward_kl
+from fdjax.ranges import require
 from fdjax.records import Metrics
 from fdjax.rollout import DistillationBatch, PolicyBatch, SupervisedBatch
 
@@ -31,7 +31,16 @@ __all__ = [
     "sft_objective",
 ]
 
-Objective = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what it needs of the state."""
+
+    loss: Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+    """`(params, teacher, batch, normalizer) -> (loss, metrics)`, a sum over the batch
+    divided by `normalizer`, so that shards and microbatches add up."""
+    reads_teacher: bool = False
+    """Whether the loss reads the teacher; without, `teacher` is None."""
 
 
 def response_hidden(
@@ -82,7 +91,7 @@ def distillation_hidden(
 def sft_objective(model: Model) -> Objective:
     """Cross-entropy on reference proofs."""
 
-    def objective(
+    def loss(
         params: Any, teacher: Any, batch: SupervisedBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
@@ -104,7 +113,7 @@ def sft_objective(model: Model) -> Objective:
             chunking=Chunking(mesh=model.mesh),
         )
 
-    return objective
+    return Objective(loss)
 
 
 def grpo_objective(
@@ -114,12 +123,28 @@ def grpo_objective(
     clip_high: float,
     temperature: float,
 ) -> Objective:
-    """Clipped surrogate on sampled proofs (`losses.grpo_loss`)."""
+    """Clipped surrogate on sampled proofs (`losses.grpo_loss`).
 
-    def objective(
+    Args:
+      model: the policy.
+      clip_low: ε_low of the loss.
+      clip_high: ε_high.
+      temperature: at which the proofs were sampled; divides the logits. At another one
+        new and old log-probabilities would be of two distributions, so that a batch
+        sampled otherwise is a ConfigError when the step is traced.
+
+    Raises:
+      ConfigError: a clip range or the temperature is impossible.
+    """
+    require("clip_low", clip_low, CLIP_LOW)
+    require("clip_high", clip_high, CLIP_HIGH)
+    require("temperature", temperature, TEMPERATURE)
+
+    def loss(
         params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         del teacher
+        _require_temperature(batch, temperature)
         hidden = response_hidden(
             model,
             params,
@@ -141,7 +166,7 @@ def grpo_objective(
             advantages=batch.advantages,
         )
 
-    return objective
+    return Objective(loss)
 
 
 def fd_objective(
@@ -155,12 +180,18 @@ def fd_objective(
     Args:
       model: of both; only the parameters differ.
       divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
-      temperature: at which y was sampled; divides both logits.
-    """
+      temperature: at which y was sampled; divides both logits. A batch sampled at
+        another one is a ConfigError when the step is traced.
 
-    def objective(
+    Raises:
+      ConfigError: the temperature is not positive.
+    """
+    require("temperature", temperature, TEMPERATURE)
+
+    def loss(
         params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array
     ) -> tuple[jax.Array, Metrics]:
+        _require_temperature(batch, temperature)
         student, informed = distillation_hidden(model, params, teacher, batch)
         return feedback_distillation_loss_from_hidden(
             student,
@@ -174,4 +205,16 @@ def fd_objective(
             chunking=Chunking(mesh=model.mesh),
         )
 
-    return objective
+    return Objective(loss, reads_teacher=True)
+
+
+def _require_temperature(
+    batch: PolicyBatch | DistillationBatch, temperature: float
+) -> None:
+    """One temperature for sampler and loss, wherever the batch says its own."""
+    sampling = batch.sampling
+    if sampling is not None and sampling.temperature != temperature:
+        raise ConfigError(
+            f"expected the objective at the temperature of the sampler, "
+            f"{sampling.temperature}, got {temperature}: give both the same"
+        )

@@ -1,10 +1,12 @@
 """The optimizer: AdamW after clipping, with a warm-up and a decay (optax)."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import optax
 
-from fdjax.errors import ConfigError
+from fdjax.ranges import Number, Whole, require_fields
 
 __all__ = ["OptimizerConfig", "make_optimizer"]
 
@@ -16,13 +18,15 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     """Peak learning rate."""
     warmup_steps: int = 0
-    """Optimizer steps from zero to the peak."""
+    """Optimizer steps to the peak: step n of them, from 1, takes peak · n / warmup."""
     decay_steps: int | None = None
-    """Optimizer steps until the learning rate has decayed; constant without."""
+    """Optimizer steps, warm-up included, until the learning rate has decayed; constant
+    without."""
     final_fraction: float = 0.1
     """Learning rate at the end of the decay, as a fraction of the peak."""
     weight_decay: float = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay of matrices, embeddings among them; the scales of norms
+    and the biases have none."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.95
@@ -31,39 +35,55 @@ class OptimizerConfig:
     """Global norm above which gradients are scaled down."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.max_gradient_norm <= 0:
-            raise ConfigError(
-                "learning_rate and max_gradient_norm must be positive, got "
-                f"{self.learning_rate} and {self.max_gradient_norm}."
-            )
-        if self.decay_steps is not None and self.decay_steps <= self.warmup_steps:
-            raise ConfigError(
-                f"decay_steps must exceed warmup_steps = {self.warmup_steps}, got "
-                f"{self.decay_steps}."
-            )
+        require_fields(
+            self,
+            learning_rate=Number(above=0),
+            warmup_steps=Whole(0),
+            final_fraction=Number(least=0, most=1),
+            weight_decay=Number(least=0),
+            beta1=Number(least=0, below=1),
+            beta2=Number(least=0, below=1),
+            max_gradient_norm=Number(above=0),
+        )
+        if self.decay_steps is not None:
+            # Warm-up is part of the steps until the rate has decayed.
+            require_fields(self, decay_steps=Whole(self.warmup_steps + 1))
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The gradient transformation that `config` describes."""
-    peak = config.learning_rate
-    if config.decay_steps is not None:
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0 if config.warmup_steps else peak,
-            peak,
-            config.warmup_steps,
-            config.decay_steps,
-            peak * config.final_fraction,
-        )
-    elif config.warmup_steps:
-        schedule = optax.linear_schedule(0.0, peak, config.warmup_steps)
-    else:
-        schedule = optax.constant_schedule(peak)
     return optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm),
         optax.adamw(
-            schedule,
+            _schedule(config),
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
+            mask=_decayed,
         ),
     )
+
+
+def _schedule(config: OptimizerConfig) -> optax.Schedule:
+    """Learning rate by the number of steps taken before, 0 at the first."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if config.decay_steps is None:
+        after = optax.constant_schedule(peak)
+    else:
+        after = optax.cosine_decay_schedule(
+            peak, config.decay_steps - warmup, config.final_fraction
+        )
+    if not warmup:
+        return after
+    rising = optax.linear_schedule(peak / warmup, peak, warmup - 1)
+    return optax.join_schedules([rising, after], [warmup])
+
+
+def _decayed(params: Any) -> Any:
+    """True for what weight decay shrinks; names tell, because layers are stacked."""
+
+    def decays(path: Any, _: Any) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return not name.endswith(("bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)

@@ -1,5 +1,6 @@
 """Where the batches of a step come from: reference proofs or fresh rollouts."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -9,10 +10,12 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from fdjax.data.pipeline import batches
+from fdjax.data.pipeline import batches, fingerprint
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
-from fdjax.records import Mean, Metrics, Problem
+from fdjax.ranges import Among, Number, Whole, require
+from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
     Rollout,
     RolloutEngine,
@@ -57,23 +60,60 @@ class Source(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a position that `get_state` gave."""
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data.
+        """
         ...
 
 
 class _Resumable:
     """A source that draws from one Grain iterator."""
 
-    def __init__(self, items: Sequence[Any], *, batch_size: int, seed: int):
+    def __init__(
+        self,
+        items: Sequence[Any],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        batch_size: int,
+        seed: int,
+        **settings: int | str,
+    ):
+        """Begins at the first batch.
+
+        Args:
+          items: rows, JSON values or dataclasses of such.
+          tokenizer: of their texts.
+          batch_size: rows in a batch.
+          seed: of their order.
+          settings: whatever else decides what a row becomes.
+        """
         self._items: grain.DatasetIterator[list[Any]] = batches(
             items, batch_size=batch_size, seed=seed
         )
+        self._data = {
+            "source": type(self).__name__,
+            "rows": len(items),
+            "content of the rows": fingerprint(items),
+            "tokenizer": fingerprint([tokenizer.get_vocab(), tokenizer.chat_template]),
+            "batch_size": batch_size,
+            "seed": seed,
+            **settings,
+        }
 
     def get_state(self) -> dict[str, Any]:
-        return self._items.get_state()
+        """Position in the data, and which data."""
+        return {"data": self._data, "position": self._items.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._items.set_state(state)
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data.
+        """
+        _check_same_data(state, self._data)
+        self._items.set_state(state["position"])
 
     def skip(self, iterations: int) -> None:
         """Leaves out the data of the next `iterations`."""
@@ -82,7 +122,11 @@ class _Resumable:
 
 
 class SupervisedSource(_Resumable):
-    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each."""
+    """Rows (problem, feedback or None, proof) for SFT, one optimizer step each.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, or there are fewer rows.
+    """
 
     def __init__(
         self,
@@ -94,25 +138,37 @@ class SupervisedSource(_Resumable):
         prompt_width: int,
         response_width: int,
     ):
-        super().__init__(rows, batch_size=batch_size, seed=seed)
-        self._tokenizer = tokenizer
+        require("prompt_width", prompt_width, Whole(1))
+        require("response_width", response_width, Whole(1))
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
+        super().__init__(
+            rows, tokenizer, batch_size=batch_size, seed=seed, **self._widths
+        )
+        self._tokenizer = tokenizer
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """The next rows in shuffled order."""
         del state
         with timer.stage("data"):
-            batch = supervised_batch(self._tokenizer, next(self._items), **self._widths)
-        return StepData(batches=[batch], metrics={})
+            batch, metrics = supervised_batch(
+                self._tokenizer, next(self._items), **self._widths
+            )
+        return StepData(batches=[batch], metrics=metrics)
 
 
 class AlternatingSource:
-    """Two sources in turn, the second one in a fixed share of the iterations."""
+    """Two sources in turn, the second one in a fixed share of the iterations.
+
+    Raises:
+      ConfigError: the share is not in [0, 1].
+    """
 
     def __init__(self, first: Source, second: Source, *, share: float):
+        require("share", share, Number(least=0, most=1))
         self._sources = (first, second)
         self._share = share
         self._turn = 0
+        self._data = {"source": type(self).__name__, "share": share}
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Data of whichever source has the turn."""
@@ -123,19 +179,37 @@ class AlternatingSource:
         return self._sources[after - before].next(state, timer)
 
     def get_state(self) -> dict[str, Any]:
-        """Both positions and the turn."""
+        """Both positions, the turn and the share that decides whose turn it is."""
         first, second = (source.get_state() for source in self._sources)
-        return {"turn": self._turn, "first": first, "second": second}
+        return {
+            "data": self._data,
+            "turn": self._turn,
+            "first": first,
+            "second": second,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a position that `get_state` gave."""
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data, or in other turns.
+        """
+        _check_same_data(state, self._data)
         self._turn = int(state["turn"])
         self._sources[0].set_state(state["first"])
         self._sources[1].set_state(state["second"])
 
 
 class _RolloutSource(_Resumable):
-    """Groups of fresh attempts at the next problems."""
+    """Groups of fresh attempts at the next problems.
+
+    Raises:
+      ConfigError: a size or the seed is out of range, there are fewer problems, or the
+        attempts do not divide among the updates.
+    """
+
+    smallest_group = 1
+    """Attempts at a problem that the objective needs."""
 
     def __init__(
         self,
@@ -146,8 +220,32 @@ class _RolloutSource(_Resumable):
         group_size: int,
         updates_per_rollout: int,
         seed: int,
+        **settings: int | str,
     ):
-        super().__init__(problems, batch_size=problems_per_step, seed=seed)
+        require(
+            f"problems_per_step of {len(problems)} problems",
+            problems_per_step,
+            Whole(1, len(problems)),
+        )
+        require("group_size", group_size, Whole(self.smallest_group))
+        require("updates_per_rollout", updates_per_rollout, Whole(1))
+        attempts = problems_per_step * group_size
+        if attempts % updates_per_rollout:
+            raise ConfigError(
+                "expected updates_per_rollout to divide problems_per_step × group_size "
+                f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
+                "as many attempts"
+            )
+        super().__init__(
+            problems,
+            engine.tokenizer,
+            batch_size=problems_per_step,
+            seed=seed,
+            group_size=group_size,
+            updates_per_rollout=updates_per_rollout,
+            prompt_width=engine.prompt_width,
+            **settings,
+        )
         self._engine = engine
         self._group_size = group_size
         self._updates = updates_per_rollout
@@ -164,13 +262,15 @@ class _RolloutSource(_Resumable):
     def _split(self, batch: Any) -> list[Any]:
         """Interleaved parts of a batch, one for each optimizer step."""
         return [
-            type(batch)(*(field[start :: self._updates] for field in batch))
+            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
             for start in range(self._updates)
         ]
 
 
 class PolicySource(_RolloutSource):
     """Attempts with group-relative advantages, for GRPO."""
+
+    smallest_group = 2
 
     def __init__(
         self,
@@ -196,7 +296,7 @@ class PolicySource(_RolloutSource):
         batch = policy_batch(rollout, advantages)
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
         )
 
@@ -213,7 +313,11 @@ class DistillationSource(_RolloutSource):
         score: Literal["all", "to_divergence"],
         **settings: int,
     ):
-        super().__init__(problems, engine, **settings)
+        require("teacher_width", teacher_width, Whole(1))
+        require("score", score, Among("all", "to_divergence"))
+        super().__init__(
+            problems, engine, teacher_width=teacher_width, score=score, **settings
+        )
         self._teacher_width = teacher_width
         self._score: Literal["all", "to_divergence"] = score
 
@@ -229,34 +333,63 @@ class DistillationSource(_RolloutSource):
             )
         return StepData(
             batches=self._split(batch),
-            metrics=rollout_metrics(rollout) | metrics,
+            metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
+        )
+
+
+def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
+    """Makes sure that a saved position is one in these data."""
+    saved = state.get("data", {})
+    differences = [
+        f"{name} was {saved.get(name, 'not said')}, now {data.get(name, 'not said')}"
+        for name in {**saved, **data}
+        if saved.get(name) != data.get(name)
+    ]
+    if differences:
+        raise CheckpointError(
+            "Expected the data that the checkpoint was trained on, got others: "
+            f"{'; '.join(differences)}. A position means nothing in other data: give "
+            "the same rows in the same order and the same settings, or train anew in "
+            "another folder."
         )
 
 
 def rollout_metrics(rollout: Rollout) -> Metrics:
     """Statistics of sampled attempts.
 
-    Metrics: reward/mean (over known rewards), policy/entropy (nats per sampled token),
+    Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
-    groups with unequal known rewards), verdict/<status> (shares).
+    groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
+    sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
+    the sampled attempts).
     """
     sampled, size = rollout.completions, len(rollout.proofs)
+    made = int(rollout.sampled.sum())
     rewards = np.where(rollout.known, rollout.rewards, np.nan).reshape(
         -1, rollout.group_size
     )
     live = [len(set(group[~np.isnan(group)])) > 1 for group in rewards]
-    statuses = [verdict.status for verdict in rollout.verdicts]
+    statuses = [
+        verdict.status
+        for verdict, was_sampled in zip(rollout.verdicts, rollout.sampled, strict=True)
+        if was_sampled
+    ]
+    broken = sum(verdict.broken_statement for verdict in rollout.verdicts)
     return {
-        "reward/mean": Mean(float(rollout.rewards.sum()), int(rollout.known.sum())),
-        "policy/entropy": Mean(
+        "reward/mean": Mean(
+            float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
+        ),
+        "rollout/entropy": Mean(
             float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
         ),
-        "rollout/length": Mean(int(sampled.mask.sum()), size),
-        "rollout/finished": Mean(int(sampled.finished.sum()), size),
+        "rollout/length": Mean(int(sampled.mask.sum()), made),
+        "rollout/finished": Mean(int(sampled.finished[rollout.sampled].sum()), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
+        "rollout/overlong_prompts": Mean(size - made, size),
+        "rollout/broken_statements": Mean(broken, size),
         **{
-            f"verdict/{status.name.lower()}": Mean(statuses.count(status), size)
+            f"verdict/{status.name.lower()}": Mean(statuses.count(status), made)
             for status in Status
         },
     }

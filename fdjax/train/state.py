@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import Model
 from fdjax.sharding import shardings
 from fdjax.train.teacher import init_teacher
 
-__all__ = ["TrainState", "init_state", "restart", "state_shardings"]
+__all__ = ["TrainState", "check_finite", "init_state", "restart", "state_shardings"]
 
 
 class TrainState(NamedTuple):
@@ -25,7 +26,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     """Optimizer state."""
     teacher: Any
-    """EMA teacher parameters φ, float32."""
+    """EMA teacher parameters φ, float32; None where no objective reads them."""
     step: Any
     """Optimizer steps taken, int32 scalar."""
     key: Any
@@ -33,9 +34,19 @@ class TrainState(NamedTuple):
 
 
 def state_shardings(
-    model: Model, optimizer: optax.GradientTransformation, mesh: Mesh
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    teacher: bool = False,
 ) -> TrainState:
     """Where each leaf of the state lives: parameters by rule, moments beside them.
+
+    Args:
+      model: for its parameters' layout.
+      optimizer: for its moments.
+      mesh: the device mesh.
+      teacher: whether there is one (`Objective.reads_teacher`).
 
     Raises:
       ConfigError: the mesh does not fit the model (`fdjax.sharding.shardings`).
@@ -51,7 +62,9 @@ def state_shardings(
         params,
         transform_non_params=lambda _: replicated,
     )
-    return TrainState(params, opt_state, params, replicated, replicated)
+    return TrainState(
+        params, opt_state, params if teacher else None, replicated, replicated
+    )
 
 
 def init_state(
@@ -59,15 +72,26 @@ def init_state(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     key: jax.Array,
+    *,
+    teacher: bool = False,
 ) -> TrainState:
-    """A fresh state, each shard made on its own device."""
+    """A fresh state, each shard made on its own device.
+
+    Args:
+      model: makes the parameters.
+      optimizer: makes its own state.
+      mesh: the device mesh.
+      key: typed PRNG key, of the parameters and of the run.
+      teacher: whether to hold one, a copy of the policy to begin with; objectives say
+        by `reads_teacher` whether they need it.
+    """
 
     def init(key: jax.Array) -> TrainState:
         init_key, run_key = jax.random.split(key)
         params = model.init(init_key)
-        return _begin(params, optimizer, run_key)
+        return _begin(params, optimizer, run_key, teacher)
 
-    layout = state_shardings(model, optimizer, mesh)
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
     return jax.jit(init, out_shardings=layout)(key)
 
 
@@ -77,24 +101,77 @@ def restart(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     key: jax.Array,
+    *,
+    teacher: bool = False,
 ) -> TrainState:
-    """A state that begins from another phase's policy, teacher and optimizer anew."""
-    layout = state_shardings(model, optimizer, mesh)
+    """A state that begins from another phase's policy, teacher and optimizer anew.
+
+    Moments and learning rate start from nothing, the teacher from `params`: what the
+    phase before had of them is dropped.
+
+    Args:
+      params: the policy; copied.
+      model: for its parameters' layout.
+      optimizer: of the phase that begins.
+      mesh: the device mesh.
+      key: typed PRNG key of the phase.
+      teacher: whether to hold one; see `init_state`.
+
+    Raises:
+      ConfigError: the parameters are not float32.
+      CheckpointError: some are not finite.
+    """
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
 
     def begin(params: Any, key: jax.Array) -> TrainState:
         # Copies: the step donates its state, and the caller keeps its parameters.
-        return _begin(jax.tree.map(jnp.copy, params), optimizer, jnp.copy(key))
+        return _begin(jax.tree.map(jnp.copy, params), optimizer, jnp.copy(key), teacher)
 
-    return jax.jit(begin, out_shardings=layout)(params, key)
+    state = jax.jit(begin, out_shardings=layout)(params, key)
+    check_finite(state.params)
+    return state
+
+
+def check_finite(params: Any) -> None:
+    """Sees to it that training begins from numbers.
+
+    Raises:
+      CheckpointError: a parameter is NaN or infinite.
+    """
+    flawed = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, finite in jax.tree_util.tree_leaves_with_path(_finite(params))
+        if not finite
+    ]
+    if flawed:
+        raise CheckpointError(
+            f"Expected finite parameters to train, got NaN or infinity in "
+            f"{', '.join(flawed)}; begin from another checkpoint."
+        )
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)
 
 
 def _begin(
-    params: Any, optimizer: optax.GradientTransformation, key: jax.Array
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    teacher: bool,
 ) -> TrainState:
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
+    if dtypes != {"float32"}:
+        raise ConfigError(
+            f"Expected float32 parameters to train, got {', '.join(sorted(dtypes))}: "
+            "in fewer bits small steps round away. Load them with "
+            "param_dtype='float32'; dtype='bfloat16' computes in bfloat16 with them."
+        )
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),
-        teacher=init_teacher(params),
+        teacher=init_teacher(params) if teacher else None,
         step=jnp.zeros((), jnp.int32),
         key=key,
     )

@@ -1,6 +1,7 @@
-"""The sharded train step: loss, gradient, optimizer, teacher."""
+"""The sharded train step: loss, gradient, optimizer, teacher; taken or skipped."""
 
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ from jax.sharding import Mesh
 
 from fdjax.errors import ConfigError
 from fdjax.model import Model
-from fdjax.records import Mean, Metrics
-from fdjax.sharding import batch_sharding
+from fdjax.records import Mean, Metrics, union
+from fdjax.sharding import batch_sharding, check_rows
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, state_shardings
 from fdjax.train.teacher import update_teacher
@@ -33,26 +34,41 @@ def make_train_step(
     The batch is a NamedTuple of arrays whose first axis is the global batch and which
     has a `mask` [B, T]; the loss is a sum over the global batch divided by the number
     of scored tokens in it, however it is sharded or cut into microbatches. Where there
-    are several processes, place it with `jax.device_put(batch, batch_sharding(mesh))`.
+    are several processes, place it with `fdjax.sharding.shard_batch`.
+
+    A step is not taken where loss, gradient or new parameters are not finite, or where
+    nothing is scored: parameters, moments, schedule and teacher stay as they are, bit
+    for bit, and only `step` goes on.
 
     Args:
       model: the policy, for its parameters' layout.
       objective: what to minimise (`fdjax.train.objectives`).
       optimizer: an optax gradient transformation.
       mesh: the device mesh; the batch is sharded over its data axes.
-      teacher_rate: η of the EMA teacher; 0 keeps it frozen.
+      teacher_rate: η of the EMA teacher; 0 keeps it frozen, or there is none.
       microbatches: parts that the batch is cut into to save memory.
 
     Raises:
-      ConfigError: a setting is out of range.
+      ConfigError: a setting is out of range. The step itself raises it where the state
+        has no teacher for the objective, or the rows do not divide.
+
+    Metrics: those of the objective, train/loss, train/gradient_norm (before clipping),
+    all over the steps taken; train/scored_tokens, train/skipped (share of steps not
+    taken because a value was not finite), train/empty (share of steps not taken because
+    nothing was scored).
     """
     if not 0.0 <= teacher_rate <= 1.0 or microbatches < 1:
         raise ConfigError(
             "teacher_rate must lie in [0, 1] and microbatches be at least 1, got "
             f"{teacher_rate} and {microbatches}."
         )
-    layout = state_shardings(model, optimizer, mesh)
-    gradient = jax.value_and_grad(objective, has_aux=True)
+    if teacher_rate and not objective.reads_teacher:
+        raise ConfigError(
+            f"Expected no teacher_rate, because the objective reads no teacher, got "
+            f"{teacher_rate}; leave it out."
+        )
+    layout = state_shardings(model, optimizer, mesh, teacher=objective.reads_teacher)
+    gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         scored = batch.mask.sum().astype(jnp.float32)
@@ -68,29 +84,57 @@ def make_train_step(
             loss, metrics, grads = part(batch)
         else:
             loss, metrics, grads = _accumulate(part, batch, microbatches)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new_state = TrainState(
-            params=params,
-            opt_state=opt_state,
-            teacher=update_teacher(state.teacher, params, rate=teacher_rate),
-            step=state.step + 1,
-            key=state.key,
-        )
+        changed = state._replace(params=params, opt_state=opt_state)
+        if objective.reads_teacher:
+            teacher = update_teacher(state.teacher, params, rate=teacher_rate)
+            changed = changed._replace(teacher=teacher)
+        empty = scored == 0
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(params)
+        taken = finite & ~empty
+        # Not arithmetic with 0, which would let NaN through.
+        state = jax.tree.map(partial(jnp.where, taken), changed, state)
         one = jnp.ones((), jnp.float32)
-        metrics = metrics | {
+        of_step = {
             "train/loss": Mean(loss, one),
-            "train/gradient_norm": Mean(optax.tree.norm(grads), one),
-            "train/scored_tokens": Mean(scored, one),
+            "train/gradient_norm": Mean(norm, one),
         }
-        return new_state, metrics
+        metrics = jax.tree.map(
+            lambda x: jnp.where(taken, x, jnp.zeros_like(x)), union(metrics, of_step)
+        )
+        counts = {
+            "train/scored_tokens": Mean(scored, one),
+            "train/skipped": Mean((~finite & ~empty).astype(jnp.float32), one),
+            "train/empty": Mean(empty.astype(jnp.float32), one),
+        }
+        return state._replace(step=state.step + 1), union(metrics, counts)
 
-    return jax.jit(
+    compiled = jax.jit(
         step,
         in_shardings=(layout, batch_sharding(mesh)),
         out_shardings=(layout, None),
         donate_argnums=0,
     )
+
+    # What is jitted stays within reach as `__wrapped__`, for instance to lower it.
+    @wraps(compiled)
+    def checked(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        if (state.teacher is not None) != objective.reads_teacher:
+            raise ConfigError(
+                f"Expected a state {'with' if objective.reads_teacher else 'without'} "
+                "a teacher, as the objective reads one or not; make it with "
+                f"init_state(..., teacher={objective.reads_teacher}) or restart."
+            )
+        check_rows(batch, mesh, microbatches=microbatches)
+        return compiled(state, batch)
+
+    return checked
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _accumulate(

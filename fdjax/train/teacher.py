@@ -22,6 +22,9 @@ def update_teacher(teacher: Any, params: Any, *, rate: float) -> Any:
       params: θ, any floating dtype, same tree.
       rate: η in [0, 1]; 0 freezes the teacher, 1 makes it the live policy.
     """
+    if rate == 0:
+        # Not 0 · (θ − φ), which is NaN where θ is.
+        return teacher
     return jax.tree.map(
         lambda old, new: old + rate * (new.astype(jnp.float32) - old), teacher, params
     )

@@ -135,3 +135,20 @@ def test_masks_of_another_shape_raise(function, shape, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match="one mask entry for each reward"):
         function(jnp.ones((2, 3)), jnp.ones(shape, bool))
+
+
+@_EVERY
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_is_missing(function, number):
+    rewards, mask = [[1, 0, number, 1]], [[True] * 4]
+    got, metrics = _run(function, rewards, mask)
+    without, _ = _run(function, [[1, 0, 1]])
+    assert got[0, 2] == 0
+    np.testing.assert_array_equal(np.delete(got, 2, axis=1), without)
+    assert metrics["advantages/known_rewards"] == (3, 4)
+
+
+@_EVERY
+def test_groups_without_samples_are_refused(function):
+    with pytest.raises(ConfigError, match="at least one sample"):
+        function(jnp.zeros((2, 0)), jnp.zeros((2, 0), bool))

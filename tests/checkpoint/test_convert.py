@@ -330,7 +330,9 @@ def run(tmp_path_factory):
     TOKENIZER.save_pretrained(str(model))
     (model / "config.json").write_text(json.dumps(config_to_hf(MODEL.config)))
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
-    state = init_state(MODEL, optimizer, mesh_of(2, 2, 2), jax.random.key(0))
+    state = init_state(
+        MODEL, optimizer, mesh_of(2, 2, 2), jax.random.key(0), teacher=True
+    )
     state = state._replace(teacher=jax.tree.map(lambda leaf: leaf + 1.0, state.params))
     with CheckpointStore(folder / "checkpoints" / "fd") as store:
         store.save(2, jax.tree.map(jnp.copy, state), {})

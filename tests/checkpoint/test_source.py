@@ -135,12 +135,12 @@ def test_a_phase_without_a_teacher_says_so(made):
         load_pretrained(made / "run/checkpoints/grpo", mesh_of(), which="teacher")
 
 
-def test_a_damaged_step_is_named_and_another_can_be_taken(copy):
+def test_a_damaged_step_names_the_others(copy):
     fd = copy / "run/checkpoints/fd"
     for path in (fd / "8/state").rglob("d/*"):
         path.unlink()
     source = open_source(fd)
-    with pytest.raises(CheckpointError, match=r"Orbax checkpoint at .*fd/8/state"):
+    with pytest.raises(CheckpointError, match=r"fd/8/state.*another step \(4\)"):
         source.reader()
     reader = open_source(fd, step=4).reader()
     np.testing.assert_array_equal(reader.read(reader.weights[0]), 4)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fdjax.data.packing import pad_left, pad_right, padded_width
-from fdjax.errors import DataError
+from fdjax.errors import ConfigError, DataError
 
 
 def test_left_and_right():
@@ -18,6 +18,12 @@ def test_left_and_right():
 def test_too_long_names_the_row():
     with pytest.raises(DataError, match=r"at most 1 tokens in row 1, got 2"):
         pad_left([[1], [1, 2]], width=1, pad=0)
+
+
+@pytest.mark.parametrize("width", [0, -1])
+def test_rows_need_room(width):
+    with pytest.raises(ConfigError, match="at least 1 token"):
+        pad_right([], width=width, pad=0)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ def test_epochs_are_permutations_in_different_orders():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
+def test_batches_of_one():
+    stream = batches("ab", batch_size=1, seed=0)
+    assert sorted(next(stream) + next(stream)) == ["a", "b"]
+
+
 def test_state_resumes_exactly_through_json():
     stream = batches(range(10), batch_size=3, seed=1)
     for _ in range(2):
@@ -30,7 +35,12 @@ def test_seed_decides_the_order():
     assert first != second
 
 
-@pytest.mark.parametrize("size", [0, 11])
+@pytest.mark.parametrize("size", [0, 11, 2.0])
 def test_bad_batch_size(size):
-    with pytest.raises(ConfigError, match="between 1 and the 10 items"):
+    with pytest.raises(ConfigError, match=r"of 10 items to be an integer from 1 to 10"):
         batches(range(10), batch_size=size, seed=0)
+
+
+def test_bad_seed():
+    with pytest.raises(ConfigError, match="seed to be an integer from 0"):
+        batches(range(10), batch_size=2, seed=-1)

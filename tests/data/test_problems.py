@@ -47,17 +47,68 @@ def test_deepseek_row_keeps_the_statement_and_drops_the_rest(tmp_path):
         Problem(
             name="double_le",
             statement="theorem double_le (n : Nat)\n  : n ≤ n + n",
-            header="set_option maxHeartbeats 1000\n",
+            header="set_option maxHeartbeats 1000",
             family="valid",
         )
     ]
 
 
-@pytest.mark.parametrize("end", [":= by", ":=by\n", ":=\n  by", ":="])
+@pytest.mark.parametrize(
+    "end",
+    [":= by", ":=by\n", ":=\n  by", ":=", ":= sorry", ":= by\n  sorry -- TODO\n"],
+)
 def test_deepseek_statement_may_end_in_several_ways(tmp_path, end):
     row = {"name": "t", "formal_statement": f"theorem t : True {end}"}
     path = write_rows(tmp_path / "rows.jsonl", row)
     assert read_problems(path, "deepseek")[0].statement == "theorem t : True"
+
+
+@pytest.mark.parametrize(
+    ("own", "header"), [("", "{}"), ("open Int", "open Int\n{}"), ("{}\n", "{}")]
+)
+@pytest.mark.parametrize(
+    "before", ["set_option maxHeartbeats 9", "open Nat\ndef f (n : Nat) := n"]
+)
+def test_what_stands_before_the_theorem_belongs_to_the_header(
+    tmp_path, own, header, before
+):
+    statement = "/-- The theorem. -/\n@[simp] theorem t : True"
+    row = {
+        "header": own.format(before),
+        "formal_statement": f"{before}\n\n{statement} := by sorry",
+    }
+    [problem] = read_problems(write_rows(tmp_path / "rows.jsonl", row))
+    assert problem == Problem(
+        name="t", statement=statement, header=header.format(before)
+    )
+
+
+def test_imports_may_come_with_the_theorem(tmp_path):
+    source = "import Mathlib\nimport Aesop\nopen Nat\n\ntheorem t : True := by"
+    path = write_rows(tmp_path / "rows.jsonl", {"formal_statement": source})
+    assert read_problems(path)[0].header == "import Mathlib\nimport Aesop\nopen Nat"
+
+
+@pytest.mark.parametrize("key", ["statement", "formal_statement"])
+@pytest.mark.parametrize("name", ["«a b»", "Foo.«a.b».c'", "αβ₁"])
+def test_the_name_is_spelled_as_in_the_statement(tmp_path, key, name):
+    about = "/-- This lemma is Theorem 1; the theorem follows. -/\n-- lemma x\n"
+    statement = f"{about}theorem {name}.{{u}} (α : Type u) : α = α"
+    end = " := by" if key == "formal_statement" else ""
+    row = {"name": name, key: statement + end}
+    [problem] = read_problems(write_rows(tmp_path / "rows.jsonl", row))
+    assert (problem.name, problem.statement) == (name, statement)
+    bare = row | {"name": name.replace("«", "").replace("»", "") + "'"}
+    with pytest.raises(DataError, match="make `name` and the statement agree, «» incl"):
+        read_problems(write_rows(tmp_path / "rows.jsonl", bare))
+
+
+@pytest.mark.parametrize("header", ["open Nat", "open Nat\n", ""])
+def test_headers_are_kept_as_they_are(tmp_path, header):
+    path = write_rows(
+        tmp_path / "rows.jsonl", OWN | {"header": header}, DEEPSEEK | {"header": header}
+    )
+    assert [problem.header for problem in read_problems(path)] == [header, header]
 
 
 def test_formats_may_be_mixed_and_blank_lines_are_skipped(tmp_path):
@@ -91,12 +142,43 @@ def test_line_separator_inside_a_string_does_not_end_the_row(tmp_path):
         (
             OWN | {"statement": "theorem swap : True := by"},
             "ends before `:=`",
-            "theorem swap : True := by",
+            ":= by behind it",
         ),
+        (
+            OWN | {"statement": f"import Std\n{OWN['statement']}"},
+            "`statement` of one theorem",
+            "import Std before it",
+        ),
+        (OWN | {"statement": "def swap : Nat"}, "declares a theorem", "def swap"),
         (
             DEEPSEEK | {"formal_statement": "theorem double_le : True"},
             "ends in `:= by`",
             "theorem double_le : True",
+        ),
+        (
+            DEEPSEEK | {"formal_statement": "theorem double_le : True := by trivial"},
+            "ends in `:= by` or `:= by sorry`",
+            ":= by trivial",
+        ),
+        (
+            DEEPSEEK | {"formal_statement": "theorem : True := by"},
+            "declares `theorem double_le`",
+            "theorem : True",
+        ),
+        (DEEPSEEK | {"name": " "}, "text for `name`", "' '"),
+        ({"formal_statement": "def f := 1"}, "declares a theorem", "def f := 1"),
+        (
+            {"formal_statement": "abbrev s : Nat := sorry\ntheorem t : s = 2 := sorry"},
+            "nothing before the theorem that rests on `sorry`",
+            "abbrev s : Nat := sorry",
+        ),
+        (
+            {
+                "header": "open Nat",
+                "formal_statement": "import Std\ntheorem t : p := by",
+            },
+            "imports at the beginning of `header`",
+            "import Std in `formal_statement`",
         ),
         (["swap"], "JSON object", "list"),
     ],

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from fdjax.data import theorems
 from fdjax.data.theorems import canonical_key, generate_problems, word_count
 from fdjax.errors import ConfigError
 
@@ -152,6 +153,11 @@ def test_result_does_not_depend_on_the_hash_seed():
         assert done.stdout.strip() == expected
 
 
+def test_all_tactics_are_listed():
+    # `|` begins a case of `induction`.
+    assert set(theorems.TACTICS) == set().union(*TACTICS.values()) - {"|"}
+
+
 def test_there_is_something_to_choose(problems):
     """Several hypotheses, and proofs of one theorem that begin differently."""
     several = sum(len(re.findall(r"\(h\d+ : ", p.statement)) >= 2 for p in problems)
@@ -175,5 +181,5 @@ def test_there_is_something_to_choose(problems):
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments):
-    with pytest.raises(ConfigError, match=r"Expected .* got"):
+    with pytest.raises(ConfigError, match=r"[Ee]xpected .* got"):
         generate_problems(**({"count": 1, "seed": 0} | arguments))

@@ -92,6 +92,8 @@ def test_same_seed_same_split_other_seed_other(problems):
     [
         ({"pool": 300, "test": 101}, "at most 400 distinct"),
         ({"pool": -1}, "at least 0"),
+        ({"pool": 1.5}, "at most 1"),
+        ({"pool": float("nan")}, "finite number"),
         ({"sft": 10}, "other than 'sft'"),
     ],
 )

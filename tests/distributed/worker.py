@@ -24,7 +24,7 @@ from tiny import MODEL, distillation_data
 def work(mesh, folder):
     """Figures that must not depend on how many processes there are."""
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
-    state = init_state(MODEL, optimizer, mesh, jax.random.key(0))
+    state = init_state(MODEL, optimizer, mesh, jax.random.key(0), teacher=True)
     step = make_train_step(
         MODEL, fd_objective(MODEL), optimizer, mesh, teacher_rate=0.25
     )

@@ -1,5 +1,6 @@
 import pytest
 
+from fdjax.errors import DataError
 from fdjax.feedback import Attempt, CompilerFeedback, Feedback, ReferenceHint
 from fdjax.lean import Diagnostic, Status, Verdict, Verifier, install
 from fdjax.records import Problem
@@ -116,6 +117,24 @@ def test_a_verdict_without_messages_still_gets_feedback(status, text):
     hinted = write(ReferenceHint(), attempt("  x", status=status))
     assert hinted.parts[1:] == (text,)
     assert hinted.offset == 2  # the first step is already another
+
+
+@pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
+def test_a_broken_statement_is_no_mistake_of_the_attempt(provider):
+    verdict = Verdict(status=Status.REJECTED, broken_statement=True)
+    given = Attempt(problem=PROBLEM, proof="  x", verdict=verdict)
+    assert not write(provider, given).available
+
+
+@pytest.mark.parametrize("parts", [(), ("",), (" ", "\n")])
+def test_feedback_that_says_nothing_is_unavailable(parts):
+    assert not Feedback(parts=parts).available
+
+
+@pytest.mark.parametrize("parts", ["text", (None,), ("\udc00",)])
+def test_parts_are_texts(parts):
+    with pytest.raises(DataError, match="expected parts of feedback"):
+        Feedback(parts=parts)
 
 
 @pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])

@@ -142,7 +142,7 @@ def kimina(kimina_server):
 @pytest.fixture(scope="module")
 def remote(lean_folder):
     """A single client of `fdjax serve` with one worker."""
-    with Server.command("--workers", "1") as server:
+    with Server.command("--workers", "1", "--trust-headers") as server:
         backend = RemoteBackend(server.url)
         yield backend
         backend.close()

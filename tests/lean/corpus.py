@@ -12,8 +12,12 @@ def problem(statement: str, header: str = "") -> Problem:
 
 
 SWAP = problem("theorem swap (p q : Prop) (h : p ∧ q) : q ∧ p")
-FALSE = problem("theorem target : (2 : Nat) + 2 = 5")
+FALSE_TYPE = "(2 : Nat) + 2 = 5"
+FALSE = problem(f"theorem target : {FALSE_TYPE}")
 TRUE = problem("theorem target : (2 : Nat) + 2 = 4")
+
+POWER = problem("theorem power : 1997 ^ 1800 % 7 = 1")
+"""The exponent is beyond Lean's own threshold."""
 
 THEOREMS = [
     (SWAP, "  exact ⟨h.2, h.1⟩"),
@@ -73,6 +77,12 @@ THEOREMS = [
     ),
     (problem("theorem inner : True", "namespace Outer\nopen Nat"), "  trivial"),
     (problem("theorem two\n    (p : Prop)\n    (h : p) : p"), "  exact h"),
+    (TRUE, "  have : 1 = 1 := rfl\n" * 300 + "  rfl"),
+    (TRUE, "  exact " + "(by exact " * 30 + "rfl" + ")" * 30),
+    (TRUE, "  exact " + "(" * 200 + "rfl" + ")" * 200),
+    (problem("theorem many : (True ∧ True) ∧ True"), "  constructor <;> simp"),
+    (POWER, "  decide +kernel"),
+    (POWER, "  set_option exponentiation.threshold 2000 in\n  decide"),
 ]
 
 FAILURES = [
@@ -86,7 +96,98 @@ FAILURES = [
     (FALSE, "  omega"),
     (FALSE, "  decide +kernel"),
     (problem("theorem loop (n : Nat) : n = n + 1"), "  exact loop n"),
+    (POWER, "  decide"),
+    (SWAP, "  constructor\n  exact\u00a0h.2\n  exact h.1"),
+    (SWAP, "  constructor\u2028  exact h.2\n  exact h.1"),
+    (SWAP, "\ufeff  exact ⟨h.2, h.1⟩"),
+    (SWAP, "constructor\n  exact h.2\n  exact h.1"),
 ]
+
+COMMENTED = [
+    "theorem target : (2 : Nat) + 2 = 4 -- easy",
+    "theorem target : (2 : Nat) + 2 = 4\n-- := by sorry /-",
+    "theorem target : (2 : Nat) + 2 = 4\r\n  -- ∀ «\r\n",
+    "/-- This lemma is theorem 1. -/\ntheorem target : (2 : Nat) + 2 = 4 /- -- -/",
+]
+"""`TRUE`, with comments that would swallow text behind them."""
+
+EMPTY = ["", "\n", "  ", "  -- rfl", "/- rfl -/ -- /-\n", "\r\n-- rfl\r\n"]
+"""No proofs of anything."""
+
+_CARRIED = "theorem target (a : Nat) : a = a"
+CARRYING = [
+    *(
+        _CARRIED + value
+        for value in (
+            " := by sorry",
+            " := sorry",
+            " := rfl",
+            " := by\n  rfl",
+            "\n:= by\n  rfl\n\n-- the end",
+            " := rfl := foo",
+            " := by",
+            " :=",
+            " := by -- TODO",
+            " := by sorry -- TODO",
+            " := rfl -- by definition",
+            " := by\n  exact rfl\n#exit",
+            " := by { rfl",
+            # Our own `:=` would be read as a part of these proofs.
+            " := by first | rfl | have h : False",
+            " := helper where helper : a = a",
+            " where",
+            " where\n  proof := rfl",
+        )
+    ),
+    "theorem target : (a : Nat) → a = a\n  | 0 => rfl\n  | a + 1 => rfl",
+    "theorem target : (a : Nat) → a = a\n  | a => by",
+    "instance target : Inhabited Nat where\n  default",
+]
+"""Texts that hold more than a statement."""
+
+_ONES = "(1 : Nat) = 1"
+TRUSTED_SYNTAX = [
+    (f"@[simp] theorem t : {_ONES}", ""),
+    (f"open Nat in\n@[simp, grind] theorem t : {_ONES}", ""),
+    (f"set_option warn.sorry false in open Nat in /-- d -/ theorem t : {_ONES}", ""),
+    (f"nonrec theorem t : {_ONES}", ""),
+    (f"protected theorem t : {_ONES}", "namespace Outer"),
+    (f"theorem t (h : {_ONES} := by native_decide) : {_ONES}", ""),
+    ("theorem t : ‹1› = 1", 'notation "‹1›" => (1 : Nat)'),
+    ("theorem t : one = 1", 'macro "one" : term => `((1 : Nat))'),
+    ("theorem t : polyrith 1 = 1", "def polyrith (n : Nat) := n"),
+    (
+        f"claim t : {_ONES}",
+        'macro "claim " n:ident ":" t:term ":=" v:term : command =>\n'
+        "  `(theorem $n : $t := $v)",
+    ),
+]
+"""Statements and headers whose syntax no submission may use; `rfl` proves them."""
+
+NAMES = [
+    ("theorem «a b» : True", "", "«a b»"),
+    ("theorem «a b» : True", "", "a b"),
+    ("theorem «a.b» : True", "", "«a.b»"),
+    ("theorem «a b».c : True", "", "«a b».c"),
+    ("theorem a.b : True", "", "a.b"),
+    ("theorem «theorem» : True", "", "«theorem»"),
+    ("theorem t.{u} (α : Type u) : True", "", "t"),
+    ("theorem _root_.t : True", "namespace Outer", "_root_.t"),
+    ("theorem _root_.t : True", "", "t"),
+    ("theorem t : True", "namespace «x.y»", "t"),
+]
+"""Statements, headers, and names that find the theorem."""
+
+OTHER_NAMES = [
+    ("theorem «a.b» : True", "", "a.b"),
+    ("theorem a.b : True", "", "«a.b»"),
+    ("theorem _root_.t : True", "namespace Outer", "t"),
+    ("private theorem t : True", "", "t"),
+    # Theorems, but not this statement's.
+    ("theorem t : True", "theorem other : True := trivial", "other"),
+    ("theorem t : True", "", "Nat.add_comm"),
+]
+"""Names that find none."""
 
 GIVING_UP = ["  sorry", "  admit", "  stop\n  rfl", "  exact sorryAx _ false"]
 """For `FALSE`: REJECTED, because the axioms show it."""
@@ -196,6 +297,10 @@ AT = "xs[0]'(by omega)"
 FILES = [
     (COMM, PROOF),
     (COMM, "import Init\n\n" + PROOF),
+    (COMM, "theorem target : ∀ x y : Nat, x + y = y + x := Nat.add_comm"),
+    (COMM, "theorem target {x y : Nat} : x + y = y + x := Nat.add_comm x y"),
+    (COMM, "set_option maxHeartbeats 400000 in\n" + PROOF + "#print axioms target\n"),
+    (COMM, "attribute [local simp] Nat.add_comm in\n" + PROOF + "section\n"),
     (COMM, "/-- Says it. -/\n@[simp] theorem help : 1 = 1 := rfl\n" + PROOF),
     (COMM, "#print axioms Nat.add_comm\n#check Nat\n" + PROOF),
     (COMM, "open Nat in\n" + PROOF),

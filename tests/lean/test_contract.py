@@ -3,33 +3,42 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fdjax.errors import DataError
 from fdjax.lean import (
     CheckRequest,
     Limits,
+    Problem,
     Status,
     Verifier,
     WholeFile,
     WorkerDiedError,
 )
 from fdjax.lean.judge import judge
-from fdjax.lean.source import File, source_of, splice
 from lean.corpus import (
     BEHIND_THE_SCAN,
+    CARRYING,
+    COMMENTED,
+    EMPTY,
     FAILURES,
     FALSE,
     FALSE_FILES,
+    FALSE_TYPE,
     FILES,
     FILES_BEHIND_THE_SCAN,
     GIVING_UP,
     HIDDEN_CODE,
     MATCH,
+    NAMES,
+    OTHER_NAMES,
     OWN_MATCH,
     THEOREMS,
     TRUE,
+    TRUSTED_SYNTAX,
     UNSAFE,
     VALUES,
     problem,
@@ -77,10 +86,116 @@ def test_failures_are_rejected_with_an_error(verifier):
     assert all(verdict.errors for verdict in verifier.verify(FAILURES))
 
 
+@pytest.mark.parametrize("statement", [TRUE.statement, *COMMENTED])
+def test_an_empty_proof_proves_nothing(verifier, statement):
+    target = replace(TRUE, statement=statement)
+    for verdict in verifier.verify([(target, proof) for proof in EMPTY]):
+        assert verdict.status is Status.REJECTED
+        assert verdict.reason == "there is no proof behind `:= by`"
+
+
+def test_an_empty_proof_proves_nothing_where_the_parser_takes_it(verifier):
+    target = replace(TRUE, header='macro "by" : term => `(rfl)')
+    found = verifier.verify([(target, proof) for proof in ("", "-- rfl", "  rfl")])
+    assert [verdict.verified for verdict in found] == [False, False, True]
+    assert found[1].reason == "there is no proof behind `:= by`"
+
+
+def test_a_statement_may_end_in_a_comment(verifier):
+    targets = [replace(TRUE, statement=statement) for statement in COMMENTED]
+    assert all(report.ok for report in verifier.check_statements(targets))
+    for target in targets:
+        good, bad = verifier.verify([(target, "  rfl"), (target, "\n  exact foo")])
+        assert good.verified
+        [error] = bad.errors
+        assert (error.in_proof, error.line, error.column) == (True, 2, 8)
+
+
+def test_a_statement_that_carries_a_proof_is_a_fault_of_the_data(verifier):
+    targets = [replace(TRUE, statement=statement) for statement in CARRYING]
+    reports = verifier.check_statements(targets)
+    assert [t.statement for t, r in zip(targets, reports, strict=True) if r.ok] == []
+    items = [(target, proof) for target in targets for proof in ("", "  rfl")]
+    for verdict in verifier.verify(items, broken_statements="reject"):
+        assert verdict.status is Status.REJECTED
+        assert verdict.missing
+        assert "must end" in verdict.reason or "one command" in verdict.reason
+    with pytest.raises(DataError, match="carries a proof"):
+        verifier.verify([(targets[0], "  rfl")])
+
+
+def test_what_is_wrong_with_a_statement_points_into_it(verifier):
+    # Two lines, the second of four columns; one with a wrong word in columns 12 to 15.
+    texts = ["theorem t :\n  ∀ x -- over", "theorem t : Foo", "theorem t : True :=\n"]
+    broken = [problem(text) for text in texts]
+    [open_, word, value] = verifier.check_statements(broken)
+    [error] = [d for d in open_.diagnostics if d.severity == "error"]
+    assert (error.in_proof, error.line, error.end_line) == (False, 2, 2)
+    [error] = word.diagnostics
+    assert (error.line, error.column, error.end_column) == (1, 12, 15)
+    assert not error.in_proof
+    assert value.reason.startswith("the statement must end where `:= by` and a proof")
+
+
+@pytest.mark.parametrize(
+    "tail",
+    ["/-- informal -/", "open Nat in", "@[simp]", "variable (x : Nat) in\n-- so"],
+)
+def test_a_header_that_ends_inside_a_command_has_a_remedy(verifier, tail):
+    header = f"open Nat\n\n{tail}\n"
+    [report] = verifier.check_statements([replace(TRUE, header=header)])
+    assert not report.ok
+    assert "a doc comment, `… in` or attributes before the theorem" in report.reason
+    assert {diagnostic.in_proof for diagnostic in report.diagnostics} == {False}
+    assert report.diagnostics[0].line == header.count("\n") + 1
+
+
+def test_syntax_that_is_trusted_is_not_judged(verifier):
+    for statement, header in TRUSTED_SYNTAX:
+        target = Problem(name="t", statement=statement, header=header)
+        assert verifier.verify([(target, "  rfl")])[0].verified, statement
+        proofs = [(target, proof) for proof in UNSAFE[:6]]
+        unsafe = {verdict.status for verdict in verifier.verify(proofs)}
+        assert unsafe == {Status.UNSAFE}
+
+
+def test_behind_trusted_syntax_the_checker_still_stops_attacks(backend):
+    for statement, header in TRUSTED_SYNTAX:
+        target = Problem(name="t", statement=statement, header=header)
+        for proof, field in BEHIND_THE_SCAN[:4]:
+            report = backend.check(request(target, proof))
+            assert getattr(report, field), (statement, proof)
+
+
+def test_a_name_is_spelt_as_in_the_statement(verifier):
+    for statement, header, name in NAMES:
+        target = Problem(name=name, statement=statement, header=header)
+        file = WholeFile(f"{statement} := trivial")
+        found = verifier.verify([(target, "  trivial"), (target, file)])
+        assert [verdict.verified for verdict in found] == [True, True], target
+    targets = [
+        Problem(name=name, statement=statement, header=header)
+        for statement, header, name in OTHER_NAMES
+    ]
+    for report in verifier.check_statements(targets):
+        assert not report.ok
+        assert "declares no theorem" in report.reason
+        assert "spell the name as it does" in report.reason
+
+
 def test_giving_up_shows_in_the_axioms(verifier):
     for verdict in verifier.verify([(FALSE, proof) for proof in GIVING_UP]):
         assert verdict.status is Status.REJECTED
         assert "sorryAx" in verdict.axioms
+
+
+def test_what_a_header_assumes_shows_in_the_axioms(verifier):
+    sorried = replace(FALSE, header=f"theorem helper : {FALSE_TYPE} := by sorry")
+    assumed = replace(FALSE, header=f"axiom helper : {FALSE_TYPE}")
+    items = [(target, "  exact helper") for target in (sorried, assumed)]
+    by_sorry, by_axiom = verifier.verify(items)
+    assert by_sorry.reason == "the proof rests on sorry"
+    assert by_axiom.reason == "the proof rests on the axioms helper"
 
 
 def test_attacks_are_unsafe(verifier):
@@ -90,16 +205,17 @@ def test_attacks_are_unsafe(verifier):
 
 def test_without_the_scan_the_checker_stops_attacks(backend):
     for proof, field in BEHIND_THE_SCAN:
-        report = backend.check(request(FALSE, proof))
+        asked = request(FALSE, proof)
+        report = backend.check(asked)
         # The server of `remote` has a scan of its own.
         assert getattr(report, field) or report.refused, proof
-        assert judge(report, splice(FALSE.statement, proof)).status is Status.UNSAFE
+        assert judge(report, asked).status is Status.UNSAFE
 
 
 def test_without_the_scan_no_attack_is_verified(backend):
     for proof in UNSAFE[:-3] + GIVING_UP:
-        report = backend.check(request(FALSE, proof))
-        assert not judge(report, splice(FALSE.statement, proof)).verified, proof
+        asked = request(FALSE, proof)
+        assert not judge(backend.check(asked), asked).verified, proof
 
 
 def test_whole_files_that_prove_are_verified(verifier):
@@ -123,8 +239,8 @@ def test_a_statement_means_what_its_own_definitions_mean(verifier):
 
 def test_without_the_scan_no_file_is_verified(backend):
     for text in [*FALSE_FILES[Status.UNSAFE], *FILES_BEHIND_THE_SCAN]:
-        report = backend.check(request(FALSE, WholeFile(text)))
-        assert not judge(report, File(text=text)).verified, text
+        asked = request(FALSE, WholeFile(text))
+        assert not judge(backend.check(asked), asked).verified, text
     for text in FILES_BEHIND_THE_SCAN:
         assert backend.check(request(FALSE, WholeFile(text))).refused
 
@@ -132,8 +248,9 @@ def test_without_the_scan_no_file_is_verified(backend):
 @pytest.mark.parametrize("attack", HIDDEN_CODE)
 def test_no_code_of_a_submission_is_run(backend, attack):
     target, submission = HIDDEN_CODE[attack]
-    report = backend.check(request(target, submission))
-    verdict = judge(report, source_of(target.statement, "", submission))
+    asked = request(target, submission)
+    report = backend.check(asked)
+    verdict = judge(report, asked)
     # A server's scan refuses some; where Lean is asked, it finds no code to run.
     assert verdict.status in (Status.REJECTED, Status.UNSAFE)
     assert report.refused or any(
@@ -148,9 +265,8 @@ def test_no_code_of_a_submission_is_run(backend, attack):
 @pytest.mark.parametrize("expected", VALUES)
 def test_only_plain_data_is_compiled(backend, expected):
     for term in VALUES[expected]:
-        submission = with_value(term)
-        report = backend.check(request(TRUE, submission))
-        verdict = judge(report, source_of(TRUE.statement, "", submission))
+        asked = request(TRUE, with_value(term))
+        verdict = judge(backend.check(asked), asked)
         assert verdict.status is expected, (term, verdict)
         assert [e.text[:30] for e in verdict.errors] in (
             [],
@@ -202,6 +318,15 @@ def test_messages_positions_goals(verifier):
         ("theorem t : True", "import Mathlib", "Mathlib"),
         ("theorem t : True", "axiom", "the header does not elaborate"),
         ("theorem t : True", "theorem t : True := trivial", "already"),
+        ("import Std\ntheorem t : True", "", "belong to the header"),
+        ("prelude\ntheorem t : True", "", "belong to the header"),
+        ("-- x\nmodule\ntheorem t : True", "", "belong to the header"),
+        ("public import Std\ntheorem t : True", "", "does not elaborate"),
+        ("theorem t : True", "open Nat\nimport Std", "invalid 'import' command"),
+        ("theorem t : True", "open Nat\n#exit\n#check nothing", "nothing"),
+        ("theorem t : True /- x", "", "unterminated comment"),
+        ('theorem t : "x', "", "does not elaborate"),
+        ("/-- theorem t -/", "", "does not elaborate"),
     ],
 )
 def test_broken_trusted_source_is_named(verifier, statement, header, reason):
@@ -287,12 +412,12 @@ def test_sample_attacks_are_never_verified(verifier):
 
 def test_sample_attacks_without_any_scan(backend):
     for target, submission in attacks():
+        asked = request(target, submission)
         try:
-            report = backend.check(request(target, submission))
+            report = backend.check(asked)
         except WorkerDiedError:
             continue
-        verdict = judge(report, source_of(target.statement, "", submission))
-        assert not verdict.verified, submission
+        assert not judge(report, asked).verified, submission
 
 
 def test_a_warning_that_is_cut_off_is_admitted(verifier):

@@ -11,7 +11,6 @@ from fdjax.lean import CheckRequest, Limits, Problem, Status, Verifier, WorkerDi
 from fdjax.lean.backend import RunRequest, WholeFile
 from fdjax.lean.judge import judge
 from fdjax.lean.kimina import KiminaBackend, Patience
-from fdjax.lean.source import source_of
 from lean.corpus import FAILURES, FALSE, GIVING_UP, SWAP, THEOREMS, TRUE
 from lean.standin.kimina import KiminaStandIn
 from serving import Server, wait_until
@@ -41,8 +40,8 @@ def request(target, proof, **limits):
 
 
 def status(backend, target, proof):
-    report = backend.check(request(target, proof))
-    return judge(report, source_of(target.statement, target.header, proof)).status
+    asked = request(target, proof)
+    return judge(backend.check(asked), asked).status
 
 
 # ---- real Lean

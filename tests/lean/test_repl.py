@@ -26,7 +26,6 @@ from fdjax.lean.backend import RunRequest, WholeFile
 from fdjax.lean.judge import judge
 from fdjax.lean.repl import ReplBackend
 from fdjax.lean.sandbox import best_confinement
-from fdjax.lean.source import source_of
 from lean.corpus import (
     FALSE,
     SWAP,
@@ -64,11 +63,12 @@ def request(target, proof, **limits):
 
 def status(backend, target, proof):
     """The verdict without the textual scan in front of it."""
+    asked = request(target, proof)
     try:
-        report = backend.check(request(target, proof))
+        report = backend.check(asked)
     except WorkerDiedError:
         return Status.CRASHED
-    return judge(report, source_of(target.statement, target.header, proof)).status
+    return judge(report, asked).status
 
 
 # ---- real Lean, besides the contract

@@ -79,6 +79,11 @@ def test_proofs_and_whole_files(tmp_path):
         (row(name=" "), "text for `name`, got ' '"),
         (row(statement=None), "text for `statement`, got nothing"),
         (row(statement="theorem t : True := by"), "ends before `:=`"),
+        (row(statement="theorem t : True := by simp -- easy"), "ends before `:=`"),
+        (
+            row(statement="import Std theorem t : True"),
+            "of one theorem, got import Std",
+        ),
         (row(header=3), "text for `header`, got 3"),
         (row(proof=["  trivial"]), "text for `proof`"),
         (row(proof=None), "either `proof` .* or `source` .* 'statement'"),

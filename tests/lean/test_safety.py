@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdjax.lean.safety import scan
+from fdjax.lean import WholeFile
+from fdjax.lean.safety import misfit, scan, scan_file
+from fdjax.records import Problem
 from lean.corpus import FAILURES, GIVING_UP, THEOREMS, UNSAFE
 
 
@@ -97,3 +99,92 @@ def test_a_banned_word_inside_text_or_a_longer_name_is_none(word, wrap):
 @given(st.text(max_size=200))
 def test_any_text_is_scanned_to_its_end(proof):
     assert isinstance(scan(proof), str)
+
+
+NAMED = 'theorem t (n : Lean.Name) (h : "{" = s!"{1}") : n = n'
+
+
+@pytest.mark.parametrize("before", ["", "-- a copy\n", "def f := 1\n\n", "section "])
+def test_a_copy_of_the_statement_is_not_judged(before):
+    assert scan_file(f"{before}{NAMED} := rfl", NAMED) == ""
+    assert scan_file(f"{before}{NAMED} := rfl", f"\n{NAMED} ") == ""
+    assert scan_file(f"{before}{NAMED} := rfl") != ""
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        f"{NAMED} := Lean.rfl",
+        f"def l : Lean.Name := .anonymous\n{NAMED} := rfl",
+        f"{NAMED} := rfl\n#eval 1",
+        f"{NAMED}.foo unsafe",
+        f'{NAMED} := by simp [s!"{{1}}"]',
+        f'def f := " {NAMED} := rfl',
+        f'def f := s!"{{ {NAMED} }}"',
+        f"α{NAMED} := rfl",
+        f"@[ {NAMED} := rfl",
+        f"set_option {NAMED} := rfl",
+        f"/- {NAMED} -/ def f : Lean.Name := .anonymous",
+        NAMED.replace("n = n", "n = m") + " := rfl",
+    ],
+)
+def test_what_is_no_copy_or_follows_one_is_judged(file):
+    assert scan_file(file, NAMED) != ""
+
+
+def test_a_statement_about_what_files_may_not_name_can_be_proved(verifier):
+    problem = Problem(name="t", statement=NAMED)
+    file = WholeFile(f"theorem one : 1 = 1 := rfl\n{NAMED} := by\n  rfl")
+    [verdict, proof] = verifier.verify([(problem, file), (problem, "  rfl")])
+    assert verdict.verified
+    assert proof.verified
+
+
+def test_a_copy_that_can_be_read_in_two_ways_is_refused():
+    statement = "theorem t (α' : Char → p) : α'\"'\" = h"
+    assert "can be read in two ways" in scan_file(f"{statement} := h", statement)
+
+
+FENCED = "```lean4\ntheorem t : True := trivial\n```"
+
+
+@pytest.mark.parametrize(
+    ("submission", "said"),
+    [
+        ("by\n  simp", "begins with `by`, which is there already: leave it out"),
+        ("-- so\nby simp", "begins with `by`"),
+        (
+            "theorem t : True := by\n  simp",
+            "whole theorem is given as `proof`: give it",
+        ),
+        ("import Std\nopen Nat\nlemma t : p := h", "give it as `source`"),
+        ("open Nat\n@[simp] theorem t : p := h", "give it as `source`"),
+        ("  simp\n```", "no tactic text: prose or a code fence"),
+        ("<think>simp?</think>\n  simp", "no tactic text: prose or a code fence"),
+        (WholeFile(FENCED), "no Lean file: prose or a code fence before the first"),
+        (WholeFile(f"### Proof\n\n{FENCED}"), "no Lean file: prose or a code fence"),
+        (WholeFile("Here is the theorem.\ntheorem t : p := h"), "no Lean file: prose"),
+        (WholeFile("  exact h"), "no Lean file"),
+        ("  simp", ""),
+        ("  open Nat in\n  simp", ""),
+        ("  set_option maxRecDepth 4000 in\n  simp", ""),
+        ("  -- ``` theorem\n  by_cases h : p", ""),
+        ("", ""),
+        (WholeFile("-- the theorem\n/-! ```\n``` -/\ntheorem t : p := h"), ""),
+        (WholeFile("set_option maxHeartbeats 9 in\n@[simp] theorem t : p := h"), ""),
+        (WholeFile("#check 1"), ""),
+        (WholeFile("nonrec theorem t : p := h"), ""),
+        (WholeFile("\n"), ""),
+    ],
+)
+def test_what_a_submission_is_instead(submission, said):
+    assert said in misfit(submission)
+    assert bool(said) == bool(misfit(submission))
+
+
+def test_refusals_say_what_a_submission_is_instead():
+    assert scan("theorem t : p := h").startswith("a whole theorem is given as `proof`")
+    assert scan_file("A Lean proof:").endswith(
+        "(`Lean` is not allowed: its namespace is for metaprograms)"
+    )
+    assert scan("  exact unsafe h") == "`unsafe` is not allowed"

@@ -30,7 +30,7 @@ def test_lean_accepts_every_cut(repository, verifier):
     problems = traced_problems(repository)
     assert all(report.ok for report in verifier.check_statements(problems))
     proved = [problem for problem in problems if problem.references]
-    assert len(proved) == 9
+    assert len(proved) == 11
     verdicts = verifier.verify([(p, p.references[0]) for p in proved])
     assert all(verdict.verified for verdict in verdicts), verdicts
     # The statements are the theorems' own: another's proof does not fit.
@@ -63,18 +63,21 @@ def test_commands_before_in_become_part_of_the_header(repository):
     assert found["Shapes.Nat.succ_pos"].statement.startswith("nonrec theorem")
 
 
+def test_names_are_spelled_as_the_file_spells_them(repository):
+    names = [theorem.problem.name for theorem in read_trace(repository).theorems]
+    assert {"«two words»", "_root_.outside"} <= set(names)
+
+
 def test_what_cannot_be_cut_is_counted(repository, caplog):
     skipped = read_trace(repository).skipped
     assert [(s.line, s.reason) for s in skipped] == [
         (41, "no proof after `:=`"),
         (45, "no proof after `:=`"),
         (54, "inside another command"),
-        (57, "its name needs «» or _root_"),
-        (59, "its name needs «» or _root_"),
     ]
     with caplog.at_level(logging.WARNING):
-        assert len(traced_problems(repository)) == 10
-    assert "5 theorems left out" in caplog.text
+        assert len(traced_problems(repository)) == 12
+    assert "3 theorems left out" in caplog.text
 
 
 def test_a_folder_without_a_trace(tmp_path):

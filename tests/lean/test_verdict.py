@@ -7,20 +7,31 @@ from dataclasses import replace
 import pytest
 
 from fdjax.errors import ConfigError
-from fdjax.lean import Diagnostic, Goal, Limits, RawReport, Status, Target, Verdict
+from fdjax.lean import (
+    CheckRequest,
+    Diagnostic,
+    Goal,
+    Limits,
+    RawReport,
+    Status,
+    Target,
+    Verdict,
+)
+from fdjax.lean.backend import RawMessage
 from fdjax.lean.judge import judge
-from fdjax.lean.source import splice
 
-SOURCE = splice("theorem t : True", "  trivial")
+REQUEST = CheckRequest(
+    name="t", header="open Nat in\n", statement="theorem t : True", proof="  trivial"
+)
 GOOD = Target(is_theorem=True, matches_statement=True, axioms=("propext",))
 
 
 def status(report):
-    return judge(report, SOURCE).status
+    return judge(report, REQUEST).status
 
 
 def test_all_facts_together_verify():
-    verdict = judge(RawReport(target=GOOD, seconds=0.5), SOURCE)
+    verdict = judge(RawReport(target=GOOD, seconds=0.5), REQUEST)
     assert verdict.verified
     assert verdict.axioms == ("propext",)
     assert verdict.seconds == 0.5
@@ -57,6 +68,34 @@ def test_limits_and_refusals_come_first():
     assert status(RawReport(target=GOOD, refused="runTac")) is Status.UNSAFE
 
 
+def test_an_empty_proof_is_rejected_whatever_else_is_reported():
+    verdict = judge(RawReport(target=GOOD, no_proof=True), REQUEST)
+    assert verdict.status is Status.REJECTED
+    assert verdict.reason == "there is no proof behind `:= by`"
+    assert not verdict.missing
+
+
+def test_a_broken_statement_says_nothing_about_the_proof():
+    report = RawReport(statement_error="it does not elaborate", target=GOOD)
+    verdict = judge(report, REQUEST)
+    assert verdict.status is Status.REJECTED
+    assert (verdict.broken_statement, verdict.missing) == (True, True)
+    assert verdict.reason == "it does not elaborate"
+    assert Verdict(status=Status.CRASHED).missing
+    assert not Verdict(status=Status.TIMEOUT).missing
+
+
+def test_a_header_that_ends_inside_a_command_has_a_remedy():
+    # The header's text ends in line 2, column 0.
+    message = RawMessage(severity="error", line=2, column=0, text="end of input")
+    report = RawReport(statement_error="broken", in_header=True, messages=(message,))
+    verdict = judge(report, REQUEST)
+    assert "`… in` or attributes before the theorem belong to" in verdict.reason
+    assert "(broken)" in verdict.reason
+    [diagnostic] = verdict.diagnostics
+    assert (diagnostic.in_proof, diagnostic.line) == (False, 2)
+
+
 def test_json_round_trip():
     diagnostic = Diagnostic(severity="error", line=1, column=2, kind="k", text="⊢ é")
     verdict = Verdict(
@@ -67,8 +106,12 @@ def test_json_round_trip():
         seconds=0.25,
         reason="because",
         cached=True,
+        broken_statement=True,
     )
-    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    values = json.loads(json.dumps(verdict.to_dict()))
+    assert Verdict.from_dict(values) == verdict
+    del values["broken_statement"]  # as version 0.1 wrote it
+    assert Verdict.from_dict(values) == replace(verdict, broken_statement=False)
     assert verdict.errors == verdict.diagnostics
 
 

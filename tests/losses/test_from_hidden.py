@@ -26,6 +26,7 @@ from fdjax.ops import (
     BY_RULE,
     Chunking,
     chunked_logprobs,
+    chunked_rows,
     entropy,
     forward_kl,
     generalized_jsd,
@@ -288,7 +289,7 @@ def test_token_losses_equal_those_of_the_whole(name, rows):
         return loss(logprobs, **common, **arrays)
 
     (value, metrics), slopes = _slopes(chunked, batch)
-    spread = metrics.pop("policy/entropy")
+    spread = metrics.pop("train/entropy")
     _assert_same(((value, metrics), slopes), _slopes(whole, batch))
     logits = head_logits(batch["hidden"], batch["head"])
     every = entropy(logits, temperature=0.8)
@@ -418,6 +419,29 @@ def test_eight_devices_equal_one(sizes):
     _assert_same(many, one)
 
 
+@pytest.mark.parametrize("sizes", [{"data": 1}, MESHES["cube"]], ids=["one", "cube"])
+def test_values_of_rows_come_back_in_their_places(sizes):
+    batch = _inputs(5)
+    found = jax.jit(
+        lambda hidden, head, mask, weights, shared: chunked_rows(
+            lambda logits, rows, shared: logits.max(-1) * shared + rows["weights"],
+            hidden,
+            head,
+            mask=mask,
+            rows={"weights": weights},
+            shared=shared,
+            chunking=Chunking(rows=3, mesh=mesh_of(**sizes)),
+        )
+    )(
+        *(batch[name] for name in ("hidden", "head", "mask", "weights")),
+        np.float32(2.0),
+    )
+    hidden = np.where(batch["mask"][..., None], batch["hidden"], 0.0)
+    logits = hidden.astype(np.float64) @ batch["head"].T.astype(np.float64)
+    expected = 2.0 * logits.max(-1) + batch["weights"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_vocabulary_is_never_gathered():
     """Of a chunk only numbers a row, and slopes of hidden states, cross devices."""
     compiled, _ = _on_mesh(MESHES["cube"], rows=3)
@@ -482,7 +506,7 @@ def test_arrays_that_do_not_belong_together_are_refused(monkeypatch):
         chunked_logprobs(
             batch["hidden"], batch["head"], batch["tokens"][1:], mask=batch["mask"]
         )
-    with pytest.raises(ConfigError, match="positive soft_cap"):
+    with pytest.raises(ConfigError, match=r"soft_cap to be .* above 0"):
         head_logits(batch["hidden"], batch["head"], soft_cap=0.0)
     with pytest.raises(ConfigError, match="expected advantages of shape"):
         token_loss_from_hidden(
@@ -500,7 +524,7 @@ def test_arrays_that_do_not_belong_together_are_refused(monkeypatch):
 def test_bad_chunking_is_an_error():
     batch = jax.tree.map(jnp.asarray, _inputs(11))
     chunked, _ = _distillation(batch, divergence=forward_kl, chunking=Chunking(rows=0))
-    with pytest.raises(ConfigError, match="positive number of rows"):
+    with pytest.raises(ConfigError, match=r"Chunking\.rows to be an integer"):
         chunked(batch["hidden"], batch["head"])
     mesh = mesh_of(data=8)
     odd = {

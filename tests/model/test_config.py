@@ -363,11 +363,11 @@ def test_only_a_known_family_is_written():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_layers": 0}, "num_layers to be at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers to be an integer of at least 1, got 0"),
         ({"num_kv_heads": 3}, "num_kv_heads to divide num_heads = 16, got 3"),
-        ({"head_dim": 5}, "even head_dim"),
-        ({"rope_theta": 0.0}, "rope_theta to be positive"),
-        ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be positive"),
+        ({"head_dim": 5}, "head_dim to be even"),
+        ({"rope_theta": 0.0}, "rope_theta to be a finite number above 0"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be a finite number above 0"),
         ({"remat_names": ("heads", "knees")}, "remat_names among .*, got knees"),
     ],
 )
@@ -379,9 +379,9 @@ def test_impossible_settings_are_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": "float16"}, "dtype among float32, bfloat16, got 'float16'"),
-        ({"remat": "some"}, "remat among none, dots, named, full, got 'some'"),
-        ({"attention": "flash"}, "attention among auto, .* got 'flash'"),
+        ({"dtype": "float16"}, "dtype to be one of float32, bfloat16, got 'float16'"),
+        ({"remat": "some"}, "remat to be one of none, dots, named, full, got 'some'"),
+        ({"attention": "flash"}, "attention to be one of auto, .* got 'flash'"),
     ],
 )
 def test_unknown_choices_are_refused_without_type_checks(change, message):
@@ -396,7 +396,11 @@ def test_unknown_choices_are_refused_without_type_checks(change, message):
 @pytest.mark.parametrize(
     ("scaling", "values", "message"),
     [
-        (LinearScaling, {"factor": 0.0}, "positive factor in LinearScaling, got 0.0"),
+        (
+            LinearScaling,
+            {"factor": 0.0},
+            r"LinearScaling\.factor .* above 0, got 0\.0",
+        ),
         (
             Llama3Scaling,
             {
@@ -410,7 +414,7 @@ def test_unknown_choices_are_refused_without_type_checks(change, message):
         (
             YarnScaling,
             {"factor": 4.0, "original_max_position_embeddings": -1},
-            "positive original_max_position_embeddings",
+            "original_max_position_embeddings to be",
         ),
     ],
 )

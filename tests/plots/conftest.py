@@ -55,13 +55,13 @@ def run_dir(tmp_path):
     with MetricsWriter(folder / "metrics.jsonl") as writer:
         for step in range(1, 6):
             values = {
-                "policy/entropy": 0.2 + 0.01 * step,
+                "rollout/entropy": 0.2 + 0.01 * step,
                 "reward/mean": 0.1 * step,
                 "time/verify_s": 2.0,
                 "train/loss": 1.0 / step,
             }
             writer.write("fd", step, values, wall_time_s=1.7e9 + step)
-            writer.write("grpo", step, values | {"policy/entropy": None}, 1.7e9)
+            writer.write("grpo", step, values | {"rollout/entropy": None}, 1.7e9)
     with SampleWriter(folder / "samples.jsonl") as writer:
         writer.write(sample())
         writer.write(sample(proof=HOSTILE, problem=HOSTILE, tokens=[HOSTILE], kl=[1.0]))

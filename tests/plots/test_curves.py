@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fdjax.plots import read_run, run_figures, write_figures
+from fdjax.plots import RunFiles, read_run, run_figures, write_figures
 from fdjax.plots.curves import figure_svg, training_figure
 from fdjax.plots.style import arm_styles
 
@@ -42,6 +42,28 @@ def test_training_lines_hold_the_rows(run_dir):
     np.testing.assert_allclose(drawn[styles["grpo"].colour], expected)
     # GRPO's entropy was null throughout.
     assert list(lines(figures["entropy"])[1].values()) == ["FD"]
+
+
+def test_entropy_is_the_samplers_and_begins_with_the_arms():
+    rows = [
+        # SFT's first steps are those of an untrained model.
+        {"arm": "sft", "step": step, "train/entropy": 6.0}
+        for step in range(20, 1801, 20)
+    ]
+    rows += [
+        {"arm": "grpo", "step": step, "train/entropy": 3.0, "rollout/entropy": 0.2}
+        for step in range(1, 37)
+    ]
+    files = RunFiles(name="run", config={}, metrics=rows, evaluation={}, samples=[])
+    figures = run_figures(files)
+    assert set(figures) == {"entropy"}
+    axes = figures["entropy"].axes[0]
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_ydata(), [0.2] * 36)
+    assert -2 < axes.get_xlim()[0] <= 1
+    assert 36 <= axes.get_xlim()[1] < 40
+    assert axes.get_ylim()[1] < 0.3
+    assert "sampled token" in axes.get_title(loc="left")
 
 
 def test_names_of_lines_that_meet_are_kept_apart(run_dir):

@@ -69,9 +69,9 @@ def test_last_metrics_of_each_arm(run_dir):
     table = last_metrics(read_run(run_dir))
     assert table["arms"] == ["grpo", "fd"]
     rows = {row["key"]: row["cells"] for row in table["rows"]}
-    assert set(rows) == {"policy/entropy", "reward/mean", "train/loss"}
-    assert rows["policy/entropy"][0] is None  # null throughout
-    assert rows["policy/entropy"][1]["value"] == pytest.approx(0.25)
+    assert set(rows) == {"rollout/entropy", "reward/mean", "train/loss"}
+    assert rows["rollout/entropy"][0] is None  # null throughout
+    assert rows["rollout/entropy"][1]["value"] == pytest.approx(0.25)
     # Rising from the lower left to the upper right of 90 × 22 with a margin.
     points = rows["reward/mean"][1]["line"].split()
     assert (points[0], points[-1], len(points)) == ("2.0,19.0", "88.0,3.0", 5)

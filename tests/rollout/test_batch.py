@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,6 @@ import pytest
 
 from fdjax.advantages import zscore
 from fdjax.data.chat import proof_tokens
-from fdjax.data.packing import pad_right
 from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
@@ -16,17 +17,16 @@ from fdjax.rollout import (
     supervised_batch,
     verdict_rewards,
 )
-from fdjax.sampling import Completions
-from tiny import PROBLEMS, TOKENIZER
+from fdjax.train.sources import rollout_metrics
+from small_tokenizers import sentencepiece
+from tiny import PROBLEMS, TOKENIZER, completions
 
-PAD = TOKENIZER.pad_token_id
 WIDTH = 24
 
 
 def rollout(proofs, statuses, feedback, group_size=2):
     """A rollout of given proofs, as the engine would have collected it."""
     count = len(proofs)
-    tokens, mask = pad_right(proof_tokens(TOKENIZER, proofs), width=WIDTH, pad=PAD)
     verdicts = tuple(Verdict(status=status) for status in statuses)
     rewards, known = verdict_rewards(verdicts)
     return Rollout(
@@ -34,13 +34,7 @@ def rollout(proofs, statuses, feedback, group_size=2):
         group_size=group_size,
         prompts=np.zeros((count, 3), np.int32),
         prompt_valid=np.ones((count, 3), bool),
-        completions=Completions(
-            tokens=tokens,
-            mask=mask,
-            logprobs=np.full(mask.shape, -0.5, np.float32),
-            entropy=np.ones(mask.shape, np.float32),
-            finished=np.ones(count, bool),
-        ),
+        completions=completions(proofs, WIDTH),
         proofs=tuple(proofs),
         verdicts=verdicts,
         rewards=rewards,
@@ -60,9 +54,11 @@ def test_rewards():
         Status.TIMEOUT,
         Status.CRASHED,
     ]
-    rewards, known = verdict_rewards([Verdict(status=status) for status in statuses])
-    np.testing.assert_array_equal(rewards, [1, 0, 0, 0, 0])
-    np.testing.assert_array_equal(known, [True, True, True, True, False])
+    verdicts = [Verdict(status=status) for status in statuses]
+    verdicts.append(Verdict(status=Status.REJECTED, broken_statement=True))
+    rewards, known = verdict_rewards(verdicts)
+    np.testing.assert_array_equal(rewards, [1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(known, [True, True, True, True, False, False])
 
 
 def test_a_crash_leaves_statistics_loss_and_normalizer():
@@ -81,6 +77,15 @@ def test_a_crash_leaves_statistics_loss_and_normalizer():
     np.testing.assert_allclose(batch.advantages, [expected, -expected, 0, 0], rtol=1e-6)
     assert not batch.mask[3].any()
     assert batch.mask[:3].any(axis=1).all()
+
+
+def test_batches_carry_the_policys_logprobs_and_how_was_sampled():
+    given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
+    policy = policy_batch(given, np.zeros(2))
+    # Those of the distribution cut by top-k are -0.25 here.
+    np.testing.assert_array_equal(policy.old_logprobs, -0.5)
+    distillation, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
+    assert policy.sampling == distillation.sampling == given.completions.sampling
 
 
 def test_teacher_reads_feedback_and_the_students_own_tokens():
@@ -115,10 +120,62 @@ def test_long_feedback_loses_its_last_parts_and_is_counted():
     assert metrics["feedback/shortened"].value() == 0.5
 
 
-def test_a_question_that_does_not_fit_is_an_error_not_a_cut():
+def test_a_teacher_that_reads_nothing_teaches_nothing():
+    """Feedback of one part, as a language model writes it, that does not fit."""
+    notes = [
+        Feedback(parts=("error " * 40,)),
+        Feedback(parts=("", "error " * 40)),  # a blank is left of it
+        Feedback(parts=("hint",)),
+        Feedback(error="no verdict"),
+    ]
+    given = rollout(["  exact h1"] * 4, [Status.REJECTED] * 4, notes)
+    batch, metrics = distillation_batch(given, TOKENIZER, teacher_width=64)
+    assert batch.mask.any(axis=1).tolist() == [False, False, True, False]
+    values = {name: mean.value() for name, mean in metrics.items()}
+    assert values == {
+        "feedback/available": 0.25,
+        "feedback/shortened": 0.0,
+        "feedback/dropped": 0.5,
+    }
+
+
+def test_a_question_too_long_for_the_teacher_is_masked_and_counted():
     given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
-    with pytest.raises(DataError, match="at most 8 tokens"):
-        distillation_batch(given, TOKENIZER, teacher_width=8)
+    batch, metrics = distillation_batch(given, TOKENIZER, teacher_width=8)
+    assert batch.teacher_prompts.shape == (2, 8)
+    assert not batch.mask.any()
+    assert metrics["feedback/dropped"].value() == 1.0
+    assert metrics["feedback/available"].value() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("advantages", "message"),
+    [
+        ([0.5, float("nan")], "finite advantages .*, got 1"),
+        ([0.5, -0.5, 0.0], "advantages for 2 attempts, got 3"),
+    ],
+)
+def test_advantages_must_be_numbers_one_for_each_attempt(advantages, message):
+    given = rollout(["  exact h1"] * 2, [Status.VERIFIED, Status.REJECTED], [NOTE] * 2)
+    with pytest.raises(DataError, match=message):
+        policy_batch(given, np.array(advantages))
+
+
+def test_a_reward_that_is_no_number_is_an_error_unless_it_is_missing():
+    given = rollout(["  exact h1"] * 2, [Status.VERIFIED, Status.REJECTED], [NOTE] * 2)
+    rewards = np.array([1, np.nan], np.float32)
+    with pytest.raises(DataError, match="finite rewards where known"):
+        replace(given, rewards=rewards)
+    missing = replace(given, rewards=rewards, known=np.array([True, False]))
+    metrics = rollout_metrics(missing)
+    assert metrics["reward/mean"] == (1.0, 1)
+
+
+@pytest.mark.parametrize("group_size", [0, -1, 3])
+def test_groups_are_whole(group_size):
+    given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
+    with pytest.raises(DataError, match="group_size"):
+        replace(given, group_size=group_size)
 
 
 def test_scoring_ends_with_the_first_token_that_feedback_would_change():
@@ -137,6 +194,29 @@ def test_scoring_ends_with_the_first_token_that_feedback_would_change():
     np.testing.assert_array_equal(everything.mask, given.completions.mask)
 
 
+def test_characters_are_counted_as_the_proof_has_them():
+    """SentencePiece: a first blank lost here would score a token less."""
+    tokenizer = sentencepiece("prepend")
+    proof = "  ex\n  ab"
+    (ids,) = proof_tokens(tokenizer, [proof])
+    assert tokenizer.convert_ids_to_tokens(ids[:-1]) == [
+        *("▁▁", "ex", "<0x0A>", "▁▁", "a", "b")
+    ]
+    given = rollout([proof], [Status.REJECTED], [NOTE], group_size=1)
+    tokens = np.array([ids])
+    given = replace(
+        given,
+        completions=given.completions._replace(
+            tokens=tokens, mask=np.ones_like(tokens, bool)
+        ),
+        feedback=(Feedback(parts=("x",), offset=proof.index("a")),),
+    )
+    batch, _ = distillation_batch(
+        given, tokenizer, teacher_width=160, score="to_divergence"
+    )
+    assert batch.mask[0].tolist() == [True] * 5 + [False] * 2
+
+
 def test_an_attempt_that_stops_too_early_is_scored_to_its_end_token():
     proof = "  exact h1"
     note = Feedback(parts=("x",), offset=len(proof))
@@ -148,7 +228,7 @@ def test_an_attempt_that_stops_too_early_is_scored_to_its_end_token():
 
 
 def test_supervised_rows():
-    batch = supervised_batch(
+    batch, metrics = supervised_batch(
         TOKENIZER,
         [(PROBLEMS[0], None, "  exact h1"), (PROBLEMS[1], "hint", "  exact h2")],
         prompt_width=64,
@@ -158,3 +238,24 @@ def test_supervised_rows():
     assert batch.responses.shape == (2, WIDTH)
     texts = [TOKENIZER.decode(row[m]) for row, m in zip(*batch[2:], strict=True)]
     assert texts == ["  exact h1<|end|>", "  exact h2<|end|>"]
+    assert metrics["sft/overlong"] == (0, 2)
+
+
+def test_supervised_rows_that_are_too_long_are_not_scored():
+    batch, metrics = supervised_batch(
+        TOKENIZER,
+        [
+            (PROBLEMS[0], None, "  exact h1"),
+            (PROBLEMS[0], "hint " * 40, "  exact h1"),
+            (PROBLEMS[0], None, "  exact h1" * 20),
+        ],
+        prompt_width=64,
+        response_width=WIDTH,
+    )
+    assert batch.mask.any(axis=1).tolist() == [True, False, False]
+    assert metrics["sft/overlong"] == (2, 3)
+
+
+def test_no_rows_are_an_error():
+    with pytest.raises(DataError, match="expected rows"):
+        supervised_batch(TOKENIZER, [], prompt_width=8, response_width=8)

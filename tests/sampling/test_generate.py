@@ -1,8 +1,10 @@
 import functools
+import math
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Model, ModelConfig
@@ -51,7 +53,7 @@ def _sample(seed=3, group=1, rows=slice(None), **settings):
         jax.random.key(seed),
         samples_per_prompt=group,
     )
-    return type(sampled)(*(np.asarray(field) for field in sampled))
+    return jax.tree.map(np.asarray, sampled)
 
 
 @functools.cache
@@ -75,19 +77,50 @@ def _log_softmax(logits):
 _STOPPING = {"temperature": 0.7, "stop_tokens": (3, 4)}
 
 
-def test_logprobs_and_entropy_equal_those_of_the_full_forward():
-    sampled = _sample(group=3, **_STOPPING)
+def _nucleus(logprobs, p):
+    """float64 [.., V] with -inf outside the nucleus; no two tokens may tie."""
+    order = np.argsort(-logprobs, axis=-1)
+    ordered = np.take_along_axis(np.exp(logprobs), order, axis=-1)
+    inside = np.empty_like(order, bool)
+    before = ordered.cumsum(axis=-1) - ordered
+    np.put_along_axis(inside, order, before < p, axis=-1)
+    return np.where(inside, logprobs, -np.inf)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.05},
+        {"top_k": 3},
+        {"top_p": 0.6},
+        {"temperature": 2.5, "top_k": 9, "top_p": 0.8},
+    ],
+    ids=str,
+)
+def test_logprobs_and_entropy_equal_those_of_the_full_forward(settings):
+    sampled = _sample(group=4, stop_tokens=(3, 10), **settings)
     assert sampled.finished.any()
     assert not sampled.mask.all()
-    want = _log_softmax(_logits(sampled, 3) / 0.7)
-    chosen = np.take_along_axis(want, sampled.tokens[..., None], axis=-1)[..., 0]
-    entropy = -(np.exp(want) * want).sum(axis=-1)
-    np.testing.assert_allclose(
-        sampled.logprobs, np.where(sampled.mask, chosen, 0.0), rtol=0, atol=1e-5
+    policy = _log_softmax(_logits(sampled, 4) / settings.get("temperature", 1.0))
+    kept = policy
+    if k := settings.get("top_k"):
+        kept = np.where(kept >= np.sort(kept, axis=-1)[..., -k, None], kept, -np.inf)
+        kept = _log_softmax(kept)
+    drawn_from = _log_softmax(_nucleus(kept, settings.get("top_p", 1.0)))
+    entropy = -(np.exp(policy) * policy).sum(axis=-1)
+    chosen, drawn = (
+        np.take_along_axis(of, sampled.tokens[..., None], axis=-1)[..., 0]
+        for of in (policy, drawn_from)
     )
-    np.testing.assert_allclose(
-        sampled.entropy, np.where(sampled.mask, entropy, 0.0), rtol=0, atol=1e-5
-    )
+    for got, want in (
+        (sampled.logprobs, chosen),
+        (sampled.behaviour_logprobs, drawn),
+        (sampled.entropy, entropy),
+    ):
+        want = np.where(sampled.mask, want, 0.0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+    cut = "top_k" in settings or "top_p" in settings
+    assert cut == (sampled.behaviour_logprobs != sampled.logprobs).any()
 
 
 @pytest.mark.parametrize(
@@ -96,38 +129,7 @@ def test_logprobs_and_entropy_equal_those_of_the_full_forward():
 def test_greedy_takes_the_most_probable_token(settings):
     sampled = _sample(**settings)
     np.testing.assert_array_equal(sampled.tokens, _logits(sampled).argmax(axis=-1))
-    np.testing.assert_allclose(sampled.logprobs, 0.0, atol=1e-5)
-
-
-def test_top_k_logprobs_are_those_of_the_truncated_distribution():
-    sampled = _sample(group=16, top_k=3)
-    logits = _logits(sampled, 16)
-    third = np.sort(logits, axis=-1)[..., -3:-2]
-    kept = np.where(logits >= third - 1e-5, logits, -np.inf)
-    assert (np.isfinite(kept).sum(axis=-1) == 3).all()
-    want = np.take_along_axis(_log_softmax(kept), sampled.tokens[..., None], axis=-1)[
-        ..., 0
-    ]
-    np.testing.assert_allclose(sampled.logprobs, want, rtol=0, atol=1e-5)
-    # The entropy is the whole distribution's.
-    whole = _log_softmax(logits)
-    np.testing.assert_allclose(
-        sampled.entropy, -(np.exp(whole) * whole).sum(axis=-1), rtol=0, atol=1e-5
-    )
-
-
-def test_top_p_samples_stay_in_the_nucleus():
-    sampled = _sample(group=16, top_p=0.5)
-    probabilities = np.exp(_log_softmax(_logits(sampled, 16)))
-    chosen = np.take_along_axis(probabilities, sampled.tokens[..., None], axis=-1)
-    # More probable tokens hold less than half, or the nucleus had ended before.
-    above = np.where(probabilities > chosen + 1e-6, probabilities, 0.0).sum(axis=-1)
-    assert (above < 0.5 + 1e-5).all()
-    # The nucleus holds at least half, so dividing by its mass at most doubles.
-    ratio = np.exp(sampled.logprobs) / chosen[..., 0]
-    assert (ratio > 1 - 1e-4).all()
-    assert (ratio < 2 + 1e-4).all()
-    assert ratio.max() > 1.2
+    np.testing.assert_allclose(sampled.behaviour_logprobs, 0.0, atol=1e-5)
 
 
 def test_frequencies_follow_the_softmax():
@@ -192,8 +194,7 @@ def test_a_stop_at_the_first_token_ends_the_row_with_one_token():
 
 def test_same_key_same_tokens_and_other_key_other_tokens():
     first, again, other = _sample(seed=5), _sample(seed=5), _sample(seed=6)
-    for one, two in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one, two)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.tokens != other.tokens).any(axis=1).all()
 
 
@@ -260,6 +261,25 @@ def test_eight_devices_draw_the_same_tokens():
     np.testing.assert_array_equal(part.tokens, want.tokens[:9])
 
 
+def test_equal_samplers_share_one_program(caplog):
+    model, params, prompts, valid = _case()
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    sharded = init_sharded(
+        mesh, lambda _: params, model.logical_axes(), jax.random.key(0)
+    )
+    # A state's key lies on the mesh, that of an evaluation nowhere in particular.
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    keys = (jax.random.key(7), jax.device_put(jax.random.key(8), everywhere))
+    with jax.log_compiles():
+        for key in keys:
+            # As a run builds an engine for each arm.
+            sampling = SamplingConfig(max_new_tokens=2)
+            generate = make_generate(Model(model.config), sampling, mesh)
+            generate(sharded, prompts, valid, key)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum(text.startswith("Compiling jit(_generate)") for text in messages) == 1
+
+
 def test_a_completion_that_cannot_fit_is_an_error():
     with pytest.raises(DataError, match=r"16 positions, got 6 \+ 11 tokens"):
         _sample(max_new_tokens=11)
@@ -269,12 +289,78 @@ def test_a_completion_that_cannot_fit_is_an_error():
     ("change", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": True}, "max_new_tokens"),
         ({"temperature": 0.0}, "set top_k=1"),
+        ({"temperature": 1e-46}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.1}, "top_p"),
+        ({"top_p": math.nan}, "top_p"),
         ({"top_k": -1}, "top_k"),
+        ({"stop_tokens": (3, -1)}, "stop_tokens"),
+        ({"pad_token": -1}, "pad_token"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         SamplingConfig(**({"max_new_tokens": 4} | change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", 4.0),
+        ("temperature", "0.6"),
+        ("top_p", None),
+        ("top_k", 2.5),
+        ("stop_tokens", [3]),
+        ("stop_tokens", (3, None)),
+        ("pad_token", None),
+    ],
+)
+def test_settings_of_another_type_are_refused(name, value):
+    config = SamplingConfig(max_new_tokens=4)
+    # Not by its constructor, whose annotations are checked under pytest alone.
+    object.__setattr__(config, name, value)
+    with pytest.raises(ConfigError, match=name):
+        config.__post_init__()
+
+
+@pytest.mark.parametrize("change", [{"stop_tokens": (3, _V)}, {"pad_token": _V}])
+def test_tokens_that_the_model_does_not_have_are_refused(change):
+    with pytest.raises(ConfigError, match=rf"vocabulary size, 24, got \[{_V}\]"):
+        _generate(**change)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_of_samples_below_one_is_refused(count):
+    with pytest.raises(ConfigError, match="samples_per_prompt"):
+        _sample(group=count)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "valid", "message"),
+    [
+        (np.zeros((0, 3)), np.ones((0, 3)), r"got \(0, 3\)"),
+        (np.zeros((2, 0)), np.ones((2, 0)), r"got \(2, 0\)"),
+        ([[1, 2], [3, 4]], [[0, 1], [0, 0]], r"rows \[1\]"),
+        ([[1, 2], [3, 4]], [[1, 0], [1, 1]], r"rows \[0\]: pad on the left"),
+        ([[1, 2], [_V, -1]], [[1, 1], [1, 1]], r"0 to 23, .* got \[-1, 24\]"),
+    ],
+)
+def test_prompts_that_cannot_be_continued_are_refused(prompts, valid, message):
+    with pytest.raises(DataError, match=message):
+        _generate()(
+            None,
+            np.asarray(prompts, np.int32),
+            np.asarray(valid, bool),
+            jax.random.key(0),
+        )
+
+
+def test_anything_but_one_typed_key_is_refused():
+    _, params, prompts, valid = _case()
+    for key in (jax.random.PRNGKey(0), jax.random.split(jax.random.key(0))):
+        with pytest.raises(ConfigError, match="one typed PRNG key"):
+            _generate()(params, prompts, valid, key)

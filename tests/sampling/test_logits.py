@@ -1,7 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fdjax.errors import ConfigError
 from fdjax.sampling import keep_top_k, keep_top_p, scale_temperature
 
 # Probabilities 0.5, 0.25, 0.15, 0.1 in no particular order.
@@ -64,13 +66,69 @@ def test_top_p_after_top_k_counts_mass_among_the_kept():
     assert _kept(keep_top_p(keep_top_k(_LOGITS, 2), 0.7)) == [1, 3]
 
 
-def test_mass_against_numpy_on_random_logits():
-    logits = np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32) * 2
-    kept = np.isfinite(keep_top_p(jnp.asarray(logits), 0.8))
-    exact = np.exp(logits.astype(np.float64))
-    exact /= exact.sum(axis=-1, keepdims=True)
-    mass = (exact * kept).sum(axis=-1)
-    smallest = np.where(kept, exact, np.inf).min(axis=-1)
-    assert (mass >= 0.8 - 1e-5).all()
-    assert (mass - smallest < 0.8 + 1e-5).all()
-    assert (smallest >= np.where(kept, 0.0, exact).max(axis=-1)).all()
+def _hard_rows():
+    """Rows [40, 200]: flat and steep, far from 0 and near it, with ties and -inf."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 200)) * rng.choice([1e-6, 0.1, 1, 5, 50], (40, 1))
+    rows[::3] = np.round(rows[::3] * 4) / 4
+    rows[::4] += 1000.0
+    rows[::5, ::2] = -np.inf
+    rows[::7] *= 1e-30
+    rows[1::7, ::3] = 0.0
+    rows[1::7, 1::3] = -0.0
+    return rows.astype(np.float32)
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.8, 0.95, 0.999, 1 - 1e-6])
+def test_nucleus_equals_that_of_float64(p):
+    rows = _hard_rows()
+    kept = np.isfinite(jax.jit(keep_top_p, static_argnums=1)(rows, p))
+    compared = 0
+    for row, got in zip(rows.astype(np.float64), kept, strict=True):
+        weights = np.exp(row - row.max())
+        above = np.array([weights[row > value].sum() for value in row])
+        # Where rounding to float32 could decide, either is right.
+        margin = 1e-5 * min(p, 1 - p)
+        if np.min(np.abs(above / weights.sum() - p)) > margin:
+            compared += 1
+            want = (above / weights.sum() < p) & np.isfinite(row)
+            np.testing.assert_array_equal(got, want)
+    assert compared > 20
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 100, 199, 200, 201])
+def test_top_k_keeps_what_is_no_less_than_the_kth(k):
+    rows = _hard_rows()
+    kth = np.sort(rows, axis=-1)[:, -min(k, 200), None]
+    got = jax.jit(keep_top_k, static_argnums=1)(rows, k)
+    np.testing.assert_array_equal(got, np.where(rows >= kth, rows, -np.inf))
+
+
+def test_equal_logits_are_all_kept():
+    for cut in (lambda row: keep_top_p(row, 0.3), lambda row: keep_top_k(row, 2)):
+        np.testing.assert_array_equal(cut(jnp.ones((2, 5))), jnp.ones((2, 5)))
+
+
+def test_a_row_of_nan_keeps_nothing_and_leaves_others_alone():
+    rows = jnp.stack([_LOGITS, jnp.full(4, jnp.nan)])
+    for cut in (lambda rows: keep_top_p(rows, 0.6), lambda rows: keep_top_k(rows, 2)):
+        assert np.isneginf(cut(rows)[1]).all()
+        assert _kept(cut(rows)[0]) == [1, 3]
+
+
+def test_nothing_is_sorted():
+    for cut in (lambda rows: keep_top_p(rows, 0.6), lambda rows: keep_top_k(rows, 2)):
+        program = str(jax.make_jaxpr(cut)(jnp.zeros((2, 64))))
+        assert "sort" not in program
+        assert "top_k" not in program
+
+
+def test_impossible_arguments_are_refused():
+    for call in (
+        lambda: keep_top_k(_LOGITS, 0),
+        lambda: keep_top_p(_LOGITS, 0.0),
+        lambda: keep_top_p(_LOGITS, 1.5),
+        lambda: keep_top_p(_LOGITS, float("nan")),
+    ):
+        with pytest.raises(ConfigError):
+            call()

@@ -78,7 +78,7 @@ def test_a_host_that_is_not_this_machine_is_an_error(host, capsys):
 def test_no_memory_is_not_the_default(capsys):
     # With a port that is refused later, so that no mistake begins to serve.
     said = refusal(["--memory-mb", "0", "--port", "-1"], capsys)
-    assert "expected memory_mb" in said
+    assert "expected Limits.memory_mb" in said
     assert "got 0" in said
 
 
@@ -150,10 +150,12 @@ def test_a_server_of_a_kimina_server():
         {"max_pending": 10},
         {"retry_after_s": 0},
         {"unhealthy_after_s": -1.0},
+        {"unhealthy_after_s": float("nan")},
+        {"max_items": 1.5},
     ],
 )
 def test_settings_that_make_no_sense(fields):
-    with pytest.raises(ConfigError, match="ServeConfig: expected"):
+    with pytest.raises(ConfigError, match=r"expected ServeConfig\."):
         ServeConfig(**fields)
 
 

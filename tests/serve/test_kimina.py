@@ -123,6 +123,26 @@ def test_an_older_clients_timeout(real):
     assert json.loads(content) == {"results": [{"custom_id": "slow", "error": error}]}
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import Std\n\nset_option maxHeartbeats 400000\nopen Nat\n\n",
+        "-- import Std\nimport Std\n\n\n\n",
+        "/- a\n comment -/\n\nimport Init\n\n",
+        "\n\n\n\n\n",
+    ],
+)
+def test_lines_are_those_of_the_snippet(real, before):
+    code = before + "theorem t : 1 = 2 := by\n  exact foo\n"
+    body = {"snippets": [{"id": str(n), "code": code} for n in range(2)]}
+    _, content = raw(real, "/api/check", json.dumps(body))
+    for result in json.loads(content)["results"]:
+        [message] = result["response"]["messages"]
+        # Five lines before, and one more.
+        assert message["pos"] == {"line": 7, "column": 8}
+        assert message["endPos"] == {"line": 7, "column": 11}
+
+
 def test_no_reply_without_errors_hides_a_sorry(real):
     """Clients take a reply without errors and sorries for a proof."""
     sorry = "theorem last : 1 = 2 := sorry"

@@ -45,6 +45,29 @@ def test_verdicts_in_order(real):
 
 
 @pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        (f"{STATEMENT} := by sorry", "carries a proof"),
+        (f"{STATEMENT} := ⟨h.2, h.1⟩ -- easy", "carries a proof"),
+        (f"import Std\n{STATEMENT}", "belong to the header"),
+        ("theorem u : True", "declares no theorem t"),
+        (f"{STATEMENT} /- open", "header or statement: "),
+    ],
+)
+def test_a_broken_statement_is_told_from_a_failed_proof(real, statement, reason):
+    trusted = {"statement": statement}
+    items = [item(proof=proof) | trusted for proof in ("", "  exact ⟨h.2, h.1⟩")]
+    _, answer = real.post(
+        "/v1/verify", {"items": [*items, item(proof="  -- and_comm")]}
+    )
+    *broken, failed = map(Verdict.from_dict, answer["verdicts"])
+    assert [verdict.broken_statement for verdict in broken] == [True, True]
+    assert all(reason in verdict.reason for verdict in broken)
+    assert failed.status.value == "rejected"
+    assert not failed.broken_statement
+
+
+@pytest.mark.parametrize(
     "trusted",
     [
         {"header": "#eval 1"},
@@ -59,6 +82,7 @@ def test_clients_are_not_trusted_with_each_others_workers(real, trusted):
     _, answer = real.post("/v1/verify", {"items": [body, item(proof="exact h.symm")]})
     refused, sound = map(Verdict.from_dict, answer["verdicts"])
     assert refused.status.value == "rejected"
+    assert refused.broken_statement
     assert refused.reason.startswith("header or statement: ")
     assert sound.verified
     _, answer = real.post("/v1/check", {"header": ""} | body)

@@ -1,14 +1,22 @@
 """A run that stops and goes on takes the same steps, bit for bit."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
+from fdjax.checkpoint import CheckpointStore
+from fdjax.errors import BackendError, CheckpointError, DamagedCheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, read_metrics
+from fdjax.records import Mean
 from fdjax.train import (
     AlternatingSource,
+    IdleError,
+    Objective,
     OptimizerConfig,
     Phase,
+    StepData,
     StoppedError,
     StopRequest,
     SupervisedSource,
@@ -38,7 +46,21 @@ def source():
     return AlternatingSource(plain, informed, share=0.5)
 
 
-def run(folder, *, steps=9, stop_after=None):
+@functools.cache
+def train_step():
+    return make_train_step(MODEL, sft_objective(MODEL), OPTIMIZER, mesh_of())
+
+
+def run(
+    folder,
+    *,
+    steps=9,
+    stop_after=None,
+    given=None,
+    resume="newest",
+    on_data=lambda *_: None,
+    **settings,
+):
     mesh = mesh_of()
     stop = StopRequest()
 
@@ -54,18 +76,21 @@ def run(folder, *, steps=9, stop_after=None):
             Phase(
                 name="sft",
                 steps=steps,
-                source=source(),
-                train_step=make_train_step(
-                    MODEL, sft_objective(MODEL), OPTIMIZER, mesh, teacher_rate=0.1
-                ),
-                checkpoint_every=4,
+                **{
+                    "source": source(),
+                    "train_step": train_step(),
+                    "checkpoint_every": 4,
+                }
+                | settings,
             ),
-            init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0)),
+            given or init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0)),
             mesh=mesh,
             directory=folder / "checkpoints",
             writer=writer,
             samples=samples,
             stop=stop,
+            resume=resume,
+            on_data=on_data,
             on_step=on_step,
         )
     return state, read_metrics(folder / "metrics.jsonl")
@@ -128,8 +153,271 @@ def test_a_finished_phase_is_not_run_again(tmp_path, straight):
     assert len(rows) == 9
 
 
+def test_going_back_repeats_what_was_later(tmp_path, straight):
+    run(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "9" / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(DamagedCheckpointError):
+        run(tmp_path)
+    state, rows = run(tmp_path, resume="whole")
+    assert_same_bits(state, straight[0])
+    assert values(rows) == values(straight[1])
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "8",
+        "9",
+        "9.set-aside",
+    ]
+    # Nothing is damaged now: the same command finds the phase finished.
+    assert_same_bits(run(tmp_path, resume="whole")[0], straight[0])
+
+
+def test_lost_rows_leave_a_mark(tmp_path, straight, caplog):
+    run(tmp_path, steps=4)
+    (tmp_path / "metrics.jsonl").unlink()
+    for _ in range(2):
+        _, rows = run(tmp_path, steps=9)
+    assert "got 0: the others are lost" in caplog.text
+    assert values(rows[:1]) == [{"arm": "sft", "step": 4, "resume/missing_rows": 4}]
+    assert values(rows[1:]) == values(straight[1][4:])
+
+
 def test_going_on_after_a_shorter_phase(tmp_path, straight):
     run(tmp_path, steps=4)
     state, rows = run(tmp_path, steps=9)
     assert_same_bits(state, straight[0])
     assert values(rows) == values(straight[1])
+
+
+class Failing:
+    """A source with two optimizer steps in each iteration; call `fails` raises."""
+
+    def __init__(self, fails=None, error=None):
+        self._inner = source()
+        self._fails = fails
+        self._error = error
+        self.calls = 0
+
+    def next(self, state, timer):
+        batches = [self._inner.next(state, timer).batches[0] for _ in range(2)]
+        self.calls += 1
+        if self.calls == self._fails:
+            raise self._error
+        return StepData(
+            batches=batches, metrics={"test/call": Mean(1.0 / self.calls, 1)}
+        )
+
+    def get_state(self):
+        return self._inner.get_state() | {"calls": self.calls}
+
+    def set_state(self, state):
+        self.calls = state["calls"]
+        self._inner.set_state(state)
+
+
+@pytest.fixture(scope="module")
+def in_pairs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("in_pairs")
+    return run(folder, source=Failing(), log_every=3)
+
+
+def checkpoints(folder):
+    with CheckpointStore(folder / "checkpoints") as store:
+        return store.steps
+
+
+@pytest.mark.parametrize(
+    "error", [BackendError("the server is away"), KeyboardInterrupt(), MemoryError()]
+)
+def test_an_error_of_the_source_saves_the_iterations_before(tmp_path, in_pairs, error):
+    """It comes in the sixth iteration; a row of the fourth to the sixth is begun."""
+    with pytest.raises(type(error)) as raised:
+        run(tmp_path, source=Failing(6, error), log_every=3)
+    assert raised.value is error
+    assert error.__notes__ == [
+        "The state after 5 iterations is saved; resume goes on from there."
+    ]
+    assert checkpoints(tmp_path) == [4, 5]
+    state, rows = run(tmp_path, source=Failing(), log_every=3)
+    assert_same_bits(state, in_pairs[0])
+    assert values(rows) == values(in_pairs[1])
+    assert [row["step"] for row in rows] == [3, 6, 9]
+
+
+def test_an_error_between_optimizer_steps_leaves_the_checkpoint_before(
+    tmp_path, in_pairs
+):
+    calls = 0
+
+    def fails_in_the_middle(state, batch):
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise RuntimeError("out of memory")
+        return train_step()(state, batch)
+
+    settings = {"source": Failing(), "log_every": 3}
+    with pytest.raises(RuntimeError, match="out of memory") as raised:
+        run(tmp_path, train_step=fails_in_the_middle, **settings)
+    assert "Iteration 6 failed between" in raised.value.__notes__[0]
+    assert checkpoints(tmp_path) == [4]
+    state, rows = run(tmp_path, source=Failing(), log_every=3)
+    assert_same_bits(state, in_pairs[0])
+    assert values(rows) == values(in_pairs[1])
+
+
+def test_an_error_before_the_first_optimizer_step_saves(tmp_path, in_pairs):
+    def on_data(done, state, data):
+        if done == 6:
+            raise OSError("no space for samples")
+
+    settings = {"source": Failing(), "log_every": 3}
+    with pytest.raises(OSError, match="no space"):
+        run(tmp_path, on_data=on_data, **settings)
+    assert checkpoints(tmp_path) == [4, 6]
+    state, rows = run(tmp_path, source=Failing(), log_every=3)
+    assert_same_bits(state, in_pairs[0])
+    assert values(rows) == values(in_pairs[1])
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_interrupt_beside_a_row_neither_loses_nor_doubles_it(
+    tmp_path, straight, monkeypatch, written
+):
+    interrupts = iter([KeyboardInterrupt()])
+
+    def interrupted(self, arm, step, values):
+        error = next(interrupts, None) if step == 6 else None
+        if written or error is None:
+            write(self, arm, step, values)
+        if error is not None:
+            raise error
+
+    write = MetricsWriter.write
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsWriter, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert checkpoints(tmp_path) == [4, 6]
+    state, rows = run(tmp_path)
+    assert_same_bits(state, straight[0])
+    assert values(rows) == values(straight[1])
+
+
+def test_an_error_in_the_first_iteration_leaves_nothing(tmp_path):
+    with pytest.raises(BackendError) as raised:
+        run(tmp_path, source=Failing(1, BackendError("away")))
+    assert not hasattr(raised.value, "__notes__")
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_rescue_that_fails_does_not_hide_the_error(tmp_path, monkeypatch):
+    def full(self, *_):
+        raise CheckpointError("the disk is full")
+
+    monkeypatch.setattr(CheckpointStore, "save", full)
+    with pytest.raises(BackendError, match="away") as raised:
+        run(tmp_path, source=Failing(3, BackendError("away")))
+    assert raised.value.__notes__ == [
+        "The state after 2 iterations could not be saved: the disk is full"
+    ]
+
+
+def test_a_stop_in_a_row_changes_none_of_its_bits(tmp_path, in_pairs):
+    with pytest.raises(StoppedError, match="after 5 iterations"):
+        run(tmp_path, source=Failing(), log_every=3, stop_after=5)
+    _, rows = run(tmp_path, source=Failing(), log_every=3)
+    assert values(rows) == values(in_pairs[1])
+
+
+def poisoned(*bad, nothing=()):
+    """A train step some of whose calls, counted from 1, get a batch to skip."""
+    calls = 0
+
+    def step(state, batch):
+        nonlocal calls
+        calls += 1
+        if calls in bad:
+            state, metrics = jitted_nan(state, batch)
+        else:
+            scored = batch.mask & (calls not in nothing)
+            state, metrics = train_step()(state, batch._replace(mask=scored))
+        return state, metrics
+
+    return step
+
+
+@functools.cache
+def _nan_step():
+    def loss(params, teacher, batch, normalizer):
+        loss, metrics = sft_objective(MODEL).loss(params, teacher, batch, normalizer)
+        return loss * np.nan, metrics
+
+    return make_train_step(MODEL, Objective(loss), OPTIMIZER, mesh_of())
+
+
+def jitted_nan(state, batch):
+    return _nan_step()(state, batch)
+
+
+def test_a_skipped_step_is_counted_and_left_out_of_the_means(tmp_path, straight):
+    state, rows = run(tmp_path, train_step=poisoned(3, nothing=(5,)))
+    assert [row["train/skipped"] for row in rows] == [0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert [row["train/empty"] for row in rows] == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert [row["step"] for row in rows if row["train/loss"] is None] == [3, 5]
+    assert values(rows[:2]) == values(straight[1][:2])
+    assert int(state.step) == 9
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_row_is_the_mean_of_the_steps_that_were_taken(tmp_path, straight):
+    _, (row,) = run(tmp_path, steps=3, log_every=3, train_step=poisoned(3))
+    first, second = (row["train/loss"] for row in straight[1][:2])
+    assert row["train/loss"] == pytest.approx((first + second) / 2, rel=1e-6)
+    assert row["train/skipped"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "named"),
+    [
+        ({"bad": range(3, 99)}, r"in 4 steps loss.*\(train/skipped\)\. The"),
+        ({"nothing": range(3, 99)}, r"in 4 steps nothing was.*\(train/empty\)\. The"),
+        (
+            {"bad": (3, 5), "nothing": (4, *range(6, 99))},
+            r"in 2 steps loss.*in 2 steps nothing",
+        ),
+    ],
+)
+def test_a_run_stops_after_a_few_iterations_without_a_step(tmp_path, step, named):
+    """The loop notices one iteration later, because it does not wait for the device."""
+    steps = poisoned(*step.get("bad", ()), nothing=step.get("nothing", ()))
+    with pytest.raises(IdleError, match=rf"none in 4 iterations.*{named}"):
+        run(tmp_path, train_step=steps, max_idle=4, log_every=9)
+    assert checkpoints(tmp_path) == [4, 7]
+    # The state is that after two steps; a cure lets the run go on.
+    state, rows = run(tmp_path)
+    assert rows[-1]["step"] == 9
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_iterations_without_a_step_need_not_end_a_run(tmp_path):
+    step = poisoned(1, 2, 3, 5, 6, 7, 9)
+    _, rows = run(tmp_path, train_step=step, max_idle=4)
+    assert len(rows) == 9
+
+
+def test_a_run_that_ends_in_iterations_without_a_step_says_so(tmp_path):
+    with pytest.raises(IdleError, match="none in 4 iterations"):
+        run(tmp_path, train_step=poisoned(6, 7, 8, 9), max_idle=4)
+    assert checkpoints(tmp_path) == [8, 9]
+
+
+def test_training_does_not_begin_from_nan(tmp_path):
+    state = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0))
+    state.params["embedding"] = state.params["embedding"] * np.nan
+    with pytest.raises(CheckpointError, match="infinity in embedding;"):
+        run(tmp_path, given=state)
+
+
+def test_checkpoints_that_are_asked_for_stay(tmp_path):
+    run(tmp_path, checkpoint_every=1, keep_steps=(3,), steps=7)
+    assert checkpoints(tmp_path) == [3, 6, 7]

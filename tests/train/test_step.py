@@ -13,6 +13,8 @@ from fdjax.train import (
     make_optimizer,
     make_train_step,
     restart,
+    sft_objective,
+    update_teacher,
 )
 from tiny import MODEL, distillation_data, mesh_of
 
@@ -23,7 +25,7 @@ OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1e-2))
 def run(steps=3, *, rate=0.25, on=(1, 1, 1), microbatches=1):
     """A short run on a mesh of data, fsdp and tensor; compiled once for all tests."""
     mesh = mesh_of(*on)
-    state = init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0))
+    state = init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0), teacher=True)
     step = make_train_step(
         MODEL,
         fd_objective(MODEL),
@@ -42,7 +44,7 @@ def run(steps=3, *, rate=0.25, on=(1, 1, 1), microbatches=1):
 @functools.cache
 def one_device():
     """Start and step on one device; the caller's state is donated, so it is copied."""
-    start = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0))
+    start = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=True)
     step = make_train_step(MODEL, fd_objective(MODEL), OPTIMIZER, mesh_of())
     return start, lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
 
@@ -124,20 +126,12 @@ def test_equal_prompts_and_weights_give_zero_loss():
     assert metrics["train/loss"].value() > 1e-3
 
 
-def test_a_batch_without_scored_tokens_changes_nothing_but_the_step():
-    batch = distillation_data()
-    start, step = one_device()
-    state, metrics = step(start, batch._replace(mask=np.zeros_like(batch.mask)))
-    assert metrics["train/loss"].value() == 0.0
-    assert int(state.step) == 1
-    for first, second in zip(leaves(start.params), leaves(state.params), strict=True):
-        np.testing.assert_array_equal(first, second)
-
-
 def test_restart_keeps_the_callers_parameters():
     first, _ = run(1)
     kept = leaves(first.params)
-    state = restart(first.params, MODEL, OPTIMIZER, mesh_of(), jax.random.key(1))
+    state = restart(
+        first.params, MODEL, OPTIMIZER, mesh_of(), jax.random.key(1), teacher=True
+    )
     consume = jax.jit(
         lambda tree: jax.tree.map(lambda x: x * 2, tree), donate_argnums=0
     )
@@ -157,3 +151,28 @@ def test_a_mesh_that_does_not_fit_the_model_is_named():
 def test_bad_settings(settings):
     with pytest.raises(ConfigError):
         make_train_step(MODEL, fd_objective(MODEL), OPTIMIZER, mesh_of(), **settings)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_the_state_holds_a_teacher_where_the_objective_reads_one(teacher):
+    objective = sft_objective(MODEL) if teacher else fd_objective(MODEL)
+    step = make_train_step(MODEL, objective, OPTIMIZER, mesh_of())
+    state = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=teacher)
+    assert len(jax.tree.leaves(state.teacher)) == teacher * len(
+        jax.tree.leaves(state.params)
+    )
+    with pytest.raises(ConfigError, match=f"teacher={not teacher}"):
+        step(state, distillation_data())
+
+
+def test_a_rate_without_a_teacher_is_refused():
+    with pytest.raises(ConfigError, match=r"reads no teacher, got 0\.1"):
+        make_train_step(
+            MODEL, sft_objective(MODEL), OPTIMIZER, mesh_of(), teacher_rate=0.1
+        )
+
+
+def test_a_frozen_teacher_outlives_a_policy_that_is_not_finite():
+    teacher = {"w": jnp.array([1.0, -2.0])}
+    policy = {"w": jnp.array([jnp.nan, jnp.inf])}
+    assert update_teacher(teacher, policy, rate=0.0) is teacher

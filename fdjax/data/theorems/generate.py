@@ -13,9 +13,17 @@ from fdjax.data.theorems.lists import ListFamily
 from fdjax.data.theorems.propositional import PropositionalFamily
 from fdjax.data.theorems.search import Candidate, ProofSearch
 from fdjax.errors import ConfigError
+from fdjax.ranges import Number, Whole, require
 from fdjax.records import Problem
 
-__all__ = ["FamilyName", "generate_problems", "word_count"]
+__all__ = [
+    "REFERENCES",
+    "TACTICS",
+    "TACTIC_COUNT",
+    "FamilyName",
+    "generate_problems",
+    "word_count",
+]
 
 FamilyName = Literal["propositional", "arithmetic", "lists"]
 
@@ -24,6 +32,27 @@ _SHARES: Mapping[FamilyName, float] = {
     "arithmetic": 0.25,
     "lists": 0.25,
 }
+TACTIC_COUNT = Whole(2, 9)
+"""Tactics that a problem's shortest proof may need."""
+REFERENCES = Whole(2)
+"""Proofs that may be wanted for each problem."""
+TACTICS = (
+    "apply",
+    "constructor",
+    "exact",
+    "exfalso",
+    "exists",
+    "have",
+    "induction",
+    "intro",
+    "left",
+    "obtain",
+    "rcases",
+    "rfl",
+    "right",
+    "rw",
+)
+"""All tactics that the proofs begin a line with."""
 _BUDGET = 300
 """States that the search for the shortest proof may visit."""
 _MAX_SHARE = 0.235
@@ -98,18 +127,14 @@ def _validate(
     longest: int,
     references: int,
 ) -> None:
-    if count < 0 or not 2 <= shortest <= longest <= 9 or references < 2:
-        raise ConfigError(
-            "Expected count >= 0, 2 <= shortest <= longest <= 9 and references >= 2, "
-            f"got {count=}, {shortest=}, {longest=}, {references=}; correct the one "
-            "out of range."
-        )
+    require("count", count, Whole(0))
+    require("longest", longest, TACTIC_COUNT)
+    require("shortest", shortest, Whole(TACTIC_COUNT.least, longest))
+    require("references", references, REFERENCES)
     known = _SHARES.keys()
-    if (
-        not families.keys() <= known
-        or min(families.values(), default=0) < 0
-        or sum(families.values()) <= 0
-    ):
+    for name, share in families.items():
+        require(f"the share of {name}", share, Number(least=0))
+    if not families.keys() <= known or sum(families.values()) <= 0:
         raise ConfigError(
             f"Expected positive shares of {', '.join(known)}, got {dict(families)}; "
             "name at least one of these families with a positive share."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fdjax.data.theorems.canonical import canonical_key
 from fdjax.errors import ConfigError
+from fdjax.ranges import Number, Whole, require
 from fdjax.records import Problem
 
 __all__ = ["split_problems"]
@@ -39,6 +40,11 @@ def split_problems(
     Raises:
       ConfigError: the sizes do not fit the problems.
     """
+    for name, size in sizes.items():
+        share = isinstance(size, float)
+        rule = Number(least=0, most=1) if share else Whole(0)
+        require(f"the size of split {name!r}", size, rule)
+    require("lean", lean, Number())
     first = {canonical_key(problem): problem for problem in reversed(problems)}
     distinct = list(first.values())[::-1]
     wanted = {
@@ -69,10 +75,10 @@ def split_problems(
 
 
 def _validate(wanted: Mapping[str, int], available: int, rest: str) -> None:
-    if rest in wanted or min(wanted.values(), default=0) < 0:
+    if rest in wanted:
         raise ConfigError(
-            f"Expected sizes of at least 0 for splits other than {rest!r}, got "
-            f"{dict(wanted)}; {rest!r} gets what the others leave."
+            f"Expected sizes for splits other than {rest!r}, got {dict(wanted)}; "
+            f"{rest!r} gets what the others leave."
         )
     if sum(wanted.values()) > available:
         raise ConfigError(

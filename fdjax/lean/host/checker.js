@@ -1,10 +1,12 @@
 // Checks proofs against trusted statements; reports facts, the parent decides.
 'use strict';
-const { isBoxed } = require('./objects.js');
+const { isBoxed, NONE } = require('./objects.js');
 const {
   Comparison, THEOREM, VALUED, findConstant, nameOf, typeOf, valueOf,
 } = require('./constants.js');
-const { findKind, positionOf, refusalOfProof, refusalOfCommand } = require('./syntax.js');
+const {
+  findKind, isBare, ownValue, positionOf, refusalOfProof, refusalOfCommand,
+} = require('./syntax.js');
 
 // Pinned for every elaboration. Auto-bound names would turn a misspelt type into a
 // variable and change what is proved; linters only cost time.
@@ -23,7 +25,12 @@ const ORIGINALLY_AXIOM = 2; // constructor of ConstantKind
 // What the embedded Lean cannot do: it has no threads.
 const UNAVAILABLE = new Map([['Lean.Parser.Tactic.tryTrace', 'try?']]);
 
-class TrustedSourceError extends Error {}
+class TrustedSourceError extends Error {
+  constructor(reason, details) {
+    super(reason);
+    Object.assign(this, { inHeader: false, messages: [] }, details);
+  }
+}
 
 // What Lean would say if the file were read on its own.
 function missingModules(names, hasProblem) {
@@ -90,7 +97,8 @@ class Checker {
       prepared = kind === 'run' ? null : this.prepare(request);
     } catch (error) {
       if (!(error instanceof TrustedSourceError)) throw error;
-      return { statement_error: error.message, messages: error.messages ?? [] };
+      const { message, inHeader, messages } = error;
+      return { statement_error: message, in_header: inHeader, messages };
     }
     if (kind === 'statement') return {};
     started();
@@ -107,17 +115,17 @@ class Checker {
   // The header's state (borrowed) and the statement's own constant, kept for the next
   // attempts at the same theorem. Failures are kept too.
   prepare(request) {
-    const { header, statement, name, heartbeats } = request;
-    const trusted = this.headers.get(header, () => this.header(header));
+    const { header, statement, opening, name, heartbeats } = request;
+    const trusted = this.headerState(header);
     // The proof's limit must not decide whether the statement elaborates, so it comes
     // after the header; the default leaves a header's own setting in force.
     const limited = `${header}\nset_option maxHeartbeats ${heartbeats}\n`;
     const state = heartbeats === HEARTBEATS
-      ? trusted : this.headers.get(limited, () => this.header(limited));
+      ? trusted : this.headerState(limited);
     const key = JSON.stringify([header, statement, name]);
     const kept = this.statements.get(key, () => {
       try {
-        return this.statement(trusted, statement, name);
+        return this.statement(trusted, statement, opening, name);
       } catch (error) {
         if (error instanceof TrustedSourceError) return { error };
         throw error;
@@ -127,11 +135,24 @@ class Checker {
     return { state, ...kept };
   }
 
+  headerState(source) {
+    try {
+      return this.headers.get(source, () => this.header(source));
+    } catch (error) {
+      if (error instanceof TrustedSourceError) error.inHeader = true;
+      throw error;
+    }
+  }
+
   header(source) {
     const { lean, elaborator } = this;
     const cursor = elaborator.open(source);
     const names = elaborator.importNames(cursor.imports);
     lean.release(cursor.imports);
+    this.requireNoErrors(cursor.messages, 'the header');
+    if (!names.includes('Init')) {
+      throw new TrustedSourceError('the header does without Init: leave `prelude` out');
+    }
     const unavailable = names.filter((name) => !this.mayImport(name));
     if (unavailable.length) {
       throw new TrustedSourceError(
@@ -139,7 +160,6 @@ class Checker {
     }
     const options = elaborator.options({ ...OPTIONS, maxHeartbeats: HEARTBEATS });
     let state = elaborator.newState(elaborator.environment(names), options);
-    this.requireNoErrors(cursor.messages, 'the header');
     lean.release(cursor.messages);
     for (;;) {
       const command = elaborator.parse(cursor, state);
@@ -159,21 +179,35 @@ class Checker {
     return state;
   }
 
-  statement(headerState, source, name) {
+  // `source` ends in our own `:= sorry`, which begins at byte `opening`.
+  statement(headerState, source, opening, name) {
     const { lean, elaborator } = this;
-    const cursor = elaborator.open(source + ' := sorry');
+    const cursor = elaborator.open(source);
     lean.release(cursor.imports);
-    let state = elaborator.continueState(headerState);
     this.requireNoErrors(cursor.messages, 'the statement');
+    if (!cursor.isHeaderless) {
+      throw new TrustedSourceError(
+        'the statement begins with `import`, `module` or `prelude`, which belong to the '
+        + 'header');
+    }
+    let state = elaborator.continueState(headerState);
     const command = elaborator.parse(cursor, state);
     this.requireNoErrors(command.messages, 'the statement');
     const rest = elaborator.parse(cursor, state);
     if (!elaborator.isEnd(rest.syntax)) {
       throw new TrustedSourceError('the statement holds more than one command');
     }
+    const value = ownValue(lean, command.syntax, opening);
+    if (!value || !isBare(lean, value, opening)) {
+      throw new TrustedSourceError(
+        'the statement carries a proof, or declares no theorem; it must end before `:=`');
+    }
     state = this.elaborateTrusted(cursor, command, state, 'the statement');
     const full = this.fullName(headerState, name);
-    const constant = findConstant(lean, elaborator.environmentOf(state), full);
+    const known = findConstant(lean, elaborator.environmentOf(headerState), full);
+    if (known) lean.release(known);
+    const constant = known
+      ? 0 : findConstant(lean, elaborator.environmentOf(state), full);
     const isTheorem = constant && lean.tag(constant) === THEOREM;
     const parts = isTheorem ? this.ownParts(headerState, state, constant) : [];
     this.releaseCommand(command);
@@ -182,7 +216,8 @@ class Checker {
       lean.release(object);
     }
     if (!isTheorem) {
-      throw new TrustedSourceError(`the statement declares no theorem ${name}`);
+      throw new TrustedSourceError(
+        `the statement declares no theorem ${name}; spell the name as it does`);
     }
     return { constant, name: full, parts };
   }
@@ -236,15 +271,19 @@ class Checker {
       log, TRUSTED_BYTES, performance.now() + TRUSTED_MS);
     const error = messages.find((message) => message.severity === 'error');
     const text = error ? error.text : 'unknown';
-    throw Object.assign(
-      new TrustedSourceError(`${what} does not elaborate: ${text}`), { messages });
+    throw new TrustedSourceError(`${what} does not elaborate: ${text}`, { messages });
   }
 
-  // The name inside the namespace that the header leaves open.
-  fullName(headerState, name) {
+  // What is declared under this spelling in the namespace that the header leaves open.
+  // A name without its «» is one part where Lean reads it as none.
+  fullName(headerState, spelling) {
     const { lean, elaborator } = this;
-    const namespace = lean.nameText(elaborator.namespaceOf(headerState));
-    return lean.name(namespace ? namespace + '.' + name : name);
+    const relative = spelling.replace(/^_root_\./, '');
+    let name = lean.call('l_String_toName', lean.string(relative));
+    if (isBoxed(name)) name = lean.call('lean_name_mk_string', NONE, lean.string(relative));
+    if (relative !== spelling) return name;
+    const namespace = lean.retain(elaborator.namespaceOf(headerState));
+    return lean.call('l_Lean_Name_append', namespace, name);
   }
 
   releaseCommand({ syntax, position, messages }) {
@@ -260,13 +299,17 @@ class Checker {
     const state = elaborator.continueState(prepared.state);
     const command = elaborator.parse(cursor, state);
     const broken = elaborator.hasErrors(command.messages);
-    const refused = broken ? '' : refusalOfProof(lean, command.syntax, this.policy);
+    const value = ownValue(lean, command.syntax, request.opening);
+    const isEmpty = value ? isBare(lean, value, request.opening) : !broken;
+    const refused = broken || isEmpty ? '' : refusalOfProof(lean, value, this.policy);
     const lacking = broken || refused ? null : this.unavailable(request, command.syntax);
     let report;
     if (broken) report = this.failure(request, command.messages);
+    else if (isEmpty) report = {};
     else if (refused) report = { refused };
     else if (lacking) report = lacking;
     else report = this.checkRest(request, prepared, cursor, command, state, deadline);
+    report.no_proof = isEmpty;
     this.releaseCommand(command);
     for (const object of [state, cursor.parser, cursor.input]) lean.release(object);
     return report;

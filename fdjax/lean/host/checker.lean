@@ -5,10 +5,12 @@ parent decides. The embedded Lean's checker.js does the same, step by step.
   lean --run checker.lean '{"search_path": [DIR], "policy": {…}, "watchdog": true}'
 
 First line out: {"ready": true, …}. Then per request {"nonce", "kind", "name", "header",
-"statement", "source", "heartbeats", "wall_ms", "output_bytes"} one line {"started":
-nonce} when the proof's own time begins, and one report with the nonce. Kinds:
+"statement", "opening", "source", "heartbeats", "wall_ms", "output_bytes"} one line
+{"started": nonce} when the proof's own time begins, and one report with the nonce. Kinds:
 statement, proof (`source` is statement and proof), file (`source` is to be elaborated on
-the header), run (`source` alone; no name, header, statement).
+the header), run (`source` alone; no name, header, statement, opening). `statement` ends in
+`:= sorry`, which begins at byte `opening` of it as Lean reads it; so does the `:= by`
+before a proof.
 -/
 import Lean
 
@@ -61,6 +63,7 @@ structure Request where
   name : String
   header : String
   statement : String
+  opening : Nat
   source : String
   heartbeats : Nat
   wallMs : Nat
@@ -94,6 +97,7 @@ def Request.parse (json : Json) : Request where
   name := text json "name"
   header := text json "header"
   statement := text json "statement"
+  opening := number json "opening"
   source := text json "source"
   heartbeats := number json "heartbeats"
   wallMs := number json "wall_ms"
@@ -240,9 +244,9 @@ partial def Policy.walkAll (policy : Policy) (inConfiguration : Bool) (kind : Na
 
 end
 
-/-- A proof is one declaration; its first child holds the trusted modifiers. -/
-def Policy.refuseProof (policy : Policy) (stx : Syntax) : String :=
-  policy.walkAll false stx.getKind 1 "" (stx.getArgs.toList.drop 1)
+/-- A proof is the value of a declaration; what is before it is trusted. -/
+def Policy.refuseProof (policy : Policy) (value : List Syntax) : String :=
+  policy.walkAll false `null 0 "" value
 
 /-- Commands come alone, before and after `in`, and inside `mutual`. -/
 partial def Policy.refuseCommand (policy : Policy) (stx : Syntax) : String :=
@@ -260,6 +264,65 @@ partial def Policy.refuseCommand (policy : Policy) (stx : Syntax) : String :=
       | none => policy.walkAll false kind 0 "" children.toList
   | _ => ""
 
+/-! ## Where a statement ends -/
+
+/-- Where a token begins, in bytes; none where that is not known. -/
+def placeOf : SourceInfo → Option Nat
+  | .original _ place _ _ | .synthetic place _ _ => some place.byteIdx
+  | .none => none
+
+mutual
+
+/-- The last token of a tree; none where it has none. -/
+partial def lastToken (stx : Syntax) : Option SourceInfo :=
+  match stx with
+  | .node _ _ children => lastOf children.toList
+  | .atom info _ | .ident info .. => some info
+  | .missing => none
+
+partial def lastOf : List Syntax → Option SourceInfo
+  | [] => none
+  | first :: rest => match lastOf rest with
+    | some found => some found
+    | none => lastToken first
+
+end
+
+/-- Whether a node holds a whole command, or parts of one in a row. -/
+def isGroup (kind : Name) : Bool :=
+  kind == `Lean.Parser.Command.in || kind == `group || kind == `null
+
+/-- The trees behind our own `:=`, which begins at byte `opening` of the text; none where
+the parser does not take it for that of the declaration: then what is before it is more or
+less than a statement. A declaration by a macro of the header has its `:=` at the top.
+`depth` counts the nodes above that are no groups. -/
+partial def ownValue (opening depth : Nat) (stx : Syntax) : Option (List Syntax) :=
+  let kind := stx.getKind
+  let depth := if isGroup kind then depth else depth + 1
+  let children := stx.getArgs.toList
+  match behind children with
+  | some value =>
+    if kind == `Lean.Parser.Command.declValSimple || depth ≤ 1 then some value else none
+  | none => match children.reverse.find? fun child => (lastToken child).isSome with
+    | some last => ownValue opening depth last
+    | none => none
+where
+  behind : List Syntax → Option (List Syntax)
+    | [] => none
+    | .atom info ":=" :: rest =>
+      if placeOf info == some opening then some rest else behind rest
+    | _ :: rest => behind rest
+
+/-- Whether a value is no more than the one token behind our own `:=`. -/
+def isBare (opening : Nat) (value : List Syntax) : Bool :=
+  match (lastOf value).bind placeOf with
+  | some place => place ≤ opening + ":= ".length
+  | none => true
+
+/-- Whether a command is the end of the text. For Lean, `#exit` and an `import` behind
+another command are ends as well, and what follows them is never read. -/
+def isEnd (stx : Syntax) : Bool := stx.isOfKind `Lean.Parser.Command.eoi
+
 /-! ## Elaboration -/
 
 /-- A source text, how far it was parsed, and what is known by then. -/
@@ -268,11 +331,15 @@ structure Cursor where
   parser : Parser.ModuleParserState
   messages : MessageLog
   imports : Array Import
+  /-- Whether the text begins without `import`, `module` and `prelude`. -/
+  isHeaderless : Bool
 
 def Cursor.open (source : String) : IO Cursor := do
   let input := Parser.mkInputContext source "<input>"
   let (header, parser, messages) ← Parser.parseHeader input
-  return { input, parser, messages, imports := headerToImports header }
+  return {
+    input, parser, messages, imports := headerToImports header
+    isHeaderless := (lastToken header).isNone }
 
 def Cursor.parse (cursor : Cursor) (state : Command.State) :
     Syntax × MessageLog × Cursor :=
@@ -476,6 +543,7 @@ def render (log : MessageLog) (bytes : Nat) : IO (List Json × Bool) := do
 structure Fault where
   reason : String
   messages : List Json := []
+  inHeader : Bool := false
 
 abbrev Trusted := ExceptT Fault IO
 
@@ -514,7 +582,7 @@ partial def headerCommands (settings : Settings) (cursor : Cursor)
     (state : Command.State) : Trusted Command.State := do
   let (stx, messages, next) := cursor.parse state
   requireNoErrors messages "the header"
-  if Parser.isTerminalCommand stx then return state
+  if isEnd stx then return state
   let state ← elaborateTrusted settings cursor stx state "the header"
   headerCommands settings next (continueState state)
 
@@ -539,21 +607,41 @@ structure Statement where
 
 def Statement.name (statement : Statement) : Name := statement.theorem_.name
 
+/-- What is declared under this spelling in the namespace that the header leaves open. A
+name without its «» is one part where Lean reads it as none. -/
+def fullName (header : Command.State) (spelling : String) : Name :=
+  let name := spelling.toName
+  let name := if name.isAnonymous then .mkSimple spelling else name
+  if name.getRoot == `_root_ then name.replacePrefix `_root_ .anonymous
+  else header.scopes.head!.currNamespace ++ name
+
 def elaborateStatement (settings : Settings) (header : Command.State)
     (request : Request) : Trusted Statement := do
-  let cursor ← Cursor.open (request.statement ++ " := sorry")
+  let cursor ← Cursor.open request.statement
   requireNoErrors cursor.messages "the statement"
+  if !cursor.isHeaderless then
+    throw { reason := "the statement begins with `import`, `module` or `prelude`, which \
+      belong to the header" }
   let state := continueState header
   let (stx, messages, next) := cursor.parse state
   requireNoErrors messages "the statement"
   let (rest, _, _) := next.parse state
-  if !Parser.isTerminalCommand rest then
+  if !isEnd rest then
     throw { reason := "the statement holds more than one command" }
+  match ownValue request.opening 0 stx with
+  | some value =>
+    if !isBare request.opening value then throw carriesProof
+  | none => throw carriesProof
   let result ← elaborateTrusted settings cursor stx state "the statement"
-  let name := header.scopes.head!.currNamespace ++ request.name.toName
-  match kernelFind? result.env name with
-  | some (.thmInfo value) => return { theorem_ := .thmInfo value, env := result.env }
-  | _ => throw { reason := s!"the statement declares no theorem {request.name}" }
+  let name := fullName header request.name
+  match kernelFind? header.env name, kernelFind? result.env name with
+  | none, some (.thmInfo value) =>
+    return { theorem_ := .thmInfo value, env := result.env }
+  | _, _ => throw { reason :=
+      s!"the statement declares no theorem {request.name}; spell the name as it does" }
+where
+  carriesProof : Fault := { reason :=
+    "the statement carries a proof, or declares no theorem; it must end before `:=`" }
 
 /-! ## The kernel's environment -/
 
@@ -711,6 +799,7 @@ structure Report where
   hasErrors : Bool := false
   timedOut : Bool := false
   refused : String := ""
+  noProof : Bool := false
   leftProof : Bool := false
   target : Json := .null
 
@@ -729,15 +818,20 @@ def checkProof (settings : Settings) (request : Request) (header : Command.State
   let cursor ← Cursor.open request.source
   let state := continueState header
   let (stx, messages, next) := cursor.parse state
+  let value := ownValue request.opening 0 stx
+  let noProof := match value with
+    | some value => isBare request.opening value
+    | none => !messages.hasErrors
   if messages.hasErrors then
     let (messages, leftOut) ← render messages request.outputBytes
-    return { hasErrors := true, messages, leftOut }
-  let refused := settings.proofs.refuseProof stx
+    return { hasErrors := true, messages, leftOut, noProof }
+  if noProof then return { noProof }
+  let refused := settings.proofs.refuseProof (value.getD [])
   if refused != "" then return { refused }
   -- A proof is one command. A stray token after it is an error like any other and does
   -- not hide what Lean says about the proof.
   let (rest, stray, _) := next.parse state
-  if !Parser.isTerminalCommand rest && !stray.hasErrors then
+  if !isEnd rest && !stray.hasErrors then
     return { leftProof := true }
   let (result, timedOut, interrupted) ←
     elaborateUntrusted settings header.env cursor stx state deadline
@@ -764,7 +858,7 @@ partial def commands (settings : Settings) (known : Environment) (cursor : Curso
   let progress := { progress with messages := progress.messages ++ messages }
   let refused := settings.files.refuseCommand stx
   if refused != "" then return { progress with refused }
-  if Parser.isTerminalCommand stx then return progress
+  if isEnd stx then return progress
   let (state, timedOut, interrupted) ←
     elaborateUntrusted settings known cursor stx progress.state deadline
   let progress := { progress with
@@ -856,7 +950,7 @@ def limitHeartbeats (state : Command.State) (heartbeats : Nat) : Command.State :
 def prepare (settings : Settings) (kept : IO.Ref Kept) (request : Request) :
     IO (Except Fault (Command.State × Statement)) := do
   match ← header settings kept request.header with
-  | .error fault => return .error fault
+  | .error fault => return .error { fault with inHeader := true }
   | .ok trusted =>
     -- The proof's limit must not decide whether the statement elaborates; the default
     -- leaves a header's own setting in force.
@@ -874,6 +968,7 @@ def reportJson (request : Request) (report : Report) (ms : Nat) : Json := Json.m
   ("has_errors", report.hasErrors),
   ("timed_out", report.timedOut),
   ("refused", report.refused),
+  ("no_proof", report.noProof),
   ("left_proof", report.leftProof),
   ("target", report.target),
   ("seconds", toJson (ms.toFloat / 1000))]
@@ -892,7 +987,7 @@ def answer (settings : Settings) (kept : IO.Ref Kept) (request : Request) : IO U
     | .error fault =>
       send (Json.mkObj [
         ("nonce", request.nonce), ("statement_error", fault.reason),
-        ("messages", .arr fault.messages.toArray)])
+        ("in_header", fault.inHeader), ("messages", .arr fault.messages.toArray)])
     | .ok (state, constant) =>
       match request.kind with
       | "proof" => timed request (checkProof settings request state constant)

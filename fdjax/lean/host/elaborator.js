@@ -4,6 +4,7 @@ const { Worker } = require('worker_threads');
 const path = require('path');
 const { DEFINITION, PlainData, ofConstant, valueOf } = require('./constants.js');
 const { box, isBoxed, NONE } = require('./objects.js');
+const { isNode, kindOf, lastToken } = require('./syntax.js');
 
 // Field numbers of Lean structures.
 const STATE = { env: 0, messages: 1, scopes: 2 };
@@ -11,6 +12,7 @@ const SCOPE = { options: 1, namespace: 2, openDecls: 3 };
 const MESSAGE = { fields: 5, severity: 1, isSilent: 2 };
 const SEVERITY = ['information', 'warning', 'error'];
 const CORE_STATE = { env: 0 };
+const END = 'Lean.Parser.Command.eoi';
 const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
 
 const NO_DATA = { functions: [], growing: [], unlike: [], largest: 0, nodes: 0 };
@@ -117,8 +119,9 @@ class Elaborator {
     const parser = lean.takeField(rest, 0);
     const messages = lean.takeField(rest, 1);
     lean.release(parsed);
+    const isHeaderless = !lastToken(lean, [syntax]);
     const imports = lean.call('l_Lean_Elab_headerToImports', syntax, 1);
-    return { input, parser, messages, imports };
+    return { input, parser, messages, imports, isHeaderless };
   }
 
   importNames(imports) {
@@ -222,9 +225,10 @@ class Elaborator {
     return { syntax, position, messages };
   }
 
+  // Whether a command is the end of the text. For Lean, `#exit` and an `import` behind
+  // another command are ends as well, and what follows them is never read.
   isEnd(syntax) {
-    const kept = this.lean.retain(syntax); // the call owns its argument
-    return (this.lean.call('l_Lean_Parser_isTerminalCommand', kept) & 1) === 1;
+    return isNode(this.lean, syntax) && kindOf(this.lean, syntax) === END;
   }
 
   hasErrors(log) {

@@ -4,10 +4,12 @@
 //                  "policy": {"options": [], "kinds": [], …}}'
 //
 // First line out: {"ready": true, ...}. Then per request {"nonce", "kind", "name",
-// "header", "statement", "source", "heartbeats", "wall_ms", "output_bytes"} one line
-// {"started": nonce} when the proof's own time begins, and one report with the nonce.
+// "header", "statement", "opening", "source", "heartbeats", "wall_ms", "output_bytes"}
+// one line {"started": nonce} when the proof's own time begins, and one report with the nonce.
 // Kinds: statement, proof (`source` is statement and proof), file (`source` is to be
-// elaborated on the header), run (`source` alone; no name, header, statement).
+// elaborated on the header), run (`source` alone; no name, header, statement, opening).
+// `statement` ends in `:= sorry`, which begins at byte `opening` of it as Lean reads it;
+// so does the `:= by` before a proof.
 // The nonce exists only in JavaScript: nothing that Lean elaborates can read it.
 'use strict';
 const fs = require('fs');
@@ -17,6 +19,7 @@ const { writeAll } = require('./pipe.js');
 const STACK_MB = 256; // V8 gives the first thread's stack a fixed, small size
 const JAVASCRIPT_HEAP_MB = 1024;
 const DAMAGED = 71;
+const WARM = 'theorem warm (a b : Nat) (h : a < b) : a ≤ b ';
 
 const send = (value) => writeAll(1, Buffer.from(JSON.stringify(value) + '\n'));
 
@@ -77,8 +80,8 @@ async function run(settings) {
   const checker = new Checker(new Elaborator(lean, grace_ms, policy), policy);
   const warm = checker.check({
     kind: 'proof', name: 'warm', header: '',
-    statement: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b',
-    source: 'theorem warm (a b : Nat) (h : a < b) : a ≤ b := by omega',
+    statement: WARM + ':= sorry', source: WARM + ':= by omega',
+    opening: Buffer.byteLength(WARM),
     heartbeats: settings.heartbeats, wall_ms: 60000, output_bytes: 4096,
   }, () => {});
   const ready = Boolean(warm.target && warm.target.matches_statement);

@@ -1,7 +1,71 @@
-// Walks a parsed proof: the second line of defence behind the textual scan.
+// Walks what the parser made of a text: where a statement ends and a submission begins,
+// and what that holds, the second line of defence behind the textual scan.
 'use strict';
 const { isBoxed } = require('./objects.js');
 const NODE = 1, ATOM = 2, IDENTIFIER = 3;
+const ORIGINAL = 0, SYNTHETIC = 1; // constructors of SourceInfo
+
+const isNode = (lean, syntax) => !isBoxed(syntax) && lean.tag(syntax) === NODE;
+
+const kindOf = (lean, node) => lean.nameText(lean.field(node, 1));
+
+// Borrowed, as all that comes out of a tree here.
+function childrenOf(lean, node) {
+  const children = lean.field(node, 2);
+  return Array.from(
+    { length: lean.arraySize(children) }, (_, i) => lean.element(children, i));
+}
+
+// Where a token begins, in bytes; -1 where that is not known.
+function placeOf(lean, token) {
+  const info = lean.field(token, 0);
+  if (isBoxed(info)) return -1;
+  const places = { [ORIGINAL]: 1, [SYNTHETIC]: 0 };
+  return lean.field(info, places[lean.tag(info)]) >>> 1;
+}
+
+// The last token of some trees, 0 when they have none.
+function lastToken(lean, trees) {
+  const stack = [...trees];
+  while (stack.length) {
+    const syntax = stack.pop();
+    if (isBoxed(syntax)) continue; // the parser found none
+    if (lean.tag(syntax) !== NODE) return syntax;
+    stack.push(...childrenOf(lean, syntax));
+  }
+  return 0;
+}
+
+// Nodes that hold a whole command, or parts of one in a row.
+const GROUPS = new Set(['Lean.Parser.Command.in', 'group', 'null']);
+const DECLARED_VALUE = 'Lean.Parser.Command.declValSimple';
+
+// The trees behind our own `:=`, which begins at byte `opening` of the text; null where
+// the parser does not take it for that of the declaration: then what is before it is more
+// or less than a statement. A declaration by a macro of the header has its `:=` at the
+// top.
+function ownValue(lean, command, opening) {
+  let depth = 0; // of nodes that are no groups
+  for (let node = command; node && isNode(lean, node);) {
+    const kind = kindOf(lean, node);
+    if (!GROUPS.has(kind)) depth++;
+    const children = childrenOf(lean, node);
+    const own = children.findIndex((child) => !isBoxed(child)
+      && lean.tag(child) === ATOM && lean.text(lean.field(child, 1)) === ':='
+      && placeOf(lean, child) === opening);
+    if (own >= 0) {
+      return kind === DECLARED_VALUE || depth <= 1 ? children.slice(own + 1) : null;
+    }
+    node = children.findLast((child) => lastToken(lean, [child]));
+  }
+  return null;
+}
+
+// Whether a value is no more than the one token behind our own `:=`.
+function isBare(lean, value, opening) {
+  const last = lastToken(lean, value);
+  return !last || placeOf(lean, last) <= opening + ':= '.length;
+}
 
 // Names of node kinds; kinds are few and the parser's own, so they are looked up by
 // address within one walk, while the tree keeps them alive.
@@ -72,23 +136,16 @@ function refuseAttribute(lean, policy, instance) {
 
 const ATTRIBUTE = 'Lean.Parser.Term.attrInstance';
 
-// Why the syntax trees on the stack may not be elaborated, '' when they may. An entry
-// is a tree and whether it lies in a tactic's configuration.
-function walk(lean, policy, stack) {
+// Why syntax trees in a row may not be elaborated, '' when they may.
+function walk(lean, policy, trees) {
   const kinds = new KindNames(lean);
+  // Of a node: its kind, its children, whether it lies in a tactic's configuration.
+  const stack = [['null', trees, false]];
   while (stack.length) {
-    const [syntax, outside] = stack.pop();
-    if (isBoxed(syntax) || lean.tag(syntax) !== NODE) continue;
-    const kind = kinds.get(lean.field(syntax, 1));
-    const inConfiguration = outside || /config/i.test(kind);
-    const refused = refuseKind(policy, kind, inConfiguration)
-      || (kind === ATTRIBUTE ? refuseAttribute(lean, policy, syntax) : '');
-    if (refused) return refused;
-    const children = lean.field(syntax, 2);
+    const [kind, children, inConfiguration] = stack.pop();
     let isOption = false;
     let isRaised = false; // the option takes numbers of four digits and more
-    for (let i = 0; i < lean.arraySize(children); i++) {
-      const child = lean.element(children, i);
+    for (const [i, child] of children.entries()) {
       if (isBoxed(child)) continue;
       const tag = lean.tag(child);
       const value = isRaised ? firstToken(lean, child) : '';
@@ -108,7 +165,12 @@ function walk(lean, policy, stack) {
           return `${name} in a configuration`;
         }
       } else {
-        stack.push([child, inConfiguration]);
+        const inner = kinds.get(lean.field(child, 1));
+        const inside = inConfiguration || /config/i.test(inner);
+        const refused = refuseKind(policy, inner, inside)
+          || (inner === ATTRIBUTE ? refuseAttribute(lean, policy, child) : '');
+        if (refused) return refused;
+        stack.push([inner, childrenOf(lean, child), inside]);
       }
       isOption = false;
     }
@@ -116,14 +178,9 @@ function walk(lean, policy, stack) {
   return '';
 }
 
-// A proof is one declaration; its first child holds the trusted statement's modifiers.
-function refusalOfProof(lean, root, policy) {
-  const parts = lean.field(root, 2);
-  const stack = [];
-  for (let i = 1; i < lean.arraySize(parts); i++) {
-    stack.push([lean.element(parts, i), false]);
-  }
-  return walk(lean, policy, stack);
+// A proof is the value of a declaration; what is before it is trusted.
+function refusalOfProof(lean, value, policy) {
+  return walk(lean, policy, value);
 }
 
 // Commands come alone, before and after `in`, and inside `mutual`.
@@ -150,7 +207,7 @@ function refuseCommand(lean, policy, root) {
 
 // A command of a file.
 function refusalOfCommand(lean, root, policy) {
-  return refuseCommand(lean, policy, root) || walk(lean, policy, [[root, false]]);
+  return refuseCommand(lean, policy, root) || walk(lean, policy, [root]);
 }
 
 // The first node whose kind is a key of `kinds`, null when there is none.
@@ -172,13 +229,14 @@ function findKind(lean, root, kinds) {
 
 // Where a node that begins with a word of the source begins.
 function positionOf(lean, node, source) {
-  const first = lean.element(lean.field(node, 2), 0);
-  const bytes = lean.field(lean.field(first, 0), 1) >>> 1;
-  const before = Buffer.from(source, 'utf8').subarray(0, bytes).toString('utf8');
+  const bytes = placeOf(lean, lean.element(lean.field(node, 2), 0));
+  const read = Buffer.from(source.replaceAll('\r\n', '\n'), 'utf8'); // as Lean does
+  const before = read.subarray(0, bytes).toString('utf8');
   const lines = before.split('\n');
   return { line: lines.length, column: [...lines[lines.length - 1]].length };
 }
 
 module.exports = {
-  findKind, positionOf, refusalOfCommand, refusalOfProof,
+  findKind, isBare, isNode, kindOf, lastToken, ownValue, positionOf, refusalOfCommand,
+  refusalOfProof,
 };

@@ -36,6 +36,72 @@ def parse (cursor : Cursor) : Syntax × List Message × Cursor :=
     Parser.parseCommand cursor.input context cursor.parser {}
   (command, log.toList, { cursor with parser })
 
+/-- Whether a command is the end of the text. For Lean, `#exit` and an `import` behind
+another command are ends as well, and what follows them is never read. -/
+def isEnd (command : Syntax) : Bool := command.getKind == ``Parser.Command.eoi
+
+/-- Where a token begins, in bytes; none where that is not known. -/
+def placeOf : SourceInfo → Option Nat
+  | .original _ place _ _ => some place.byteIdx
+  | .synthetic place _ _ => some place.byteIdx
+  | .none => none
+
+mutual
+/-- The last token of a tree, none where it has none. -/
+partial def lastToken (tree : Syntax) : Option SourceInfo :=
+  match tree with
+  | .node _ _ children => lastOf children.toList
+  | .atom info _ => some info
+  | .ident info _ _ _ => some info
+  | .missing => none
+
+partial def lastOf : List Syntax → Option SourceInfo
+  | [] => none
+  | first :: rest => match lastOf rest with
+    | some found => some found
+    | none => lastToken first
+end
+
+/-- Whether a node holds a whole command, or parts of one in a row. -/
+def isGroup (kind : Name) : Bool :=
+  kind == ``Parser.Command.in || kind == groupKind || kind == nullKind
+
+/-- The trees behind our own `:=`, which begins at byte `opening` of the text; none where
+the parser does not take it for that of the declaration: then what is before it is more or
+less than a statement. A declaration by a macro of the header has its `:=` at the top.
+`depth` counts the nodes above that are no groups. -/
+partial def ownValue (opening depth : Nat) (tree : Syntax) : Option (List Syntax) :=
+  let kind := tree.getKind
+  let depth := if isGroup kind then depth else depth + 1
+  let children := tree.getArgs.toList
+  match behind children with
+  | some value =>
+    if kind == ``Parser.Command.declValSimple || depth == 1 then some value else none
+  | none => match lastWithToken children with
+    | some last => ownValue opening depth last
+    | none => none
+where
+  behind : List Syntax → Option (List Syntax)
+    | [] => none
+    | .atom info ":=" :: rest =>
+      if placeOf info == some opening then some rest else behind rest
+    | _ :: rest => behind rest
+  lastWithToken : List Syntax → Option Syntax
+    | [] => none
+    | first :: rest => match lastWithToken rest with
+      | some last => some last
+      | none => match lastToken first with
+        | some _ => some first
+        | none => none
+
+/-- Whether a value is no more than the one token behind our own `:=`. -/
+def isBare (opening : Nat) (value : List Syntax) : Bool :=
+  match lastOf value with
+  | some token => match placeOf token with
+    | some place => place == opening + ":= ".length
+    | none => true
+  | none => true
+
 def isError (message : Message) : Bool :=
   match message.severity with
   | .error => true
@@ -77,19 +143,36 @@ partial def elaborateAll (cursor : Cursor) (messages : List Message := []) :
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
   let messages := join messages log
-  if Parser.isTerminalCommand command then
+  if isEnd command then
     return (messages, cursor.state)
   let (_, said, cursor) ← elaborate cursor before command
   elaborateAll cursor (join messages said)
 
-/-- The modules that a file imports and `env` lacks; and where its commands begin. -/
-def openFile (source : String) (state : Command.State) :
-    IO (List Message × List Name × Cursor) := do
+/-- What a text begins with: imports and the like. -/
+structure FileHeader where
+  /-- What the parser says about it. -/
+  messages : List Message
+  /-- Modules that it imports and the session's environment lacks. -/
+  missing : List Name
+  /-- Whether it has `import`, `module` or `prelude` at all. -/
+  isHeaderless : Bool
+  /-- Whether it says `prelude`. -/
+  isPrelude : Bool
+
+/-- The header of a file; and where its commands begin. -/
+def openFile (source : String) (state : Command.State) : IO (FileHeader × Cursor) := do
   let cursor := openText source state
   let (header, parser, log) ← Parser.parseHeader cursor.input
-  let missing := missingModules state.env (headerToImports header).toList
-  return (log.toList, missing, { cursor with parser })
+  let imports := (headerToImports header).toList
+  return ({
+    messages := log.toList
+    missing := missingModules state.env imports
+    isHeaderless := (lastToken header).isNone
+    isPrelude := !hasInit imports }, { cursor with parser })
 where
+  hasInit : List Import → Bool
+    | [] => false
+    | { module, .. } :: rest => module == `Init || hasInit rest
   missingModules (env : Environment) : List Import → List Name
     | [] => []
     | { module, .. } :: rest =>

@@ -170,11 +170,9 @@ partial def refuseTrees (rules : Rules) (kind : Name) (inConfiguration : Bool)
     else refuseTrees rules kind inConfiguration (index + 1) before rest
 end
 
-/-- The first child of a proof's command holds the trusted statement's modifiers. -/
-def refuseProof (rules : Rules) (command : Syntax) : String :=
-  match command.getArgs.toList with
-  | _ :: rest => refuseTrees rules `command false 1 "" rest
-  | [] => ""
+/-- A proof is the value of a declaration; what is before it is trusted. -/
+def refuseProof (rules : Rules) (value : List Syntax) : String :=
+  refuseTrees rules nullKind false 0 "" value
 
 /-- Commands come alone, before and after `in`, and inside `mutual`. -/
 partial def refuseKind (allowed : NameSet) (command : Syntax) : String :=

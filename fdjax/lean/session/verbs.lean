@@ -1,7 +1,14 @@
 /-! ### Verbs -/
 
-def fullName (name : String) : CommandElabM Name :=
-  return (scopeOf (← get)).1.currNamespace ++ name.toName
+/-- What is declared under this spelling in the namespace that the header leaves open. A
+name without its «» is one part where Lean reads it as none. -/
+def fullName (spelling : String) : CommandElabM Name := do
+  let name := spelling.toName
+  let name := if name.isAnonymous then .mkSimple spelling else name
+  if name.getRoot == `_root_ then return name.replacePrefix `_root_ .anonymous
+  return (scopeOf (← get)).1.currNamespace ++ name
+
+def unusable (reason : String) : List (String × Json) := [("statement_error", .str reason)]
 
 def broken (what : String) (messages : List Message) : CommandElabM (List (String × Json)) := do
   let reason ← firstError messages
@@ -18,10 +25,12 @@ def isMissing : List Name → Option String
 
 /-- Elaborate a header; the session goes on from it. -/
 def header (request : Json) : CommandElabM (List (String × Json)) := do
-  let (log, missing, cursor) ← openFile (text request "source") (continueState (← get) none)
-  if hasErrors log then return ← broken "the header" log
-  if let some names := isMissing missing then
-    return [("statement_error", .str s!"this Lean has no module {names}")]
+  let (opened, cursor) ← openFile (text request "source") (continueState (← get) none)
+  if hasErrors opened.messages then return ← broken "the header" opened.messages
+  if opened.isPrelude then
+    return unusable "the header does without Init: leave `prelude` out"
+  if let some names := isMissing opened.missing then
+    return unusable s!"this Lean has no module {names}"
   let (messages, state) ← elaborateAll cursor
   if hasErrors messages then return ← broken "the header" messages
   modify fun session =>
@@ -31,21 +40,32 @@ def header (request : Json) : CommandElabM (List (String × Json)) := do
 
 /-- Elaborate a statement; the session goes on with its type under a name of ours. -/
 def statement (request : Json) : CommandElabM (List (String × Json)) := do
-  let cursor := openText (text request "source" ++ " := sorry") (continueState (← get) none)
+  let (opened, cursor) ← openFile (text request "source") (continueState (← get) none)
+  if hasErrors opened.messages then return ← broken "the statement" opened.messages
+  unless opened.isHeaderless do
+    return unusable "the statement begins with `import`, `module` or `prelude`, which \
+      belong to the header"
   let name ← fullName (text request "name")
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
   if hasErrors log then return ← broken "the statement" log
   let (rest, _, _) := parse cursor
-  unless Parser.isTerminalCommand rest do
-    return [("statement_error", .str "the statement holds more than one command")]
+  unless isEnd rest do return unusable "the statement holds more than one command"
+  let opening := number request "opening"
+  let carries := match ownValue opening 0 command with
+    | some value => !isBare opening value
+    | none => true
+  if carries then
+    return unusable
+      "the statement carries a proof, or declares no theorem; it must end before `:=`"
   let (failed, messages, cursor) ← elaborate cursor before command
   if failed then return ← broken "the statement" messages
   let env := cursor.state.env
   let base ← getEnv
-  let some (.thmInfo info) := kernelFind env name
-    | return [("statement_error",
-        .str s!"the statement declares no theorem {text request "name"}")]
+  let undeclared := unusable
+    s!"the statement declares no theorem {text request "name"}; spell the name as it does"
+  if (kernelFind base name).isSome then return undeclared
+  let some (.thmInfo info) := kernelFind env name | return undeclared
   let trusted := do
     let value ← unfold base env info.type
     let declaration := Declaration.defnDecl {
@@ -55,7 +75,7 @@ def statement (request : Json) : CommandElabM (List (String × Json)) := do
     | some base => return base
     | none => throw "its type cannot stand alone"
   match trusted with
-  | .error reason => return [("statement_error", .str s!"the statement is unusable: {reason}")]
+  | .error reason => return unusable s!"the statement is unusable: {reason}"
   | .ok base =>
     setEnv base
     return []
@@ -63,22 +83,27 @@ def statement (request : Json) : CommandElabM (List (String × Json)) := do
 structure Outcome where
   failed : Bool := false
   refused : String := ""
+  noProof : Bool := false
+  leftProof : Bool := false
   messages : List Message := []
   state : Command.State
 
-def checkProof (rules : Rules) (cursor : Cursor) : CommandElabM (Outcome × Bool) := do
+def checkProof (rules : Rules) (opening : Nat) (cursor : Cursor) : CommandElabM Outcome := do
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
-  if hasErrors log then
-    return ({ failed := true, messages := log, state := cursor.state }, false)
-  let refused := refuseProof rules command
-  if refused != "" then return ({ refused, state := cursor.state }, false)
+  let outcome : Outcome := { state := cursor.state }
+  let (value, noProof) := match ownValue opening 0 command with
+    | some value => (value, isBare opening value)
+    | none => ([], !hasErrors log)
+  if hasErrors log then return { outcome with failed := true, messages := log, noProof }
+  if noProof then return { outcome with noProof }
+  let refused := refuseProof rules value
+  if refused != "" then return { outcome with refused }
   let (rest, stray, _) := parse cursor
-  unless hasErrors stray || Parser.isTerminalCommand rest do
-    return ({ state := cursor.state }, true)
+  unless hasErrors stray || isEnd rest do return { outcome with leftProof := true }
   let (failed, said, cursor) ← elaborateUntrusted rules cursor before command
   let messages := join said stray
-  return ({ failed := failed || hasErrors messages, messages, state := cursor.state }, false)
+  return { failed := failed || hasErrors messages, messages, state := cursor.state }
 
 partial def checkFile (rules : Rules) (cursor : Cursor) (previous : Outcome) :
     CommandElabM Outcome := do
@@ -87,7 +112,7 @@ partial def checkFile (rules : Rules) (cursor : Cursor) (previous : Outcome) :
   let outcome := { previous with
     failed := previous.failed || hasErrors log, messages := join previous.messages log
     refused := refuseCommand rules command }
-  if outcome.refused != "" || Parser.isTerminalCommand command then
+  if outcome.refused != "" || isEnd command then
     return { outcome with state := cursor.state }
   let (failed, said, cursor) ← elaborateUntrusted rules cursor before command
   checkFile rules cursor { outcome with
@@ -95,19 +120,20 @@ partial def checkFile (rules : Rules) (cursor : Cursor) (previous : Outcome) :
     messages := join outcome.messages said }
 
 def checkSource (request policy : Json) (state : Command.State) :
-    CommandElabM (Outcome × Bool) := do
+    CommandElabM Outcome := do
+  let (opened, cursor) ← openFile (text request "source") state
   if text request "kind" == "proof" then
-    return ← checkProof (rulesOf policy false) (openText (text request "source") state)
-  let (log, missing, cursor) ← openFile (text request "source") state
-  if hasErrors log then return ({ failed := true, messages := log, state }, false)
-  if let some names := isMissing missing then
+    return ← checkProof (rulesOf policy false) (number request "opening") cursor
+  if hasErrors opened.messages then
+    return { failed := true, messages := opened.messages, state }
+  if let some names := isMissing opened.missing then
     let where? := if text request "kind" == "file" then "the problem's header does not load"
       else "this Lean does not have"
     let message : Message := {
       fileName := "<input>", pos := ⟨1, 0⟩, severity := .error
       data := s!"the file imports {names}, which {where?}" }
-    return ({ failed := true, messages := [message], state }, false)
-  return (← checkFile (rulesOf policy true) cursor { state }, false)
+    return { failed := true, messages := [message], state }
+  checkFile (rulesOf policy true) cursor { state }
 
 /-- Elaborate a submission; the session stays as it was. -/
 def check (request : Json) : CommandElabM (List (String × Json)) := do
@@ -117,8 +143,9 @@ def check (request : Json) : CommandElabM (List (String × Json)) := do
     number request "heartbeats"
   let policy := (request.getObjVal? "policy").toOption.getD .null
   let begin ← IO.monoNanosNow
-  let (outcome, left) ← checkSource request policy (continueState (← get) heartbeats)
-  let isDecided := text request "kind" == "run" || left || outcome.refused != ""
+  let outcome ← checkSource request policy (continueState (← get) heartbeats)
+  let isDecided := text request "kind" == "run" || outcome.noProof || outcome.leftProof
+    || outcome.refused != ""
   let facts ← if isDecided then pure []
     else targetFields base outcome.state.env name outcome.failed
   let nanoseconds := (← IO.monoNanosNow) - begin
@@ -126,7 +153,8 @@ def check (request : Json) : CommandElabM (List (String × Json)) := do
   return join facts [
     ("has_errors", .bool outcome.failed),
     ("refused", .str outcome.refused),
-    ("left_proof", .bool left),
+    ("no_proof", .bool outcome.noProof),
+    ("left_proof", .bool outcome.leftProof),
     ("messages", messages),
     ("left_out", .bool isCut),
     ("microseconds", .num (.fromNat (nanoseconds / 1000)))]

@@ -13,6 +13,7 @@ import time
 ACCEPTED = {
     "has_errors": False,
     "refused": "",
+    "no_proof": False,
     "left_proof": False,
     "messages": [],
     "left_out": False,

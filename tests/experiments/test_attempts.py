@@ -1,0 +1,96 @@
+"""What the report shows of an FD iteration: the KL of scored tokens, in chunks."""
+
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import attempts
+from experiments.attempts import AttemptLog
+from fdjax.feedback import Feedback
+from fdjax.lean import Status, Verdict
+from fdjax.records import Problem
+from fdjax.train import StepData, distillation_hidden
+from tiny import MODEL, TOKENIZER, distillation_data
+
+ROWS, LENGTH, TEMPERATURE = 40, 24, 0.5
+
+
+@pytest.fixture(scope="module")
+def state():
+    params, teacher = (MODEL.init(jax.random.key(seed)) for seed in (0, 1))
+    return SimpleNamespace(params=params, teacher=teacher)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return distillation_data(rows=ROWS, length=LENGTH)
+
+
+def written(state, batch):
+    rows = []
+    log = AttemptLog(
+        model=MODEL,
+        tokenizer=TOKENIZER,
+        samples=SimpleNamespace(write=rows.append),
+        temperature=TEMPERATURE,
+    )
+    rollout = SimpleNamespace(
+        completions=SimpleNamespace(tokens=batch.responses, mask=batch.response_valid),
+        verdicts=[Verdict(status=Status.REJECTED)] * ROWS,
+        problems=[Problem(name="t", statement="theorem t : True")] * ROWS,
+        proofs=["  rfl"] * ROWS,
+        feedback=[Feedback(parts=("no",))] * ROWS,
+        rewards=np.zeros(ROWS, np.float32),
+        known=np.ones(ROWS, bool),
+    )
+    data = StepData(batches=[batch], metrics={}, rollout=rollout)
+    log.write("fd", 0, state, data)
+    return log, [row["kl"] for row in rows]
+
+
+def expected(state, batch):
+    """KL(teacher‖student) at the temperature, by NumPy from whole logits."""
+    hidden = distillation_hidden(MODEL, state.params, state.teacher, batch)
+    log_p, log_q = (
+        np.asarray(
+            jax.nn.log_softmax(MODEL.head(params, states) / TEMPERATURE), np.float64
+        )
+        for params, states in zip((state.params, state.teacher), hidden, strict=True)
+    )
+    return np.sum(np.exp(log_q) * (log_q - log_p), axis=-1)
+
+
+def test_kl_of_scored_tokens_at_the_temperature_of_sampling(state, batch):
+    _, rows = written(state, batch)
+    assert [row is None for row in rows] == [False] * 32 + [True] * 8
+    divergence = expected(state, jax.tree.map(jnp.asarray, batch))
+    for index, row in enumerate(rows[:32]):
+        valid = batch.response_valid[index]
+        scored = batch.mask[index][valid]
+        assert [value is not None for value in row] == scored.tolist()
+        np.testing.assert_allclose(
+            [value for value in row if value is not None],
+            divergence[index][valid][scored],
+            atol=1e-4,
+        )
+
+
+def test_rows_are_bounded_by_tokens(state, batch, monkeypatch):
+    # The teacher's prompt has 9 tokens: 33 a row.
+    monkeypatch.setattr(attempts, "_HEAT_TOKENS", 5 * 33)
+    _, rows = written(state, batch)
+    assert [row is None for row in rows] == [False] * 5 + [True] * 35
+
+
+def test_logits_exist_for_a_chunk_only(state, batch):
+    log, _ = written(state, batch)
+    part = jax.tree.map(lambda column: column[:32], batch)
+    lowered = log._divergence.lower(state.params, state.teacher, part).as_text()
+    shapes = re.findall(r"tensor<([0-9x]+)x304xf32>", lowered)
+    sizes = [np.prod([int(n) for n in shape.split("x")]) for shape in shapes]
+    # 768 tokens, in chunks of at most 384.
+    assert 1 < max(sizes) <= 384

@@ -1,0 +1,128 @@
+"""Wrong settings of the library are refused where they are given, by name."""
+
+import math
+from types import SimpleNamespace
+
+import jaxtyping
+import pytest
+
+from fdjax.advantages import zscore
+from fdjax.errors import ConfigError, DataError
+from fdjax.eval import evaluate_arm, evaluate_teacher
+from fdjax.feedback import CompilerFeedback, ReferenceHint
+from fdjax.train import (
+    AlternatingSource,
+    DistillationSource,
+    OptimizerConfig,
+    Phase,
+    PolicySource,
+    SupervisedSource,
+    fd_objective,
+    grpo_objective,
+)
+from tiny import MODEL, PROBLEMS, TOKENIZER
+
+SIZES = {"problems_per_step": 4, "group_size": 2, "updates_per_rollout": 4, "seed": 0}
+ENGINE = SimpleNamespace(prompt_width=8, tokenizer=TOKENIZER)
+
+
+@pytest.fixture(autouse=True)
+def without_type_checks():
+    """As in production, where nothing else looks at an argument."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def policy(**changed):
+    return PolicySource(PROBLEMS, ENGINE, advantage=zscore, **(SIZES | changed))
+
+
+def distillation(score="all", teacher_width=16, **changed):
+    return DistillationSource(
+        PROBLEMS,
+        ENGINE,
+        score=score,
+        teacher_width=teacher_width,
+        **(SIZES | changed),
+    )
+
+
+def supervised(**changed):
+    sizes = {"batch_size": 4, "seed": 0, "prompt_width": 8, "response_width": 8}
+    rows = [(problem, None, problem.references[0]) for problem in PROBLEMS]
+    return SupervisedSource(rows, TOKENIZER, **(sizes | changed))
+
+
+def alternating(share):
+    return AlternatingSource(supervised(), supervised(), share=share)
+
+
+def phase(**changed):
+    whole = {"name": "fd", "steps": 1, "checkpoint_every": 1}
+    return Phase(**(whole | changed), source=policy(), train_step=lambda *_: None)
+
+
+def grpo(**changed):
+    whole = {"clip_low": 0.2, "clip_high": 0.2, "temperature": 1.0}
+    return grpo_objective(MODEL, **(whole | changed))
+
+
+def fd(**changed):
+    return fd_objective(MODEL, **changed)
+
+
+def test_the_smallest_are_allowed():
+    policy(problems_per_step=1, updates_per_rollout=1)
+    distillation(problems_per_step=1, group_size=1, updates_per_rollout=1)
+    alternating(0), alternating(1.0)
+    phase(keep_checkpoints=None)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        *((policy, "problems_per_step", value) for value in (0, -1, 9, 2.0)),
+        *((policy, "group_size", value) for value in (0, -1, 1, math.nan)),
+        *((policy, "updates_per_rollout", value) for value in (0, -1, 3, 16)),
+        *((policy, "seed", value) for value in (-1, 2**32, 0.5)),
+        *((distillation, "group_size", value) for value in (0, -1)),
+        *((distillation, "updates_per_rollout", value) for value in (0, 5)),
+        *((distillation, "teacher_width", value) for value in (0, -1)),
+        (distillation, "score", "to_divergance"),
+        *((supervised, "batch_size", value) for value in (0, -1, 9)),
+        *((supervised, "prompt_width", value) for value in (0, -1)),
+        *((supervised, "response_width", value) for value in (0, -1)),
+        *((alternating, "share", value) for value in (2, -0.1, math.nan, math.inf)),
+        *((phase, "steps", value) for value in (0, -3, 1.5, True)),
+        *((phase, "checkpoint_every", value) for value in (0, -1)),
+        *((phase, "log_every", value) for value in (0, -1)),
+        *((phase, "keep_checkpoints", value) for value in (0, -1)),
+        *((grpo, "clip_low", value) for value in (3, -0.1, math.nan)),
+        *((grpo, "clip_high", value) for value in (-0.1, math.nan)),
+        *((grpo, "temperature", value) for value in (0, -1, math.nan)),
+        *((fd, "temperature", value) for value in (0.0, math.nan)),
+        *((OptimizerConfig, "weight_decay", value) for value in (-1, math.nan)),
+        (OptimizerConfig, "warmup_steps", 1.5),
+        (OptimizerConfig, "decay_steps", 0),
+        (CompilerFeedback, "max_errors", 0),
+        (CompilerFeedback, "max_message_characters", 0),
+        (ReferenceHint, "plan", -1),
+    ],
+)
+def test_the_setting_is_named(make, name, value):
+    with pytest.raises(ConfigError, match=rf"expected .*\b{name}\b"):
+        make(**{name: value})
+
+
+def test_evaluation_needs_samples_and_theorems():
+    arguments = ({}, PROBLEMS, ENGINE)
+    for samples in (0, -1):
+        with pytest.raises(ConfigError, match="expected samples to be"):
+            evaluate_arm("fd", *arguments, None, samples=samples)
+        with pytest.raises(ConfigError, match="expected samples to be"):
+            evaluate_teacher(*arguments, ENGINE, None, samples=samples)
+    with pytest.raises(ConfigError, match="expected problems_per_batch to be"):
+        evaluate_arm("fd", *arguments, None, samples=1, problems_per_batch=0)
+    with pytest.raises(DataError, match="expected theorems"):
+        evaluate_arm("fd", {}, [], ENGINE, None, samples=1)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -34,20 +34,14 @@ def seeds_table(evaluations: Sequence[Evaluation]) -> str:
     """Mean and range over seeds of each arm's measures, then each claim's verdicts.
 
     Raises:
-      DataError: the runs measured different arms, theorems or k.
+      DataError: the runs measured different arms, theorems, k or claims.
     """
-    first = evaluations[0]
-    for other in evaluations[1:]:
-        same = other.ks == first.ks and all(
-            (a.arm, a.theorems, a.samples) == (b.arm, b.theorems, b.samples)
-            for a, b in zip(first.arms, other.arms, strict=False)
+    first = _measured(evaluations[0])
+    if any(_measured(other) != first for other in evaluations[1:]):
+        raise DataError(
+            "Expected runs with the same arms, theorems, samples, k and claims, got "
+            "others; compare runs that differ in their --seed only."
         )
-        same = same and _claim_names(other) == _claim_names(first)
-        if not same or len(other.arms) != len(first.arms):
-            raise DataError(
-                "Expected runs with the same arms, theorems, samples and k, got "
-                "others; compare runs that differ in their --seed only."
-            )
     return "\n".join([*_arms(evaluations), "", *_claims(evaluations)])
 
 
@@ -77,8 +71,10 @@ def _claims(evaluations: Sequence[Evaluation]) -> Iterator[str]:
         yield f"- {claim.statement}: " + "; ".join(seeds)
 
 
-def _claim_names(evaluation: Evaluation) -> list[str]:
-    return [claim.name for claim in evaluation.claims]
+def _measured(evaluation: Evaluation) -> tuple[Any, ...]:
+    """What must be the same in all runs of a table."""
+    arms = [(arm.arm, arm.theorems, arm.samples) for arm in evaluation.arms]
+    return evaluation.ks, arms, [claim.name for claim in evaluation.claims]
 
 
 def _mean(values: np.ndarray) -> float:

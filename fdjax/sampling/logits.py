@@ -95,7 +95,7 @@ def _least_value(
         )
     )
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         # The mean, rounded down, without the overflow of a sum.
         middle = (low & high) + ((low ^ high) >> 1)

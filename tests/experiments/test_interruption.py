@@ -43,6 +43,9 @@ def test_kill_stop_move_and_damage_change_nothing(tmp_path):
     assert steps(moved) == steps(whole)
     phases = {path.name for path in (whole / "checkpoints").iterdir()}
     assert phases == set(PHASES)
+    # The handover, from which FD→GRPO begins, and the newest two.
+    kept = {path.name for path in (whole / "checkpoints" / "fd").iterdir()}
+    assert kept == {"3", "4", "6"}
 
 
 def command(folder):

@@ -74,3 +74,12 @@ def test_other_theorems_cannot_be_averaged(runs, tmp_path, capsys):
 def test_a_missing_run_is_named(capsys):
     assert main(["no/such/run"]) == 2
     assert "no/such/run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_claims_cannot_be_compared(runs, tmp_path, capsys):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    without = dataclasses.replace(evaluation((2, 0)), claims=())
+    save_evaluation(folder / "eval.json", without)
+    assert main([runs[0], str(folder)]) == 2
+    assert "differ in their --seed only" in " ".join(capsys.readouterr().out.split())

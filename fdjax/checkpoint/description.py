@@ -25,8 +25,9 @@ __all__ = [
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-"""Files one of which every tokenizer has."""
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
+"""Files of tokenizers that transformers reads by itself. For tokenizer.model it wants
+other packages, and who only wants the weights need not have them."""
 
 _AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """What tokenizer_class says where tokenizer.json is all there is to a tokenizer."""

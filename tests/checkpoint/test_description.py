@@ -107,7 +107,7 @@ def test_a_tokenizer_that_is_not_the_folders_is_an_error(tmp_path):
     end.eos_token = "<|lemma|>"
     with pytest.raises(CheckpointError, match="its eos_token_id is"):
         check_description(tmp_path, CONFIG, end)
-    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.json").rename(tmp_path / "tokenizer.model")
     with pytest.raises(CheckpointError, match=r"got none; save it there"):
         check_description(tmp_path, CONFIG, longer)
     check_description(tmp_path, CONFIG)

@@ -140,7 +140,7 @@ def test_a_damaged_step_names_the_others(copy):
     for path in (fd / "8/state").rglob("d/*"):
         path.unlink()
     source = open_source(fd)
-    with pytest.raises(CheckpointError, match=r"fd/8/state.*take another step \(4\)"):
+    with pytest.raises(CheckpointError, match=r"fd/8/state.*another step \(4\)"):
         source.reader()
     reader = open_source(fd, step=4).reader()
     np.testing.assert_array_equal(reader.read(reader.weights[0]), 4)

@@ -55,6 +55,14 @@ def test_broken_statements_are_told_from_failed_proofs(any_verifier):
     assert "does not elaborate" in bad.reason
     with pytest.raises(DataError, match="bad: the statement does not elaborate"):
         any_verifier.verify([(BROKEN, "  trivial"), (TRIVIAL, "  trivial")])
+    for _ in range(2):
+        masked, counted = any_verifier.verify(
+            [(BROKEN, "  trivial"), (TRIVIAL, "  simp_")], broken_statements="reject"
+        )
+        assert (masked.broken_statement, masked.missing) == (True, True)
+        assert "does not elaborate" in masked.reason
+        assert not masked.cached
+        assert (counted.broken_statement, counted.missing) == (False, False)
 
 
 def test_equal_items_are_elaborated_once():

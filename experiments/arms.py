@@ -303,6 +303,8 @@ class Trainer:
                 writer=context.writer,
                 samples=context.samples,
                 stop=context.stop,
+                run=context.run,
+                resume="whole" if context.config.resume == "whole" else "newest",
                 on_data=functools.partial(log.write, phase.name),
                 on_step=on_step,
             )

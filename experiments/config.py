@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from experiments.dataset import DatasetConfig
+from experiments.folder import Resume
 from fdjax.data.tokenizer import SMALLEST_VOCABULARY
 from fdjax.errors import ConfigError
 from fdjax.lean.backend import WALL_S
@@ -228,8 +229,9 @@ class ComparisonConfig:
     """Folder of the run below `runs`."""
     runs: Path = Path("runs")
     """Where runs are kept."""
-    resume: bool = False
-    """Continue the run of this name where it stopped."""
+    resume: Resume = "no"
+    """Continue the run of this name: alone or with `newest` from its newest
+    checkpoints, with `whole` from the newest that are not damaged."""
     seed: int = 0
     """Seed of initialisation, data order and sampling."""
     minif2f: Path | None = None

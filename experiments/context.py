@@ -24,6 +24,8 @@ class RunContext:
 
     config: ComparisonConfig
     folder: Path
+    run: str
+    """Identity of the run, which its checkpoints and results carry."""
     mesh: Mesh
     verifier: Verifier
     display: Display

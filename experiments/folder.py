@@ -1,19 +1,30 @@
 """A run is a folder: configuration, provenance, metrics, samples, checkpoints."""
 
+import contextlib
 import dataclasses
+import datetime
 import enum
+import fcntl
 import json
+import logging
 import os
+import socket
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 import fdjax
+from experiments.changes import PHASES, changes, check_changes
+from fdjax.checkpoint import checkpoint_steps
 from fdjax.errors import ConfigError
 
-__all__ = ["open_run", "to_json"]
+__all__ = ["Resume", "Run", "begun_phases", "open_run", "to_json"]
 
 _PACKAGES = (
     "jax",
@@ -25,39 +36,164 @@ _PACKAGES = (
     "tokenizers",
 )
 
+_ROWS = ("metrics.jsonl", "samples.jsonl")
+"""Files that a run with checkpoints has."""
 
-def open_run(folder: Path, config: Any, *, resume: bool) -> None:
+_LOCK = "lock"
+
+_logger = logging.getLogger(__name__)
+
+_CHOICES = ("no", "newest", "whole")
+
+
+def _choice(words: Sequence[str]) -> str:
+    """`--resume` alone means the newest checkpoint."""
+    if len(words) > 1 or not set(words) <= set(_CHOICES):
+        raise ValueError(f"expected one of {', '.join(_CHOICES)}, got {words}")
+    return words[0] if words else "newest"
+
+
+Resume = Annotated[
+    Literal["no", "newest", "whole"],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{{{','.join(_CHOICES)}}}]",
+        instance_from_str=_choice,
+        is_instance=lambda value: value in _CHOICES,
+        str_from_instance=lambda value: [value],
+    ),
+]
+"""Whether to continue a run: no; from the newest checkpoint of each phase, which must
+be whole; or from the newest that is."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's folder, open and locked."""
+
+    folder: Path
+    id: str
+    """Made with the run; its checkpoints and results carry it."""
+    notes: tuple[str, ...] = ()
+    """What is different since the run began."""
+
+
+@contextlib.contextmanager
+def open_run(folder: Path, config: Any, *, resume: bool) -> Iterator[Run]:
     """Creates a run's folder with its resolved configuration, or reopens it.
+
+    The folder is locked until the block ends, by whatever means the process does. Of
+    several processes of one run, only the first may call this.
 
     Raises:
       ConfigError: the folder holds a run and `resume` is off; it is on and there is no
-        run; or the run was made with another configuration.
+        run; settings differ that must not; or another process has the run open.
     """
     path = folder / "config.json"
-    settings = to_json(config)
-    if not resume:
-        if path.exists():
-            raise ConfigError(
-                f"Expected no run in {folder}, got one; give another --name, continue "
-                "it with --resume, or delete the folder."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"config": settings, "provenance": _provenance()}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        os.replace(part, path)
-        return
-    if not path.exists():
+    if resume and not path.exists():
         raise ConfigError(
             f"Expected a run to resume in {folder}, got none; leave out --resume."
         )
-    before = json.loads(path.read_text())["config"]
-    changed = sorted(key for key in before if before[key] != settings.get(key))
-    if changed:
+    if not resume:
+        _check_free(folder, path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        yield _reopen(folder, path, config) if resume else _create(folder, path, config)
+
+
+def begun_phases(folder: Path) -> list[str]:
+    """Phases of a run that have a checkpoint."""
+    return [
+        phase for phase in PHASES if checkpoint_steps(folder / "checkpoints" / phase)
+    ]
+
+
+def _check_free(folder: Path, path: Path) -> None:
+    if path.exists():
         raise ConfigError(
-            f"Expected the configuration of the run in {folder}, got other values of "
-            f"{', '.join(changed)}; resume with the same flags."
+            f"Expected no run in {folder}, got one; give another --name, continue "
+            "it with --resume, or delete the folder."
         )
+    # A run that fails at once takes its folder with it; others' files must not go.
+    found = {one.name for one in folder.iterdir()} if folder.exists() else set()
+    if found - {_LOCK}:
+        raise ConfigError(
+            f"Expected no folder {folder} or an empty one, got one with "
+            f"{', '.join(sorted(found))}; give another --name."
+        )
+
+
+def _create(folder: Path, path: Path, config: Any) -> Run:
+    # Somebody else may have been first to lock the folder.
+    _check_free(folder, path)
+    run = Run(folder=folder, id=uuid.uuid4().hex)
+    content = {"id": run.id, "config": to_json(config), "provenance": _provenance()}
+    _write(path, content)
+    return run
+
+
+def _reopen(folder: Path, path: Path, config: Any) -> Run:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        run_id, before = content["id"], content["config"]
+        resumed = content.get("resumed", [])
+        latest = (resumed or [content])[-1]["provenance"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"Expected id, config and provenance of a run in {path}, got {error!r}; "
+            "restore the file, or start a new run."
+        ) from error
+    begun, settings, provenance = begun_phases(folder), to_json(config), _provenance()
+    changed = check_changes(before, settings, begun)
+    lost = [name for name in _ROWS if begun and not (folder / name).exists()]
+    different = {**changed, **changes(latest, provenance)}
+    entry = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "changed": changed,
+        "lost": lost,
+        "provenance": provenance,
+    }
+    _write(path, content | {"config": settings, "resumed": [*resumed, entry]})
+    return Run(
+        folder=folder,
+        id=run_id,
+        notes=(
+            *(f"{name} was {was}, now {now}" for name, (was, now) in different.items()),
+            *(f"{name} is gone; what checkpoints cover is not in it" for name in lost),
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; the system lets go when the process ends."""
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ConfigError(
+                f"Expected to be alone in {folder}, got {holder} at work there; wait "
+                "for it, stop it, or give another --name."
+            ) from error
+        except OSError as error:
+            _logger.warning(
+                "%s is on a file system without locks (%s): start no second run in it.",
+                *(folder, error),
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(
+        json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    os.replace(part, path)
 
 
 def to_json(value: Any) -> Any:

@@ -99,9 +99,7 @@ def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
         splits = make_splits(config.data)
         everything = [problem for split in splits.values() for problem in split]
         progress(1, f"{len(everything)} theorems")
-    path = context.folder / "problems.jsonl"
-    if not path.exists():
-        write_problems(everything, path)
+    write_problems(everything, context.folder / "problems.jsonl")
     total = sum(len(problem.references) for problem in everything)
     with context.timed("lean"), context.task("Lean: references", total) as progress:
         check_problems(everything, context.verifier, progress)

@@ -5,6 +5,8 @@ from typing import Any
 from experiments.context import RunContext
 from experiments.materials import Materials
 from experiments.minif2f import core_problems
+from fdjax.checkpoint import bit_sums
+from fdjax.data.pipeline import fingerprint
 from fdjax.eval import (
     ArmResult,
     Evaluation,
@@ -16,6 +18,7 @@ from fdjax.eval import (
 )
 from fdjax.records import Problem
 from fdjax.rollout import Rollout
+from fdjax.train import check_origin
 
 __all__ = ["check_teacher", "measure_arm", "measure_minif2f", "read_minif2f"]
 
@@ -42,11 +45,26 @@ def check_teacher(made: Materials, params: Any) -> TeacherResult:
 
 
 def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
-    """Counts on the held-out theorems; kept in the run's folder."""
+    """Counts on the held-out theorems; kept in the run's folder.
+
+    A result of other weights, or of other settings, is measured anew.
+
+    Raises:
+      CheckpointError: the result there is of another run.
+    """
     context, config = made.context, made.context.config.evaluation
     path = context.folder / "eval" / f"{arm}.json"
+    about = {
+        "run": context.run,
+        "weights": fingerprint([bit_sums(params)]),
+        "split": config.split,
+        "samples": config.samples,
+    }
     if path.exists():
-        return load_evaluation(path).arms[0]
+        before = load_evaluation(path)
+        check_origin(before.about, {"run": context.run}, str(path))
+        if before.about == about:
+            return before.arms[0]
     problems = made.splits[config.split]
     total = len(problems) * config.samples
     with (
@@ -70,7 +88,7 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
             on_rollout=on_rollout,
         )
     path.parent.mkdir(exist_ok=True)
-    save_evaluation(path, Evaluation(ks=config.ks, arms=(result,)))
+    save_evaluation(path, Evaluation(ks=config.ks, arms=(result,), about=about))
     return result
 
 

@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 
 import tyro
+from rich.markup import escape
 
 from experiments.comparison import compare
 from experiments.config import ComparisonConfig
 from experiments.console import Display
 from experiments.context import RunContext
-from experiments.folder import open_run
+from experiments.folder import Run, begun_phases, open_run
 from fdjax.errors import FdjaxError
 from fdjax.lean import Limits, Verifier, WasmBackend
 from fdjax.metrics import MetricsWriter, SampleWriter
@@ -39,19 +40,27 @@ def run(config: ComparisonConfig, display: Display) -> Path:
       StoppedError: stopped on request; `resume` goes on.
     """
     folder = config.runs / config.name
-    open_run(folder, config, resume=config.resume)
-    try:
-        return _run(config, display, folder)
-    except StoppedError:
-        raise
-    except (FdjaxError, OSError):
-        # Nothing was trained: the corrected command must find its place free.
-        if not config.resume and not (folder / "checkpoints").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with open_run(folder, config, resume=config.resume != "no") as opened:
+        for note in opened.notes:
+            display.say(f"[yellow]Since the run began:[/] {escape(note)}")
+        try:
+            return _run(config, display, opened)
+        except StoppedError:
+            raise
+        except Exception as error:
+            if config.resume == "no" and begun_phases(folder):
+                error.add_note(
+                    "What was trained is kept: the corrected command goes on with "
+                    "--resume."
+                )
+            elif config.resume == "no":
+                # Nothing was trained: the corrected command must find its place free.
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
-def _run(config: ComparisonConfig, display: Display, folder: Path) -> Path:
+def _run(config: ComparisonConfig, display: Display, opened: Run) -> Path:
+    folder = opened.folder
     with (
         stop_on_signal() as stop,
         Verifier(
@@ -66,6 +75,7 @@ def _run(config: ComparisonConfig, display: Display, folder: Path) -> Path:
         context = RunContext(
             config=config,
             folder=folder,
+            run=opened.id,
             mesh=make_mesh(data=-1),
             verifier=verifier,
             display=display,
@@ -92,7 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
         display.say(f"{stopped} The same command with --resume goes on.")
         return 130
     except (FdjaxError, OSError) as error:
-        display.say(f"[bold red]error[/] {error}")
+        notes = getattr(error, "__notes__", [])
+        display.say(f"[bold red]error[/] {escape(' '.join([str(error), *notes]))}")
         return 2
     return 0
 

@@ -4,6 +4,7 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "ConfigError",
+    "DamagedCheckpointError",
     "DataError",
     "FdjaxError",
     "InstallError",
@@ -24,6 +25,10 @@ class DataError(FdjaxError, ValueError):
 
 class CheckpointError(FdjaxError, ValueError):
     """A checkpoint is missing, incomplete or does not fit the run."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Files of a checkpoint are missing or hold something else than was written."""
 
 
 class InstallError(FdjaxError, RuntimeError):

@@ -9,12 +9,15 @@ from fdjax.checkpoint.pretrained import (
     save_pretrained,
 )
 from fdjax.checkpoint.source import Source, open_source
-from fdjax.checkpoint.store import CheckpointStore
+from fdjax.checkpoint.store import CheckpointStore, checkpoint_steps
+from fdjax.checkpoint.sums import bit_sums
 
 __all__ = [
     "CheckpointStore",
     "Pretrained",
     "Source",
+    "bit_sums",
+    "checkpoint_steps",
     "convert",
     "load_params",
     "load_pretrained",

@@ -144,7 +144,9 @@ def write_description(
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # of tokenizers: it knows no other
         raise CheckpointError(
             f"Expected a tokenizer that transformers can read in {folder}, got: "

@@ -30,11 +30,12 @@ def read_json(path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, value in pairs:
-            if content.setdefault(key, value) != value:
+            if content.get(key, value) != value:
                 raise CheckpointError(
                     f"Expected one value of {key!r} in {path}, got {content[key]!r} "
                     f"and {value!r}; keep the one that is meant."
                 )
+            content[key] = value
         return content
 
     try:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from fdjax.errors import CheckpointError
+from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 __all__ = ["CHUNK_BYTES", "STATE", "OrbaxTree"]
 
@@ -24,13 +24,11 @@ CHUNK_BYTES = 64_000_000
 
 # Devices ask for their parts of an array one after another; the cache keeps the chunks
 # that they share from being read for each.
-_FRUGAL = ts.Context(
-    {
-        "cache_pool": {"total_bytes_limit": 2 * CHUNK_BYTES},
-        "data_copy_concurrency": {"limit": 2},
-        "file_io_concurrency": {"limit": 2},
-    }
-)
+_FRUGAL = {
+    "cache_pool": {"total_bytes_limit": 2 * CHUNK_BYTES},
+    "data_copy_concurrency": {"limit": 2},
+    "file_io_concurrency": {"limit": 2},
+}
 
 
 class OrbaxTree:
@@ -48,7 +46,7 @@ class OrbaxTree:
           remedy: what to do, in an error's words, if it is damaged.
 
         Raises:
-          CheckpointError: there is no checkpoint, or a damaged one.
+          DamagedCheckpointError: there is no checkpoint, or a damaged one.
         """
         self.folder = folder.absolute()
         self._remedy = remedy
@@ -56,16 +54,19 @@ class OrbaxTree:
             "driver": "ocdbt",
             "base": {"driver": "file", "path": f"{self.folder}/"},
         }
+        # Of its own: a cache that outlives the tree serves a folder's former content.
+        self._context = ts.Context(_FRUGAL)
         self._arrays: dict[Keys, ts.TensorStore] = {}
         with self._reading("its list of arrays"):
-            keys = ts.KvStore.open(self._store, context=_FRUGAL).result().list()
-            self._names = {key.decode().rpartition("/")[0] for key in keys.result()}
-            if not self._names:
+            keys = ts.KvStore.open(self._store, context=self._context).result().list()
+            self.names = {key.decode().rpartition("/")[0] for key in keys.result()}
+            """Paths of the arrays, keys joined by dots."""
+            if not self.names:
                 raise FileNotFoundError("none")
 
     def holds(self, key: str) -> bool:
         """Whether there are arrays under a key."""
-        return any(name.split(".")[0] == key for name in self._names)
+        return any(name.split(".")[0] == key for name in self.names)
 
     def dtype(self, keys: Keys) -> str:
         """Type of an array."""
@@ -73,7 +74,11 @@ class OrbaxTree:
 
     def shape(self, keys: Keys) -> tuple[int, ...] | None:
         """Shape of an array; None where there is none."""
-        return self._open(keys).shape if ".".join(keys) in self._names else None
+        return self._open(keys).shape if ".".join(keys) in self.names else None
+
+    def describe(self, keys: Keys) -> str:
+        """Type and shape of an array, such as float32[4, 4]."""
+        return f"{self.dtype(keys)}{list(self.shape(keys) or ())}"
 
     def check(self, keys: Keys, shape: tuple[int, ...]) -> None:
         """Makes sure that there is such an array.
@@ -93,7 +98,7 @@ class OrbaxTree:
         """An array, or its part `index`, in host memory.
 
         Raises:
-          CheckpointError: it is damaged.
+          DamagedCheckpointError: its files are missing or damaged.
         """
         with self._reading("/".join(keys)):
             return self._open(keys)[(*index, ...)].read().result()
@@ -116,7 +121,7 @@ class OrbaxTree:
                 "kvstore": {**self._store, "path": ".".join(keys) + "/"},
             }
             with self._reading("/".join(keys)):
-                opened = ts.open(spec, context=_FRUGAL, read=True)
+                opened = ts.open(spec, context=self._context, read=True)
                 self._arrays[keys] = opened.result()
         return self._arrays[keys]
 
@@ -125,7 +130,9 @@ class OrbaxTree:
         try:
             yield
         except (ValueError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"Expected an Orbax checkpoint at {self.folder}, got {error} for "
+            # TensorStore appends where in its own source the error arose.
+            cause = str(error).partition(" [source locations")[0]
+            raise DamagedCheckpointError(
+                f"Expected a whole Orbax checkpoint at {self.folder}, got {cause} for "
                 f"{what}; {self._remedy}."
             ) from error

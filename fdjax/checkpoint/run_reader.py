@@ -8,10 +8,11 @@ import numpy as np
 
 from fdjax.checkpoint.names import Weight, weights
 from fdjax.checkpoint.orbax_tree import STATE, OrbaxTree
+from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 
-__all__ = ["RunReader", "Which", "steps"]
+__all__ = ["RunReader", "Which"]
 
 Which = Literal["student", "teacher"]
 
@@ -60,23 +61,14 @@ class RunReader:
         return (self._field, *weight.path)
 
 
-def steps(folder: Path) -> list[int]:
-    """The steps of a folder of training checkpoints, oldest first; others are none."""
-    return sorted(
-        int(path.name)
-        for path in folder.glob("*")
-        if path.name.isdecimal()
-        and path.name == str(int(path.name))
-        and (path / STATE).is_dir()
-    )
-
-
 def _layer(weight: Weight) -> tuple[int, ...]:
     return () if weight.layer is None else (weight.layer,)
 
 
 def _remedy(step: Path) -> str:
     """What to do if a step is damaged."""
-    others = [str(other) for other in steps(step.parent) if str(other) != step.name]
+    others = [
+        str(other) for other in checkpoint_steps(step.parent) if str(other) != step.name
+    ]
     elsewhere = f"take another step ({', '.join(others)}), or " if others else ""
     return elsewhere + "write it again"

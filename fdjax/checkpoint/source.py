@@ -16,7 +16,8 @@ from fdjax.checkpoint.hf_reader import HfReader
 from fdjax.checkpoint.names import Weight
 from fdjax.checkpoint.orbax_tree import STATE
 from fdjax.checkpoint.orbax_weights import OrbaxReader
-from fdjax.checkpoint.run_reader import RunReader, Which, steps
+from fdjax.checkpoint.run_reader import RunReader, Which
+from fdjax.checkpoint.store import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 
@@ -27,13 +28,6 @@ Kind = Literal["hf", "orbax", "run"]
 
 WEIGHTS = "weights"
 """Subfolder of a converted model that is an Orbax checkpoint."""
-
-_KINDS: dict[Kind, str] = {
-    "hf": "a Hugging Face folder",
-    "orbax": "converted weights",
-    "run": "training checkpoints",
-}
-"""Kinds in words."""
 
 _PART = re.compile(r"model-\d+-of-\d+\.safetensors")
 """A file that makes sense with an index only."""
@@ -159,28 +153,36 @@ def side_files(folder: Path) -> list[Path]:
 
 def _kind(folder: Path) -> Kind:
     """The one kind of model that a folder holds."""
-    marks: dict[Kind, list[str]] = {
-        "hf": [name for name in (SINGLE, INDEX) if (folder / name).is_file()],
-        "orbax": [WEIGHTS] if (folder / WEIGHTS / STATE).is_dir() else [],
-        "run": [STATE] if (folder / STATE).is_dir() else list(map(str, steps(folder))),
-    }
-    found: list[Kind] = [kind for kind, names in marks.items() if names]
+    safetensors = [name for name in (SINGLE, INDEX) if (folder / name).is_file()]
+    converted = [WEIGHTS] if (folder / WEIGHTS / STATE).is_dir() else []
+    step = [STATE] if (folder / STATE).is_dir() else []
+    marks: list[tuple[Kind, list[str], str]] = [
+        ("hf", safetensors, "a Hugging Face folder"),
+        ("orbax", converted, "converted weights"),
+        ("run", step, "one training checkpoint"),
+        ("run", list(map(str, checkpoint_steps(folder))), "training checkpoints"),
+    ]
+    found = [mark for mark in marks if mark[1]]
     if not found:
         raise _unrecognised(folder)
     if len(found) > 1:
-        both = " and ".join(f"{marks[kind][0]} of {_KINDS[kind]}" for kind in found)
+        both = " and ".join(f"{names[0]} of {what}" for _, names, what in found)
         raise CheckpointError(
             f"Expected one model in {folder}, got {both}; move what is not meant to a "
             "folder of its own."
         )
-    return found[0]
+    return found[0][0]
 
 
 def _unrecognised(folder: Path) -> CheckpointError:
     """What to say of a folder, or a file, that holds no model."""
     files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     parts = [name for name in files if _PART.fullmatch(name)]
-    phases = [str(path) for path in sorted(folder.glob("checkpoints/*")) if steps(path)]
+    phases = [
+        str(path)
+        for path in sorted(folder.glob("checkpoints/*"))
+        if checkpoint_steps(path)
+    ]
     if phases:
         remedy = f"of a run give the checkpoints of one phase: {', '.join(phases)}"
     elif parts:
@@ -208,7 +210,7 @@ def _step(folder: Path, step: int | None) -> Path:
                 "the folder above it, or leave out --step."
             )
         return folder
-    found = steps(folder)
+    found = checkpoint_steps(folder)
     if step is not None and step not in found:
         raise CheckpointError(
             f"Expected a training checkpoint of step {step} in {folder}, got the steps "

@@ -1,5 +1,6 @@
 """Orbax checkpoints of a device pytree beside the host's own state."""
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,37 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from fdjax.checkpoint.orbax_tree import CHUNK_BYTES
-from fdjax.errors import CheckpointError
+from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, STATE, OrbaxTree
+from fdjax.checkpoint.sums import bit_sums
+from fdjax.data.pipeline import fingerprint
+from fdjax.errors import CheckpointError, DamagedCheckpointError
 
-__all__ = ["CheckpointStore"]
+__all__ = ["CheckpointStore", "checkpoint_steps"]
+
+_ITEMS = (STATE, "host")
+"""Folders of a checkpoint."""
+
+_SHOWN = 3
+"""Arrays named in a message."""
+
+_logger = logging.getLogger(__name__)
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    """Steps of the checkpoints in a folder that have all their parts, oldest first."""
+    return sorted(
+        int(folder.name) for folder in _numbered(directory) if not _missing(folder)
+    )
 
 
 class CheckpointStore:
     """A folder of numbered checkpoints; each is complete or absent.
 
     A checkpoint holds `state`, a pytree of arrays (typed PRNG keys included) with any
-    sharding, and `host`, a JSON-like dict: data iterator, counters.
+    sharding, and `host`, a JSON-like dict: data iterator, counters. The sums of the
+    arrays' bits are saved with them and compared after reading.
+
+    What is set aside stays beside the checkpoints, renamed to `<step>.set-aside`.
     """
 
     def __init__(
@@ -32,9 +53,15 @@ class CheckpointStore:
     ):
         """Opens or creates `directory`; the `keep` newest checkpoints stay.
 
-        Those of `keep_steps` stay too.
+        Those of `keep_steps` stay too. A folder named like a step that lacks a part is
+        no checkpoint; it is set aside.
         """
         self.directory = directory.absolute()
+        for folder in _numbered(self.directory):
+            if missing := _missing(folder):
+                _set_aside(
+                    folder, f"it is no checkpoint without {' and '.join(missing)}"
+                )
         policies = ocp.checkpoint_managers.preservation_policy
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
@@ -43,7 +70,7 @@ class CheckpointStore:
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=("state", "host")
+            self.directory, options=options, item_names=_ITEMS
         )
 
     @property
@@ -66,14 +93,27 @@ class CheckpointStore:
         if step in self._manager.all_steps():
             return
         data = jax.tree.map(_to_data, state)
+        sums = bit_sums(data)
+        digest = fingerprint([host, sums])
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(data, jax.tree.map(_chunks, data)),
-                    host=ocp.args.JsonSave(host),
+                    host=ocp.args.JsonSave(
+                        {"host": host, "sums": sums, "digest": digest}
+                    ),
                 ),
             )
+
+    def host(self, step: int) -> dict[str, Any]:
+        """The host's part of a checkpoint; reads no array.
+
+        Raises:
+          CheckpointError: there is no such checkpoint.
+          DamagedCheckpointError: it cannot be read.
+        """
+        return self._record(self._existing(step))["host"]
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the shapes, dtypes and shardings of `like`.
@@ -84,30 +124,35 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: there is no such checkpoint, or it does not fit `like`.
+          DamagedCheckpointError: its files are missing or are not what was written.
         """
+        step = self._existing(self.latest_step if step is None else step)
+        record = self._record(step)
+        wanted = jax.tree.map(_abstract_data, like)
+        with self._damage(step):
+            tree = OrbaxTree(self.directory / str(step) / STATE)
+            _check_fit(tree, wanted)
+            data = jax.tree_util.tree_map_with_path(
+                lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype),
+                wanted,
+            )
+            found = bit_sums(data)
+            flawed = [name for name in found if found[name] != record["sums"].get(name)]
+            if flawed:
+                raise DamagedCheckpointError(
+                    "Expected the arrays that were written, got other bits in "
+                    f"{', '.join(flawed[:_SHOWN])}."
+                )
+        return jax.tree.map(_from_data, like, data), record["host"]
+
+    def set_aside_after(self, step: int) -> None:
+        """Moves the checkpoints that are later than a step out of the way."""
         self.wait()
-        step = self.latest_step if step is None else step
-        if step is None or step not in self._manager.all_steps():
-            raise CheckpointError(
-                f"Expected a checkpoint at {self.directory}"
-                + (f", step {step}" if step is not None else "")
-                + f", got steps {self.steps}; start without --resume."
-            )
-        try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(jax.tree.map(_abstract_data, like)),
-                    host=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise CheckpointError(
-                f"The checkpoint {self.directory}/{step} does not fit this run "
-                f"({error}); use the configuration that it was written with, or start "
-                "a new run."
-            ) from error
-        return jax.tree.map(_from_data, like, restored["state"]), restored["host"]
+        for later in self.steps:
+            if later > step:
+                folder = self.directory / str(later)
+                _set_aside(folder, f"training goes on from step {step}")
+        self._manager.reload()
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk; raises as `save` does."""
@@ -126,6 +171,68 @@ class CheckpointStore:
         with self._writing():
             self._manager.close()
 
+    def _existing(self, step: int | None) -> int:
+        if step is None or step not in self.steps:
+            raise CheckpointError(
+                f"Expected a checkpoint at {self.directory}"
+                + (f", step {step}" if step is not None else "")
+                + f", got steps {self.steps}; start without --resume."
+            )
+        return step
+
+    def _record(self, step: int) -> dict[str, Any]:
+        """What the host saved, and the sums of the arrays."""
+        self.wait()
+        with self._damage(step):
+            return self._read_record(step)
+
+    def _read_record(self, step: int) -> dict[str, Any]:
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(host=ocp.args.JsonRestore())
+            )
+            record = dict(restored["host"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DamagedCheckpointError(
+                f"Expected a JSON object in {step}/host, got {error!r}."
+            ) from error
+        if "digest" not in record:
+            raise CheckpointError(
+                f"Expected host, sums and digest in {self.directory}/{step}/host, got "
+                f"{sorted(record)}, as an older fdjax wrote; start a new run."
+            )
+        content = [record.get("host"), record.get("sums")]
+        if record["digest"] != fingerprint(content):
+            raise DamagedCheckpointError(
+                f"Expected what was written in {step}/host, got something else."
+            )
+        return record
+
+    def _opens(self, step: int) -> bool:
+        """Whether all parts of a checkpoint are there; reads no array."""
+        try:
+            self._read_record(step)
+            tree = OrbaxTree(self.directory / str(step) / STATE)
+            for name in tree.names:
+                tree.describe(tuple(name.split(".")))
+        except CheckpointError:
+            return False
+        return True
+
+    @contextmanager
+    def _damage(self, step: int) -> Iterator[None]:
+        """Says of a damaged checkpoint what is left."""
+        try:
+            yield
+        except DamagedCheckpointError as error:
+            others = [one for one in self.steps if one != step and self._opens(one)]
+            raise DamagedCheckpointError(
+                f"The checkpoint {self.directory}/{step} is damaged. {error} Steps "
+                f"beside it whose files open: {others or 'none'}. resume='whole' (on "
+                "the command line --resume whole) goes back to the newest that can be "
+                "read, or to the beginning, and sets later ones aside."
+            ) from error
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
@@ -135,6 +242,61 @@ class CheckpointStore:
                 f"Expected to write a checkpoint in {self.directory}, got: {error}. "
                 "Make room and resume; the checkpoints before it are complete."
             ) from error
+
+
+def _numbered(directory: Path) -> list[Path]:
+    """What is named like a step."""
+    if not directory.is_dir():
+        return []
+    return [
+        path
+        for path in directory.iterdir()
+        if path.name.isdecimal() and path.name == str(int(path.name))
+    ]
+
+
+def _missing(folder: Path) -> list[str]:
+    """Parts that a checkpoint lacks."""
+    return [item for item in _ITEMS if not (folder / item).is_dir()]
+
+
+def _set_aside(folder: Path, reason: str) -> None:
+    # One process moves for all.
+    if jax.process_index() != 0:
+        return
+    target, tries = folder.with_name(f"{folder.name}.set-aside"), 1
+    while target.exists():
+        tries += 1
+        target = folder.with_name(f"{folder.name}.set-aside-{tries}")
+    folder.rename(target)
+    _logger.warning("Moved %s to %s: %s.", folder, target.name, reason)
+
+
+def _check_fit(tree: OrbaxTree, wanted: Any) -> None:
+    """Makes sure that a checkpoint holds the wanted arrays and no others."""
+    expected = {
+        ".".join(_keys(path)): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_flatten_with_path(wanted)[0]
+    }
+    got = {name: tree.describe(tuple(name.split("."))) for name in tree.names}
+    differences = [
+        f"{name}: expected {expected.get(name, 'none')}, got {got.get(name, 'none')}"
+        for name in sorted(expected | got)
+        if expected.get(name) != got.get(name)
+    ]
+    if differences:
+        more = len(differences) - _SHOWN
+        raise CheckpointError(
+            f"The checkpoint {tree.folder.parent} does not fit this run: "
+            + "; ".join(differences[:_SHOWN])
+            + (f"; and {more} more arrays" if more > 0 else "")
+            + ". Use the configuration that it was written with, or start a new run."
+        )
+
+
+def _keys(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """Names of an array's place in a tree, as Orbax spells them."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def _is_key(leaf: Any) -> bool:

@@ -19,6 +19,7 @@ SLACK_S = 0.5
 
 SUM = Problem(name="sum", statement="theorem sum (a b : Nat) : a + b = b + a")
 FALSE = Problem(name="five", statement="theorem five : (2 : Nat) + 2 = 5")
+CARRYING = Problem(name="sum", statement=f"{SUM.statement} := Nat.add_comm a b -- easy")
 MIDDLE = Problem(name="middle", statement="theorem middle (p : Prop) : p ∨ ¬p")
 SLOW = Problem(
     name="slow", statement="theorem slow : ∀ a b c : Fin 60, a + b + c = c + b + a"
@@ -41,6 +42,8 @@ _CASES: tuple[tuple[str, Problem, Submission, Status], ...] = (
     ),
     ("a false statement", FALSE, "  decide", Status.REJECTED),
     ("a proof with an error", SUM, "  rfl", Status.REJECTED),
+    ("a comment for a proof", SUM, "  -- omega", Status.REJECTED),
+    ("a statement with a proof", CARRYING, "  omega", Status.REJECTED),
     ("sorry", FALSE, "  sorry", Status.REJECTED),
     ("a hidden sorry", FALSE, "  exact sorryAx _ true", Status.REJECTED),
     (

@@ -1,5 +1,6 @@
 """Metrics and samples of a run on disk."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,10 @@ __all__ = ["MetricsWriter", "SampleWriter", "read_metrics"]
 
 _RESERVED = frozenset({"arm", "step", "time"})
 
+_GAP = "resume/missing_rows"
+
+_logger = logging.getLogger(__name__)
+
 
 class MetricsWriter:
     """Writer of metric rows: `{"arm", "step", "time", key: value, …}`.
@@ -28,6 +33,7 @@ class MetricsWriter:
         Args:
           path: the JSON lines file; its folder exists.
         """
+        self._path = path
         self._rows = RowFile(path)
 
     def write(
@@ -65,6 +71,29 @@ class MetricsWriter:
     def truncate_after(self, arm: str, step: int) -> None:
         """Drop the rows of `arm` that are later than `step`, before a resume."""
         self._rows.truncate_after(arm, step)
+
+    def mark_gap(self, arm: str, step: int, expected: int) -> None:
+        """Marks where rows were lost, as when somebody deleted the file.
+
+        The mark is a row at `step` with their number as `resume/missing_rows`.
+
+        Args:
+          arm: arm that resumes.
+          step: last step of the arm that the checkpoint holds.
+          expected: rows that the arm wrote up to it, at least.
+        """
+        present = sum(
+            row.get(_GAP, 1)
+            for row in read_rows(self._path)
+            if row["arm"] == arm and row["step"] <= step
+        )
+        if present < expected:
+            _logger.warning(
+                "Expected %d rows of %s up to step %d in %s, got %d: the others are "
+                "lost, and a row with %s marks the gap.",
+                *(expected, arm, step, self._path, present, _GAP),
+            )
+            self.write(arm, step, {_GAP: expected - present})
 
     def close(self) -> None:
         """Flush to the disk and close; nothing can be written afterwards."""

@@ -116,7 +116,7 @@ def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:
     rows = len(jax.tree.leaves(batch)[0])
     axes = {axis: mesh.shape[axis] for axis in _BATCH_AXES}
     devices = batch_parts(mesh)
-    if rows % (devices * microbatches):
+    if not rows or rows % (devices * microbatches):
         raise ConfigError(
             f"Expected a batch whose rows divide by {devices * microbatches} = "
             f"{devices} devices ({axes}) × {microbatches} microbatches, got {rows} "

@@ -11,6 +11,7 @@ from fdjax.train.objectives import (
     sft_objective,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
+from fdjax.train.resume import ResumeFrom, check_origin
 from fdjax.train.sources import (
     AlternatingSource,
     DistillationSource,
@@ -32,12 +33,14 @@ __all__ = [
     "OptimizerConfig",
     "Phase",
     "PolicySource",
+    "ResumeFrom",
     "Source",
     "StepData",
     "StopRequest",
     "StoppedError",
     "SupervisedSource",
     "TrainState",
+    "check_origin",
     "distillation_hidden",
     "fd_objective",
     "grpo_objective",

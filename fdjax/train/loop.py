@@ -16,6 +16,7 @@ from fdjax.ranges import Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
+from fdjax.train.resume import ResumeFrom, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
 from fdjax.train.window import Window
@@ -68,6 +69,8 @@ def train(
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
+    run: str | None = None,
+    resume: ResumeFrom = "newest",
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -91,6 +94,10 @@ def train(
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
       stop: asked between iterations.
+      run: identity of the run, kept in its checkpoints; those of another are refused.
+      resume: the newest checkpoint, which must be whole; the newest that is "whole";
+        or that of a step. Where training goes on from an earlier one, later ones are
+        set aside and their rows dropped.
       on_data: called with (iteration, state, data) before the optimizer steps.
       on_step: called with (iterations done, latest metrics).
 
@@ -100,45 +107,49 @@ def train(
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
       IdleError: `max_idle` iterations in a row took no optimizer step.
-      CheckpointError: the parameters to begin from are not finite, or a checkpoint
-        cannot be read or written.
+      CheckpointError: the parameters to begin from are not finite; or the checkpoint is
+        of another run, of other data or of another state, or cannot be written; as
+        `DamagedCheckpointError`, it cannot be read.
     """
+    origin = {"run": run, "phase": phase.name}
     with CheckpointStore(
         directory, keep=phase.keep_checkpoints, keep_steps=phase.keep_steps
     ) as store:
-        # A later stage may have gone on beyond this phase in the same folder.
-        done = max((step for step in store.steps if step <= phase.steps), default=0)
-        window = Window()
-        if done:
-            state, host = store.restore(state, done)
-            phase.source.set_state(host["source"])
-            window = Window.from_state(host.get("window", {}))
+        done, state, host = restore(
+            store, state, phase.source, origin, steps=phase.steps, resume=resume
+        )
+        window = Window.from_state(host.get("window", {}))
         check_finite(state.params)
         if done < phase.steps:
+            store.set_aside_after(done)
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
+        # The last iteration has a row of its own.
+        cut = done == phase.steps and done % phase.log_every > 0
+        writer.mark_gap(phase.name, done, done // phase.log_every + cut)
 
         at = _Boundary(done, state, _position(phase.source), window)
-        run = _Run(phase, store, writer, at)
+        under_way = _Run(phase, store, writer, at, origin)
         try:
-            on_step(done, run.latest)
-            while run.at.done < phase.steps:
+            on_step(done, under_way.latest)
+            while under_way.at.done < phase.steps:
                 if stop.requested:
-                    run.save()
+                    under_way.save()
                     store.wait()
                     raise StoppedError(
-                        f"Stopped {phase.name} after {run.at.done} iterations."
+                        f"Stopped {phase.name} after {under_way.at.done} iterations."
                     )
-                run.iterate(mesh, on_data)
-                on_step(run.at.done, run.latest)
+                under_way.iterate(mesh, on_data)
+                on_step(under_way.at.done, under_way.latest)
             store.wait()
         except BaseException as error:
             # On several processes one that failed would wait for the others to save.
             alone = jax.process_count() == 1
-            if alone and run.at.done > done and not isinstance(error, CheckpointError):
-                error.add_note(run.rescue())
+            new = under_way.at.done > done
+            if alone and new and not isinstance(error, CheckpointError):
+                error.add_note(under_way.rescue())
             raise
-    return run.at.state
+    return under_way.at.state
 
 
 @dataclass
@@ -168,8 +179,10 @@ class _Run:
         store: CheckpointStore,
         writer: MetricsWriter,
         at: _Boundary,
+        origin: dict[str, Any],
     ) -> None:
         self.at = at
+        self._origin = origin
         self.latest: dict[str, float] = {}
         self._phase = phase
         self._store = store
@@ -200,7 +213,7 @@ class _Run:
         """Begins to write a checkpoint."""
         at = self.at
         host = {"source": at.position, "window": at.window.get_state()}
-        self._store.save(at.done, at.state, host)
+        self._store.save(at.done, at.state, self._origin | host)
 
     def rescue(self) -> str:
         """Saves the last whole iteration after an error; says how that went."""

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from fdjax.data.pipeline import batches
-from fdjax.errors import ConfigError
+from fdjax.data.pipeline import batches, fingerprint
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Among, Number, Whole, require
@@ -60,23 +60,60 @@ class Source(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a position that `get_state` gave."""
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data.
+        """
         ...
 
 
 class _Resumable:
     """A source that draws from one Grain iterator."""
 
-    def __init__(self, items: Sequence[Any], *, batch_size: int, seed: int):
+    def __init__(
+        self,
+        items: Sequence[Any],
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        batch_size: int,
+        seed: int,
+        **settings: int | str,
+    ):
+        """Begins at the first batch.
+
+        Args:
+          items: rows, JSON values or dataclasses of such.
+          tokenizer: of their texts.
+          batch_size: rows in a batch.
+          seed: of their order.
+          settings: whatever else decides what a row becomes.
+        """
         self._items: grain.DatasetIterator[list[Any]] = batches(
             items, batch_size=batch_size, seed=seed
         )
+        self._data = {
+            "source": type(self).__name__,
+            "rows": len(items),
+            "content of the rows": fingerprint(items),
+            "tokenizer": fingerprint([tokenizer.get_vocab(), tokenizer.chat_template]),
+            "batch_size": batch_size,
+            "seed": seed,
+            **settings,
+        }
 
     def get_state(self) -> dict[str, Any]:
-        return self._items.get_state()
+        """Position in the data, and which data."""
+        return {"data": self._data, "position": self._items.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._items.set_state(state)
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data.
+        """
+        _check_same_data(state, self._data)
+        self._items.set_state(state["position"])
 
     def skip(self, iterations: int) -> None:
         """Leaves out the data of the next `iterations`."""
@@ -103,9 +140,11 @@ class SupervisedSource(_Resumable):
     ):
         require("prompt_width", prompt_width, Whole(1))
         require("response_width", response_width, Whole(1))
-        super().__init__(rows, batch_size=batch_size, seed=seed)
-        self._tokenizer = tokenizer
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
+        super().__init__(
+            rows, tokenizer, batch_size=batch_size, seed=seed, **self._widths
+        )
+        self._tokenizer = tokenizer
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """The next rows in shuffled order."""
@@ -129,6 +168,7 @@ class AlternatingSource:
         self._sources = (first, second)
         self._share = share
         self._turn = 0
+        self._data = {"source": type(self).__name__, "share": share}
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Data of whichever source has the turn."""
@@ -139,12 +179,22 @@ class AlternatingSource:
         return self._sources[after - before].next(state, timer)
 
     def get_state(self) -> dict[str, Any]:
-        """Both positions and the turn."""
+        """Both positions, the turn and the share that decides whose turn it is."""
         first, second = (source.get_state() for source in self._sources)
-        return {"turn": self._turn, "first": first, "second": second}
+        return {
+            "data": self._data,
+            "turn": self._turn,
+            "first": first,
+            "second": second,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a position that `get_state` gave."""
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data, or in other turns.
+        """
+        _check_same_data(state, self._data)
         self._turn = int(state["turn"])
         self._sources[0].set_state(state["first"])
         self._sources[1].set_state(state["second"])
@@ -170,6 +220,7 @@ class _RolloutSource(_Resumable):
         group_size: int,
         updates_per_rollout: int,
         seed: int,
+        **settings: int | str,
     ):
         require(
             f"problems_per_step of {len(problems)} problems",
@@ -185,7 +236,16 @@ class _RolloutSource(_Resumable):
                 f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
                 "as many attempts"
             )
-        super().__init__(problems, batch_size=problems_per_step, seed=seed)
+        super().__init__(
+            problems,
+            engine.tokenizer,
+            batch_size=problems_per_step,
+            seed=seed,
+            group_size=group_size,
+            updates_per_rollout=updates_per_rollout,
+            prompt_width=engine.prompt_width,
+            **settings,
+        )
         self._engine = engine
         self._group_size = group_size
         self._updates = updates_per_rollout
@@ -253,9 +313,11 @@ class DistillationSource(_RolloutSource):
         score: Literal["all", "to_divergence"],
         **settings: int,
     ):
-        super().__init__(problems, engine, **settings)
         require("teacher_width", teacher_width, Whole(1))
         require("score", score, Among("all", "to_divergence"))
+        super().__init__(
+            problems, engine, teacher_width=teacher_width, score=score, **settings
+        )
         self._teacher_width = teacher_width
         self._score: Literal["all", "to_divergence"] = score
 
@@ -273,6 +335,23 @@ class DistillationSource(_RolloutSource):
             batches=self._split(batch),
             metrics=union(rollout_metrics(rollout), metrics),
             rollout=rollout,
+        )
+
+
+def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
+    """Makes sure that a saved position is one in these data."""
+    saved = state.get("data", {})
+    differences = [
+        f"{name} was {saved.get(name, 'not said')}, now {data.get(name, 'not said')}"
+        for name in {**saved, **data}
+        if saved.get(name) != data.get(name)
+    ]
+    if differences:
+        raise CheckpointError(
+            "Expected the data that the checkpoint was trained on, got others: "
+            f"{'; '.join(differences)}. A position means nothing in other data: give "
+            "the same rows in the same order and the same settings, or train anew in "
+            "another folder."
         )
 
 

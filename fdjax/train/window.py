@@ -32,9 +32,9 @@ class IdleError(FdjaxError, RuntimeError):
 class Window:
     """Sums of metrics over iterations, and how long no step was taken.
 
-    Adding an iteration waits for the one before, not for its own steps, so that the
-    device never idles. The sums are Python floats, added in the order of the steps:
-    through JSON and back they give the same means, bit for bit.
+    Adding an iteration waits for the one before, not for its own steps: the device has
+    work while the host prepares more. The sums are Python floats, added in the order of
+    the steps: through JSON and back they give the same means, bit for bit.
     """
 
     sums: Metrics = field(default_factory=dict)
@@ -49,8 +49,8 @@ class Window:
         """With one iteration more.
 
         Args:
-          host: known before the steps; counted once for each.
-          steps: of each optimizer step, on the device.
+          host: metrics known before the steps; counted once for each of them.
+          steps: metrics of each optimizer step, on the device.
         """
         return replace(self.settled(), newest=(host, steps))
 

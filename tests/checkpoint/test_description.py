@@ -158,6 +158,21 @@ def test_every_way_in_and_out_looks_at_the_tokenizer(tmp_path):
     )
 
 
+def test_a_byte_level_tokenizer_under_llamas_class_keeps_its_text(tmp_path):
+    """So DeepSeek's provers are stored; the clean-up is what Llama 3 asks for."""
+    config = _config(**_SHAPES["llama"])
+    write_description(tmp_path, config, TOKENIZER)
+    path = tmp_path / "tokenizer_config.json"
+    content = json.loads(path.read_text())
+    content |= {"tokenizer_class": "LlamaTokenizerFast"}
+    content |= {"clean_up_tokenization_spaces": True}
+    path.write_text(json.dumps(content))
+    check_description(tmp_path, config, TOKENIZER)
+    read = AutoTokenizer.from_pretrained(str(tmp_path))
+    for text in ("refine ?_", "exact .inl h", "  p ∧ ¬ q , don 't"):
+        assert read.decode(read(text)["input_ids"]) == text
+
+
 @pytest.mark.parametrize(
     ("generation", "config", "want"),
     [

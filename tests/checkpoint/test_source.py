@@ -68,6 +68,11 @@ def test_strangers_beside_a_model_do_not_change_its_kind(copy):
         ("hf/model.safetensors", "run/checkpoints/fd", r"safetensors of .* and 4 of"),
         ("hf/model.safetensors", "run/checkpoints/fd/4", r"safetensors of .*and state"),
         ("orbax/weights", "run/checkpoints/fd", r"weights of converted .* and 4 of"),
+        (
+            "run/checkpoints/fd/4/state",
+            "run/checkpoints/fd",
+            r"state of one .*and 4 of",
+        ),
     ],
 )
 def test_a_folder_of_two_kinds_is_refused_with_both(copy, first, second, message):

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -8,13 +9,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fdjax.checkpoint import CheckpointStore
-from fdjax.errors import CheckpointError
+from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 
 def state(offset=0.0):
     return {
         "w": jnp.arange(16.0).reshape(4, 4) / 3 + offset,
         "half": jnp.full((2,), 1 / 3, jnp.bfloat16),
+        "noise": jax.random.normal(jax.random.key(1), (100_000,)),
         "step": jnp.asarray(7, jnp.int32),
         "key": jax.random.key(5),
     }
@@ -73,14 +75,129 @@ def test_nothing_to_restore(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "like",
-    [{"w": jnp.zeros(3)}, {"v": jnp.zeros(2)}, {"w": jnp.zeros(2), "v": jnp.zeros(2)}],
+    ("like", "message"),
+    [
+        ({"w": jnp.zeros(3)}, r"w: expected float32\[3\], got float32\[2\]"),
+        ({"w": jnp.zeros(2, jnp.int32)}, r"w: expected int32\[2\], got float32\[2\]"),
+        ({"v": jnp.zeros(2)}, r"v: expected float32\[2\], got none; w: expected none,"),
+        ({"w": jnp.zeros(2), "v": jnp.zeros(2)}, r"v: expected float32\[2\], got none"),
+    ],
 )
-def test_another_state_does_not_fit(tmp_path, like):
+def test_another_state_does_not_fit(tmp_path, like, message):
     with CheckpointStore(tmp_path) as store:
         store.save(1, {"w": jnp.zeros(2)}, {})
-        with pytest.raises(CheckpointError, match="does not fit"):
+        with pytest.raises(CheckpointError, match=f"does not fit this run: {message}"):
             store.restore(like)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Checkpoints of steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("two")
+    with CheckpointStore(folder) as store:
+        for step in (1, 2):
+            store.save(step, state(step), {"step": step})
+    return folder
+
+
+def files(step, part="state"):
+    """Files of a checkpoint that hold bytes, without those that say it is done."""
+    return [
+        path
+        for path in sorted((step / part).rglob("*"))
+        if path.is_file() and path.name != "commit_success.txt"
+    ]
+
+
+def each(change, part="state"):
+    def damage(step):
+        for path in files(step, part):
+            change(path)
+
+    return damage
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def arrays(change):
+    return each(change, "state/d")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        each(halve),
+        arrays(halve),
+        arrays(lambda path: path.unlink()),
+        arrays(lambda path: path.write_bytes(bytes(path.stat().st_size))),
+        each(lambda path: path.unlink()),
+        each(halve, "host"),
+        each(lambda path: path.write_text("5"), "host"),
+        each(lambda path: path.write_text(path.read_text().replace("2", "3")), "host"),
+        each(lambda path: path.unlink(), "host"),
+    ],
+)
+def test_damage_is_called_so_and_the_whole_step_named(two, tmp_path, capfd, damage):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    damage(folder / "2")
+    with CheckpointStore(folder) as store:
+        with pytest.raises(DamagedCheckpointError, match=r"/2 is damaged") as caught:
+            store.restore(state())
+        assert "whose files open: [1]" in str(caught.value)
+        store.set_aside_after(1)
+        assert store.steps == [1]
+        restored, host = store.restore(state())
+        store.save(2, state(5.0), {"step": 2})
+        again, _ = store.restore(state())
+    assert host == {"step": 1}
+    np.testing.assert_array_equal(restored["w"], state(1)["w"])
+    np.testing.assert_array_equal(again["w"], state(5.0)["w"])
+    assert (folder / "2.set-aside").is_dir()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_flipped_bit_is_never_restored(two, tmp_path):
+    """zstd stores random numbers as they are, and notices nothing."""
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    path = max(files(folder / "2"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with (
+        CheckpointStore(folder) as store,
+        pytest.raises(DamagedCheckpointError, match="got other bits in noise"),
+    ):
+        store.restore(state())
+
+
+def test_a_checkpoint_of_an_older_version_is_not_called_damaged(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    (folder / "2" / "host" / "metadata").write_text('{"source": {}}')
+    with (
+        CheckpointStore(folder) as store,
+        pytest.raises(CheckpointError, match="older fdjax") as caught,
+    ):
+        store.restore(state())
+    assert not isinstance(caught.value, DamagedCheckpointError)
+
+
+@pytest.mark.parametrize("lost", ["state", "host", ""])
+def test_a_folder_that_lacks_a_part_is_never_the_newest(two, tmp_path, caplog, lost):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    shutil.rmtree(folder / "2" / lost)
+    (folder / "2").mkdir(exist_ok=True)
+    (folder / "notes").mkdir()
+    with CheckpointStore(folder) as store:
+        assert store.steps == [1]
+        assert store.restore(state())[1] == {"step": 1}
+    assert "2.set-aside" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "1",
+        "2.set-aside",
+        "notes",
+    ]
 
 
 def test_an_unfinished_save_is_not_a_checkpoint(tmp_path):

@@ -7,6 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from experiments.changes import PHASES
+from experiments.config import ComparisonConfig
+from experiments.folder import open_run
+from fdjax.errors import ConfigError
 from fdjax.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -19,26 +25,32 @@ TINY = """
 """.split()
 
 
-def test_kill_and_stop_change_nothing(tmp_path):
-    finished(command_in(tmp_path / "whole"))
-    broken = tmp_path / "broken"
-    command = command_in(broken)
+def test_kill_stop_move_and_damage_change_nothing(tmp_path):
+    whole, broken, moved = (tmp_path / name for name in ("whole", "broken", "moved"))
+    finished(command(whole))
     # Without a word, in the middle of GRPO: what no checkpoint holds is done again.
-    first = interrupted(command, broken, arm="grpo", step=5, by=signal.SIGKILL)
+    first = interrupted(command(broken), broken, arm="grpo", step=5, by=signal.SIGKILL)
     assert first.returncode == -signal.SIGKILL
-    command.append("--resume")
-    second = interrupted(command, broken, arm="fd", step=1, by=signal.SIGTERM)
+    # Neither the place nor the number of Lean processes decides anything.
+    broken.rename(moved)
+    resume = [*command(moved), "--lean-workers", "1", "--resume"]
+    second = interrupted(resume, moved, arm="fd", step=1, by=signal.SIGTERM)
     assert second.returncode == 130
     assert "--resume" in second.stdout
-    finished(command)
-    whole, resumed = (folder / "run" for folder in (tmp_path / "whole", broken))
-    assert results(resumed) == results(whole)
-    assert steps(resumed) == steps(whole)
+    (moved / "checkpoints" / "grpo" / "6" / "state" / "manifest.ocdbt").unlink()
+    finished([*resume, "whole"])
+    assert results(moved) == results(whole)
+    assert steps(moved) == steps(whole)
+    phases = {path.name for path in (whole / "checkpoints").iterdir()}
+    assert phases == set(PHASES)
+    # The handover, from which FD→GRPO begins, and the newest two.
+    kept = {path.name for path in (whole / "checkpoints" / "fd").iterdir()}
+    assert kept == {"3", "4", "6"}
 
 
-def command_in(runs):
+def command(folder):
     module = [sys.executable, "-m", "experiments.quickstart"]
-    return [*module, "--runs", str(runs), "--name", "run", *TINY]
+    return [*module, "--runs", str(folder.parent), "--name", folder.name, *TINY]
 
 
 def finished(command):
@@ -48,17 +60,25 @@ def finished(command):
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
 
 
-def interrupted(command, runs, *, arm, step, by):
-    """Runs until an arm has logged a step, then sends a signal."""
+def interrupted(command, folder, *, arm, step, by):
+    """Runs until an arm has logged a step, then sends a signal.
+
+    Meanwhile nobody else gets into the folder.
+    """
     process = subprocess.Popen(
         command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     )
-    path = runs / "run" / "metrics.jsonl"
+    path = folder / "metrics.jsonl"
     while process.poll() is None and (arm, step) not in logged(path):
         time.sleep(0.02)
+    with (
+        pytest.raises(ConfigError, match=f"process {process.pid} on"),
+        open_run(folder, ComparisonConfig(), resume=True),
+    ):
+        pass
     process.send_signal(by)
     output, _ = process.communicate(timeout=300)
     return subprocess.CompletedProcess(command, process.returncode, output)
@@ -79,7 +99,10 @@ def results(folder):
 
 
 def steps(folder):
-    """Every logged step and attempt, with what does not depend on the clock."""
+    """Every logged step and attempt, with what does not depend on the clock.
+
+    An arm that went back wrote its last rows behind those of the next.
+    """
     metrics = [
         (row["arm"], row["step"], row.get("train/loss"), row.get("reward/mean"))
         for row in read_metrics(folder / "metrics.jsonl")
@@ -88,4 +111,8 @@ def steps(folder):
         (row["arm"], row["step"], row["proof"], row["status"])
         for row in read_metrics(folder / "samples.jsonl")
     ]
-    return metrics, samples
+    return sorted(metrics, key=_place), sorted(samples, key=_place)
+
+
+def _place(row):
+    return row[:2]

@@ -281,6 +281,8 @@ BEHIND_THE_SCAN = [
     ("  sorry\n#eval 1", "left_proof"),
     ("  sorry\ntheorem other : True := trivial", "left_proof"),
     ("  sorry\naxiom cheat : False", "left_proof"),
+    ("  sorry\n#exit", "left_proof"),
+    ("  sorry\nimport Init", "left_proof"),
 ]
 """Proofs of `FALSE` and the report's field that stops them without any scan."""
 

@@ -94,6 +94,20 @@ def test_resume_drops_later_rows_of_its_arm_only(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+def test_lost_rows_are_marked_once(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as writer:
+        for step in (1, 4, 5):
+            writer.write("fd", step, {})
+        writer.write("grpo", 2, {})
+        writer.mark_gap("fd", 5, 5)
+        writer.mark_gap("fd", 5, 5)
+        writer.mark_gap("grpo", 2, 1)
+    *_, mark = rows = read_metrics(path)
+    assert len(rows) == 5
+    assert (mark["arm"], mark["step"], mark["resume/missing_rows"]) == ("fd", 5, 2)
+
+
 def test_damage_before_the_last_line_is_an_error(tmp_path):
     path = tmp_path / "metrics.jsonl"
     row = '{"arm": "fd", "step": 1}\n'

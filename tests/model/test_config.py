@@ -218,6 +218,33 @@ def test_a_new_type_is_written_under_every_key_that_is_there(keys, want):
     assert with_weights_dtype(keys, "float16") == want
 
 
+def test_llama_3_2_names_its_scaling_twice_and_in_integers():
+    scaling = {
+        "factor": 32,
+        "low_freq_factor": 1,
+        "high_freq_factor": 4,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+        "type": "llama3",
+    }
+    content = _LLAMA_YARN | {
+        "head_dim": 64,
+        "hidden_size": 2048,
+        "num_key_value_heads": 8,
+        "rope_scaling": scaling,
+        "tie_word_embeddings": True,
+        "some_key_of_a_tool": {"a": 1},
+    }
+    config = config_from_hf(content)
+    assert config.rope_scaling == Llama3Scaling(
+        factor=32.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=8192,
+    )
+    assert (config.head_dim, config.tie_word_embeddings) == (64, True)
+
+
 def test_what_decides_twice_is_read_as_transformers_does():
     content = _QWEN2_5_7B | {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},

@@ -8,8 +8,10 @@ from fdjax.errors import ConfigError
 from fdjax.sharding import (
     DEFAULT_RULES,
     batch_sharding,
+    check_rows,
     init_sharded,
     make_mesh,
+    shard_batch,
     shardings,
 )
 
@@ -75,9 +77,23 @@ def test_an_axis_that_does_not_divide_is_an_error_with_its_name():
 
 def test_batches_are_cut_over_data_and_fsdp():
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    batch = jax.device_put(jnp.arange(8.0), batch_sharding(mesh))
+    batch = shard_batch(np.arange(8.0, dtype=np.float32), mesh)
+    assert batch.sharding == batch_sharding(mesh)
     pieces = {s.device: s.data.tolist() for s in batch.addressable_shards}
     # Four parts of two rows, each on the two devices of a tensor group.
     for index, devices in enumerate(mesh.devices.reshape(4, 2)):
         for device in devices:
             assert pieces[device] == [2.0 * index, 2.0 * index + 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "microbatches", "divisor"), [(6, 1, 4), (8, 3, 12), (8, 4, 16), (0, 1, 4)]
+)
+def test_rows_that_do_not_divide_are_an_error_with_the_divisor(
+    rows, microbatches, divisor
+):
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    batch = {"mask": np.ones((rows, 3), bool)}
+    with pytest.raises(ConfigError, match=rf"divide by {divisor} = 4 .* got {rows} "):
+        check_rows(batch, mesh, microbatches=microbatches)
+    check_rows({"mask": np.ones((24, 3), bool)}, mesh, microbatches=3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fdjax.checkpoint import CheckpointStore
-from fdjax.errors import BackendError, CheckpointError
+from fdjax.errors import BackendError, CheckpointError, DamagedCheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, read_metrics
 from fdjax.records import Mean
 from fdjax.train import (
@@ -52,7 +52,14 @@ def train_step():
 
 
 def run(
-    folder, *, steps=9, stop_after=None, given=None, on_data=lambda *_: None, **settings
+    folder,
+    *,
+    steps=9,
+    stop_after=None,
+    given=None,
+    resume="newest",
+    on_data=lambda *_: None,
+    **settings,
 ):
     mesh = mesh_of()
     stop = StopRequest()
@@ -82,6 +89,7 @@ def run(
             writer=writer,
             samples=samples,
             stop=stop,
+            resume=resume,
             on_data=on_data,
             on_step=on_step,
         )
@@ -143,6 +151,34 @@ def test_a_finished_phase_is_not_run_again(tmp_path, straight):
     state, rows = run(tmp_path, steps=9)
     assert_same_bits(state, straight[0])
     assert len(rows) == 9
+
+
+def test_going_back_repeats_what_was_later(tmp_path, straight):
+    run(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "9" / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(DamagedCheckpointError):
+        run(tmp_path)
+    state, rows = run(tmp_path, resume="whole")
+    assert_same_bits(state, straight[0])
+    assert values(rows) == values(straight[1])
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "8",
+        "9",
+        "9.set-aside",
+    ]
+    # Nothing is damaged now: the same command finds the phase finished.
+    assert_same_bits(run(tmp_path, resume="whole")[0], straight[0])
+
+
+def test_lost_rows_leave_a_mark(tmp_path, straight, caplog):
+    run(tmp_path, steps=4)
+    (tmp_path / "metrics.jsonl").unlink()
+    for _ in range(2):
+        _, rows = run(tmp_path, steps=9)
+    assert "got 0: the others are lost" in caplog.text
+    assert values(rows[:1]) == [{"arm": "sft", "step": 4, "resume/missing_rows": 4}]
+    assert values(rows[1:]) == values(straight[1][4:])
 
 
 def test_going_on_after_a_shorter_phase(tmp_path, straight):

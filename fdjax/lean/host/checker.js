@@ -302,7 +302,8 @@ class Checker {
     const value = ownValue(lean, command.syntax, request.opening);
     const isEmpty = value ? isBare(lean, value, request.opening) : !broken;
     const refused = broken || isEmpty ? '' : refusalOfProof(lean, value, this.policy);
-    const lacking = broken || refused ? null : this.unavailable(request, command.syntax);
+    const lacking = broken || isEmpty || refused
+      ? null : this.unavailable(request, command.syntax);
     let report;
     if (broken) report = this.failure(request, command.messages);
     else if (isEmpty) report = {};

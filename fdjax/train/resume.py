@@ -1,0 +1,96 @@
+"""Where a phase goes on: which checkpoint, and whether it is one of this run at all."""
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fdjax.checkpoint import CheckpointStore
+from fdjax.errors import CheckpointError, DamagedCheckpointError
+from fdjax.train.sources import Source
+from fdjax.train.state import TrainState
+
+__all__ = ["ResumeFrom", "check_origin", "restore"]
+
+ResumeFrom = Literal["newest", "whole"] | int
+"""The newest checkpoint, which must be whole; the newest that is, or the beginning if
+none is; or that of a step."""
+
+_logger = logging.getLogger(__name__)
+
+
+def restore(
+    store: CheckpointStore,
+    state: TrainState,
+    source: Source,
+    origin: dict[str, Any],
+    *,
+    steps: int,
+    resume: ResumeFrom,
+) -> tuple[int, TrainState, dict[str, Any]]:
+    """Reads the checkpoint from which a phase goes on, and puts its source there.
+
+    Args:
+      store: checkpoints of the phase. A later stage may have gone on in them beyond
+        `steps`.
+      state: what to begin with where there is no checkpoint; shapes and shardings.
+      source: of the phase's data.
+      origin: what the host's part of each checkpoint of this run says.
+      steps: iterations of the phase.
+      resume: which checkpoint to take.
+
+    Returns:
+      Iterations done, the state after them, and the host's part of the checkpoint; 0,
+      `state` and nothing where training begins.
+
+    Raises:
+      CheckpointError: there is none of the step `resume`, it is of another run or of
+        other data, or it does not fit `state`.
+      DamagedCheckpointError: it cannot be read.
+    """
+    candidates = [step for step in store.steps if step <= steps]
+    if isinstance(resume, int):
+        if resume not in candidates:
+            raise CheckpointError(
+                f"Expected a checkpoint of step {resume} in {store.directory}, got "
+                f"those of {candidates}; choose one of these."
+            )
+        candidates = [resume]
+    beginning = copy.deepcopy(source.get_state())
+    for step in reversed(candidates):
+        try:
+            host = store.host(step)
+            check_origin(host, origin, f"{store.directory}/{step}")
+            source.set_state(host["source"])
+            return step, store.restore(state, step)[0], host
+        except DamagedCheckpointError as error:
+            if resume != "whole":
+                raise
+            _logger.warning("%s", error)
+    source.set_state(beginning)
+    return 0, state, {}
+
+
+def check_origin(
+    saved: Mapping[str, Any], origin: Mapping[str, Any], what: str
+) -> None:
+    """Makes sure that something saved is of the run and phase that wants to use it.
+
+    Args:
+      saved: holds what `origin` holds if it is.
+      origin: of the run and phase.
+      what: was saved; for the message.
+
+    Raises:
+      CheckpointError: it is of another.
+    """
+    differences = [
+        f"{name} {saved.get(name)!r}, not {expected!r}"
+        for name, expected in origin.items()
+        if saved.get(name) != expected
+    ]
+    if differences:
+        raise CheckpointError(
+            f"Expected {what} to be of this run, got one of {', '.join(differences)}; "
+            "put it back where it belongs, or start a new run."
+        )

@@ -14,6 +14,7 @@ from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, Number, Whole, require, require_fields
 from fdjax.train import OptimizerConfig
+from fdjax.train.teacher import TEACHER_RATE
 
 __all__ = [
     "ComparisonConfig",
@@ -174,7 +175,7 @@ class DistillationConfig:
         require_fields(
             self,
             divergence=Among(*get_args(DivergenceName)),
-            teacher_rate=Number(least=0, most=1),
+            teacher_rate=TEACHER_RATE,
             score=Among(*get_args(Scored)),
             plan=Whole(0),
         )

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fdjax.errors import ConfigError, DataError
+from fdjax.errors import DataError
+from fdjax.ranges import Whole, require
 
 __all__ = ["pad_left", "pad_right", "padded_width"]
 
@@ -45,8 +46,7 @@ def pad_right(
 def _pad(
     rows: Sequence[Sequence[int]], *, width: int, pad: int, left: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    if width < 1:
-        raise ConfigError(f"expected a width of at least 1 token, got {width}")
+    require("width", width, Whole(1))
     tokens = np.full((len(rows), width), pad, np.int32)
     valid = np.zeros((len(rows), width), bool)
     for index, row in enumerate(rows):

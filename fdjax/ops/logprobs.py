@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from fdjax.ops.masked import select
@@ -21,9 +22,9 @@ __all__ = [
     "truncated_importance_weights",
 ]
 
-TEMPERATURE = Number(above=0)
-"""Temperatures that tokens can be scored at: greedy decoding has no log-probabilities,
-score it at the temperature of training."""
+TEMPERATURE = Number(least=float(np.finfo(np.float32).tiny))
+"""Positive temperatures, which devices do not take for 0. Greedy decoding has no
+log-probabilities: score it at the temperature of training."""
 # exp(20) is 5e8: beyond it a ratio carries no information, only overflow.
 _LOG_RATIO_LIMIT = 20.0
 

@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerFast
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
-from fdjax.errors import ConfigError, DataError
+from fdjax.errors import DataError
 from fdjax.feedback import Attempt, Feedback, Provider
 from fdjax.lean import Status, Verdict, Verifier
 from fdjax.metrics import StageTimer
+from fdjax.ranges import Whole, require, require_fields
 from fdjax.records import Problem
 from fdjax.rollout.outcomes import verify_attempts, write_feedback
 from fdjax.rollout.reward import verdict_rewards
@@ -82,10 +83,7 @@ class RolloutEngine:
     """S, tokens; from a longer prompt nothing is sampled."""
 
     def __post_init__(self) -> None:
-        if self.prompt_width < 1:
-            raise ConfigError(
-                f"RolloutEngine: expected prompt_width >= 1, got {self.prompt_width}"
-            )
+        require_fields(self, prompt_width=Whole(1))
         pad_token(self.tokenizer)
         end_token(self.tokenizer)
 
@@ -120,10 +118,7 @@ class RolloutEngine:
           DataError: there are no problems.
           InstallError: Lean is not installed.
         """
-        if group_size < 1:
-            raise ConfigError(
-                f"RolloutEngine.collect: expected group_size >= 1, got {group_size}"
-            )
+        require("group_size", group_size, Whole(1))
         if not problems:
             raise DataError("RolloutEngine.collect: expected problems, got none")
         timer = timer or StageTimer()

@@ -1,16 +1,15 @@
 """How to sample, checked."""
 
-import math
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any
 
 import jax
-import numpy as np
 
 from fdjax.errors import ConfigError
+from fdjax.ops import TEMPERATURE
+from fdjax.ranges import Whole, require, require_fields
+from fdjax.sampling.logits import TOP_P
 
-__all__ = ["SamplingConfig", "require_integer"]
+__all__ = ["SamplingConfig"]
 
 
 @jax.tree_util.register_static
@@ -35,35 +34,23 @@ class SamplingConfig:
     """Fills the row after its end."""
 
     def __post_init__(self) -> None:
-        require_integer("max_new_tokens", self.max_new_tokens, least=1)
-        # The least float32 that a device does not take for 0.
-        least = float(np.finfo(np.float32).tiny)
-        if not (_is_real(self.temperature) and least <= self.temperature < math.inf):
-            raise ConfigError(
-                f"expected a positive, finite temperature, got {self.temperature!r}: "
-                "for greedy decoding set top_k=1"
-            )
-        if not (_is_real(self.top_p) and 0 < self.top_p <= 1):
-            raise ConfigError(f"expected top_p in (0, 1], got {self.top_p!r}")
-        require_integer("top_k", self.top_k, least=0, meaning=" (0 keeps all)")
+        require_fields(
+            self,
+            max_new_tokens=Whole(1),
+            top_p=TOP_P,
+            top_k=Whole(0),
+            pad_token=Whole(0),
+        )
+        require(
+            "SamplingConfig.temperature",
+            self.temperature,
+            TEMPERATURE,
+            remedy="for greedy decoding set top_k=1",
+        )
         if not isinstance(self.stop_tokens, tuple):
             raise ConfigError(
-                f"expected stop_tokens to be a tuple, got {self.stop_tokens!r}"
+                "expected SamplingConfig.stop_tokens to be a tuple, got "
+                f"{self.stop_tokens!r}"
             )
         for token in self.stop_tokens:
-            require_integer("each of stop_tokens", token, least=0)
-        require_integer("pad_token", self.pad_token, least=0)
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def require_integer(name: str, value: Any, *, least: int, meaning: str = "") -> None:
-    """Raises ConfigError with the name unless the value is an integer from `least`."""
-    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_integer or value < least:
-        raise ConfigError(
-            f"expected {name} to be an integer of at least {least}{meaning}, got "
-            f"{value!r}"
-        )
+            require("each of SamplingConfig.stop_tokens", token, Whole(0))

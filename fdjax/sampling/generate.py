@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Cache, Model
-from fdjax.sampling.config import SamplingConfig, require_integer
+from fdjax.ranges import Whole, require
+from fdjax.sampling.config import SamplingConfig
 from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
 from fdjax.sharding import batch_sharding
 
@@ -114,7 +115,7 @@ def make_generate(
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
-        require_integer("samples_per_prompt", samples_per_prompt, least=1)
+        require("samples_per_prompt", samples_per_prompt, Whole(1))
         host = jax.device_get((prompts, prompt_valid))
         _check_prompts(model, config, *host)
         count = prompts.shape[0]

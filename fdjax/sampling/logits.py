@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from fdjax.errors import ConfigError
+from fdjax.ranges import Number, Whole, require
 
-__all__ = ["keep_top_k", "keep_top_p", "scale_temperature"]
+__all__ = ["TOP_P", "keep_top_k", "keep_top_p", "scale_temperature"]
+
+TOP_P = Number(above=0, most=1)
+"""Probability mass of a nucleus; 1 is all."""
 
 
 def scale_temperature(
@@ -28,8 +31,7 @@ def keep_top_k(logits: Float[Array, "*batch V"], k: int) -> Float[Array, "*batch
     Raises:
       ConfigError: k is below 1.
     """
-    if k < 1:
-        raise ConfigError(f"expected k to be at least 1, got {k}")
+    require("k", k, Whole(1))
     others = logits.shape[-1] - k
     if others <= 0:
         return logits
@@ -59,8 +61,7 @@ def keep_top_p(logits: Float[Array, "*batch V"], p: float) -> Float[Array, "*bat
     Raises:
       ConfigError: p is not in (0, 1].
     """
-    if not 0 < p <= 1:
-        raise ConfigError(f"expected p in (0, 1], got {p}")
+    require("p", p, TOP_P)
     if p == 1:
         return logits
     values = logits.astype(jnp.float32)

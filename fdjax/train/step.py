@@ -11,11 +11,12 @@ from jax.sharding import Mesh
 
 from fdjax.errors import ConfigError
 from fdjax.model import Model
+from fdjax.ranges import Whole, require
 from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding, check_rows
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, state_shardings
-from fdjax.train.teacher import update_teacher
+from fdjax.train.teacher import TEACHER_RATE, update_teacher
 
 __all__ = ["make_train_step"]
 
@@ -57,11 +58,8 @@ def make_train_step(
     taken because a value was not finite), train/empty (share of steps not taken because
     nothing was scored).
     """
-    if not 0.0 <= teacher_rate <= 1.0 or microbatches < 1:
-        raise ConfigError(
-            "teacher_rate must lie in [0, 1] and microbatches be at least 1, got "
-            f"{teacher_rate} and {microbatches}."
-        )
+    require("teacher_rate", teacher_rate, TEACHER_RATE)
+    require("microbatches", microbatches, Whole(1))
     if teacher_rate and not objective.reads_teacher:
         raise ConfigError(
             f"Expected no teacher_rate, because the objective reads no teacher, got "

@@ -5,7 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["init_teacher", "update_teacher"]
+from fdjax.ranges import Number
+
+__all__ = ["TEACHER_RATE", "init_teacher", "update_teacher"]
+
+TEACHER_RATE = Number(least=0, most=1)
+"""η; 0 freezes the teacher, 1 makes it the live policy."""
 
 
 def init_teacher(params: Any) -> Any:

@@ -22,7 +22,7 @@ def test_too_long_names_the_row():
 
 @pytest.mark.parametrize("width", [0, -1])
 def test_rows_need_room(width):
-    with pytest.raises(ConfigError, match="at least 1 token"):
+    with pytest.raises(ConfigError, match="width to be an integer of at least 1"):
         pad_right([], width=width, pad=0)
 
 

@@ -131,14 +131,21 @@ def test_training_is_logged_step_by_step(folder):
             assert row["time/verify_s"] > 0
 
 
-STEP = {"train/loss", "train/gradient_norm", "train/scored_tokens"}
+STEP = {
+    *("train/loss", "train/gradient_norm", "train/scored_tokens"),
+    *("train/skipped", "train/empty"),
+}
 ROLLOUT = {
     *("reward/mean", "rollout/entropy", "rollout/length", "rollout/finished"),
+    *("rollout/overlong_prompts", "rollout/broken_statements"),
     *("rollout/live_groups", "verdict/verified", "verdict/rejected"),
     *("verdict/unsafe", "verdict/timeout", "verdict/crashed"),
     *("time/sample_s", "time/verify_s", "time/feedback_s", "time/update_s"),
 }
-SFT = STEP | {"sft/cross_entropy", "train/entropy", "time/data_s", "time/update_s"}
+SFT = STEP | {
+    *("sft/cross_entropy", "sft/overlong", "train/entropy"),
+    *("time/data_s", "time/update_s"),
+}
 GRPO = (
     STEP
     | ROLLOUT
@@ -151,7 +158,12 @@ FD = (
     STEP
     | ROLLOUT
     | {
-        *("feedback/available", "feedback/shortened", "time/data_s"),
+        *(
+            "feedback/available",
+            "feedback/shortened",
+            "feedback/dropped",
+            "time/data_s",
+        ),
         *("fd/divergence", "fd/forward_kl", "fd/student_entropy", "fd/teacher_entropy"),
     }
 )

@@ -38,9 +38,9 @@ def test_temperature_divides_the_logits():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_temperature_must_be_positive(temperature):
-    with pytest.raises(ConfigError, match=r"temperature to be .* above 0"):
+    with pytest.raises(ConfigError, match="temperature to be a finite number at least"):
         token_logprobs(jnp.zeros(2), jnp.array(0), temperature=temperature)
-    with pytest.raises(ConfigError, match=r"temperature to be .* above 0"):
+    with pytest.raises(ConfigError, match="temperature to be a finite number at least"):
         entropy(jnp.zeros(2), temperature=temperature)
 
 

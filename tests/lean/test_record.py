@@ -18,6 +18,7 @@ from fdjax.lean.record import (
 CHECKED = {
     "has_errors": False,
     "refused": "",
+    "no_proof": False,
     "left_proof": False,
     "messages": [],
     "left_out": False,

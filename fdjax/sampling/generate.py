@@ -34,16 +34,18 @@ class Completions(NamedTuple):
     """Log-probability, nats, of the token under the policy: softmax(logits / τ) of the
     whole vocabulary, as `ops.token_logprobs` has it. The losses' `old_logprobs`: their
     ratio is 1 on policy whatever was cut. 0 outside the mask."""
-    behaviour_logprobs: Float32[Array | np.ndarray, "B T"]
-    """Log-probability, nats, of the token under the distribution it was drawn from:
-    the policy cut by top-k and top-p and normalised anew. More than `logprobs`
-    where something was cut, else the same. 0 outside the mask."""
     entropy: Float32[Array | np.ndarray, "B T"]
     """Entropy, nats, of the policy at τ, before top-k and top-p; 0 outside the mask."""
     finished: Bool[Array | np.ndarray, " B"]
     """Whether the row ended with a stop token."""
-    sampling: SamplingConfig
-    """How they were drawn, τ among it; no leaf of the tree."""
+    behaviour_logprobs: Float32[Array | np.ndarray, "B T"] | None = None
+    """Log-probability, nats, of the token under the distribution it was drawn from:
+    the policy cut by top-k and top-p and normalised anew. More than `logprobs`
+    where something was cut, else the same. 0 outside the mask; None where the sampler
+    does not say."""
+    sampling: SamplingConfig | None = None
+    """How they were drawn, τ among it; no leaf of the tree. Unknown with None: then no
+    objective can check its temperature."""
 
 
 @runtime_checkable
@@ -246,6 +248,7 @@ def _generate(
         token, logprob, behaviour, entropy = _sample(keys, logits, config)
         stop = jnp.isin(token, jnp.array(config.stop_tokens, jnp.int32))
         old, active = state.rows, state.active
+        assert old.behaviour_logprobs is not None
         rows = Completions(
             tokens=_put(old.tokens, state.step, active, token),
             mask=_put(old.mask, state.step, active, active),

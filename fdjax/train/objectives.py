@@ -42,6 +42,12 @@ class Objective:
     reads_teacher: bool = False
     """Whether the loss reads the teacher; without, `teacher` is None."""
 
+    def __call__(
+        self, params: Any, teacher: Any, batch: Any, normalizer: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss and its metrics."""
+        return self.loss(params, teacher, batch, normalizer)
+
 
 def response_hidden(
     model: Model,

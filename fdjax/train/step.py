@@ -46,7 +46,8 @@ def make_train_step(
       objective: what to minimise (`fdjax.train.objectives`).
       optimizer: an optax gradient transformation.
       mesh: the device mesh; the batch is sharded over its data axes.
-      teacher_rate: η of the EMA teacher; 0 keeps it frozen, or there is none.
+      teacher_rate: η of the EMA teacher where the objective reads one; 0 keeps it
+        frozen.
       microbatches: parts that the batch is cut into to save memory.
 
     Raises:
@@ -60,13 +61,8 @@ def make_train_step(
     """
     require("teacher_rate", teacher_rate, TEACHER_RATE)
     require("microbatches", microbatches, Whole(1))
-    if teacher_rate and not objective.reads_teacher:
-        raise ConfigError(
-            f"Expected no teacher_rate, because the objective reads no teacher, got "
-            f"{teacher_rate}; leave it out."
-        )
     layout = state_shardings(model, optimizer, mesh, teacher=objective.reads_teacher)
-    gradient = jax.value_and_grad(objective.loss, has_aux=True)
+    gradient = jax.value_and_grad(objective, has_aux=True)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         scored = batch.mask.sum().astype(jnp.float32)

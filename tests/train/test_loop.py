@@ -349,7 +349,7 @@ def poisoned(*bad, nothing=()):
 @functools.cache
 def _nan_step():
     def loss(params, teacher, batch, normalizer):
-        loss, metrics = sft_objective(MODEL).loss(params, teacher, batch, normalizer)
+        loss, metrics = sft_objective(MODEL)(params, teacher, batch, normalizer)
         return loss * np.nan, metrics
 
     return make_train_step(MODEL, Objective(loss), OPTIMIZER, mesh_of())

@@ -55,7 +55,7 @@ def test_on_policy_the_ratio_is_one(settings):
         clip_high=0.0,
         temperature=settings.get("temperature", 1.0),
     )
-    loss, metrics = jax.jit(objective.loss)(
+    loss, metrics = jax.jit(objective)(
         params(), None, policy_batch(**settings), jnp.float32(24)
     )
     # r - 1 - log r is half of log² r: of at most 1e-5 it is 5e-11.
@@ -70,9 +70,9 @@ def test_a_batch_sampled_at_another_temperature_is_refused():
     sampling = SamplingConfig(max_new_tokens=6, temperature=0.6)
     batch = policy_batch(top_p=0.9)._replace(sampling=sampling)
     with pytest.raises(ConfigError, match=r"of the sampler, 0\.6, got 1\.0"):
-        jax.eval_shape(objective.loss, params(), None, batch, jnp.float32(1))
+        jax.eval_shape(objective, params(), None, batch, jnp.float32(1))
     distillation = distillation_data()._replace(sampling=sampling)
     with pytest.raises(ConfigError, match=r"of the sampler, 0\.6, got 1\.0"):
         jax.eval_shape(
-            fd_objective(MODEL).loss, params(), params(), distillation, jnp.float32(1)
+            fd_objective(MODEL), params(), params(), distillation, jnp.float32(1)
         )

@@ -165,13 +165,6 @@ def test_the_state_holds_a_teacher_where_the_objective_reads_one(teacher):
         step(state, distillation_data())
 
 
-def test_a_rate_without_a_teacher_is_refused():
-    with pytest.raises(ConfigError, match=r"reads no teacher, got 0\.1"):
-        make_train_step(
-            MODEL, sft_objective(MODEL), OPTIMIZER, mesh_of(), teacher_rate=0.1
-        )
-
-
 def test_a_frozen_teacher_outlives_a_policy_that_is_not_finite():
     teacher = {"w": jnp.array([1.0, -2.0])}
     policy = {"w": jnp.array([jnp.nan, jnp.inf])}

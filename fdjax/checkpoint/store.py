@@ -53,12 +53,12 @@ class CheckpointStore:
     ):
         """Opens or creates `directory`; the `keep` newest checkpoints stay.
 
-        Those of `keep_steps` stay too. A folder named like a step that lacks a part is
-        no checkpoint; it is set aside.
+        Those of `keep_steps` stay too. A folder named like a step that holds no part of
+        a checkpoint is none; it is set aside. One that lost a part is damaged.
         """
         self.directory = directory.absolute()
         for folder in _numbered(self.directory):
-            if missing := _missing(folder):
+            if len(missing := _missing(folder)) == len(_ITEMS):
                 _set_aside(
                     folder, f"it is no checkpoint without {' and '.join(missing)}"
                 )

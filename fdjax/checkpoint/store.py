@@ -28,9 +28,9 @@ _logger = logging.getLogger(__name__)
 
 
 def checkpoint_steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints in a folder that have all their parts, oldest first."""
+    """Steps of the checkpoints in a folder, damaged ones too, oldest first."""
     return sorted(
-        int(folder.name) for folder in _numbered(directory) if not _missing(folder)
+        int(folder.name) for folder in _numbered(directory) if _is_checkpoint(folder)
     )
 
 
@@ -58,10 +58,8 @@ class CheckpointStore:
         """
         self.directory = directory.absolute()
         for folder in _numbered(self.directory):
-            if len(missing := _missing(folder)) == len(_ITEMS):
-                _set_aside(
-                    folder, f"it is no checkpoint without {' and '.join(missing)}"
-                )
+            if not _is_checkpoint(folder):
+                _set_aside(folder, f"it holds none of {', '.join(_ITEMS)}")
         policies = ocp.checkpoint_managers.preservation_policy
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
@@ -255,9 +253,9 @@ def _numbered(directory: Path) -> list[Path]:
     ]
 
 
-def _missing(folder: Path) -> list[str]:
-    """Parts that a checkpoint lacks."""
-    return [item for item in _ITEMS if not (folder / item).is_dir()]
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether it holds any part of one; another part may be lost."""
+    return any((folder / item).is_dir() for item in _ITEMS)
 
 
 def _set_aside(folder: Path, reason: str) -> None:

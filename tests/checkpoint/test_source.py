@@ -135,10 +135,14 @@ def test_a_phase_without_a_teacher_says_so(made):
         load_pretrained(made / "run/checkpoints/grpo", mesh_of(), which="teacher")
 
 
-def test_a_damaged_step_names_the_others(copy):
+@pytest.mark.parametrize("lost", ["d/*", "*"])
+def test_a_damaged_step_names_the_others(copy, lost):
     fd = copy / "run/checkpoints/fd"
-    for path in (fd / "8/state").rglob("d/*"):
-        path.unlink()
+    (fd / "8/host").mkdir(exist_ok=True)
+    for path in sorted((fd / "8/state").rglob(lost), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    if lost == "*":
+        (fd / "8/state").rmdir()
     source = open_source(fd)
     with pytest.raises(CheckpointError, match=r"fd/8/state.*another step \(4\)"):
         source.reader()

@@ -15,6 +15,9 @@ quickstart: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m experiments.quickstart $(ARGS)
 
+# The tests start many processes that compile the same programs: one cache serves all.
+test: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/jax-cache
+test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.2
 test: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m pytest $(ARGS)

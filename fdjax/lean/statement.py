@@ -26,7 +26,9 @@ _BINDS = frozenset(("have", "haveI", "let", "letI", "let_delayed", "let_fun"))
 """Each has a `:=` of its own, or `←` or alternatives with `=>` in its place."""
 _FUNCTIONS = frozenset(("fun", "match", "nomatch", "λ"))
 """What else has alternatives."""
-_PLACEHOLDERS = frozenset("( ) { } ; · by exact sorry admit".split())
+_PLACEHOLDERS = frozenset(
+    ("(", ")", "{", "}", ";", "·", "by", "exact", "sorry", "admit")
+)
 """A proof of these alone leaves all to be done."""
 
 

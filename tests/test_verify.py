@@ -90,7 +90,9 @@ def test_one_row_for_each_in_order(files, capsys):
         else:
             assert (verdict["status"] == "verified") == ("trivial" in text)
     fields = {"name", "digest", "status", "axioms", "diagnostics", "goals", "seconds"}
-    assert set(written[0]) == fields | {"reason", "cached"}
+    assert set(written[0]) == fields | {"reason", "cached", "broken_statement"}
+    broken = [row["broken_statement"] for row in written]
+    assert broken == ["broken" in row["statement"] for row in rows]
     # 52 rows: 17 multiples of 3 below 50, less 18, plus the broken one; the unsafe one.
     cells = [line.replace("│", " ").split() for line in table.splitlines()]
     assert ["verified", "34", "65.4%"] in cells

@@ -29,10 +29,11 @@ def read_problems(
     `split` (kept as the family) and `informal_prefix` (a comment, left out). The last
     theorem of a `formal_statement` is the statement, with the comments, attributes and
     `open … in` that belong to it; what stands before becomes part of the header. It
-    ends in `:= by`, `:= by sorry` or the like, which is cut off; a proof is refused.
-    So is `sorry` before the theorem, as in `abbrev solution : ℕ := sorry`: an answer
-    left open would be part of the submission, which no problem can express. With the
-    answer in its place the row is read.
+    ends in `:= by`, `:= by sorry` or the like, which is cut off together with the `end`
+    of sections and namespaces behind it; a proof is refused. So is `sorry` before the
+    theorem, as in `abbrev solution : ℕ := sorry`: an answer left open would be part of
+    the submission, which no problem can express. With the answer in its place the row
+    is read.
 
     `name` is spelled as the theorem's, «» included. Rows may share one: each is a
     problem of its own.

@@ -26,7 +26,10 @@ _BINDS = frozenset(("have", "haveI", "let", "letI", "let_delayed", "let_fun"))
 """Each has a `:=` of its own, or `←` or alternatives with `=>` in its place."""
 _FUNCTIONS = frozenset(("fun", "match", "nomatch", "λ"))
 """What else has alternatives."""
-_PLACEHOLDERS = ([], ["by"], ["sorry"], ["by", "sorry"], ["by", "admit"])
+_PLACEHOLDERS = frozenset(
+    ("(", ")", "{", "}", ";", "·", "by", "exact", "sorry", "admit")
+)
+"""A proof of these alone leaves all to be done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,8 @@ class Theorem:
     proof: str
     """The rest, from `:=`, `where` or the first alternative on; empty without any."""
     is_open: bool
-    """Whether the proof is missing or but a placeholder: `:= by sorry` or a part."""
+    """Whether the proof is missing or but a placeholder: `:= by sorry` or a part, and
+    nothing follows it but the `end` of sections and namespaces."""
 
 
 @lru_cache(maxsize=256)  # files hold many proofs of a statement in a row
@@ -57,13 +61,13 @@ def last_theorem(text: str) -> Theorem | None:
     named = tokens[keyword + 1 : keyword + 2]
     header_end = tokens[begin - 1].end if begin else 0
     proof_start = tokens[proof].start if proof < len(tokens) else len(text)
-    rest = [token.text for token in tokens[proof:]]
+    rest = [token.text for token in tokens[proof : _before_ends(tokens)]]
     return Theorem(
         name=named[0].text if named and named[0].kind == "name" else "",
         header=text[:header_end],
         statement=text[header_end:proof_start].strip(),
         proof=text[proof_start:],
-        is_open=not rest or (rest[0] == ":=" and rest[1:] in _PLACEHOLDERS),
+        is_open=not rest or (rest[0] == ":=" and _PLACEHOLDERS.issuperset(rest[1:])),
     )
 
 
@@ -153,6 +157,19 @@ def _before_in(tokens: Sequence[Token], end: int) -> int | None:
         if tokens[index].text in _BEFORE_IN:
             return index
     return None
+
+
+def _before_ends(tokens: Sequence[Token]) -> int:
+    """How many tokens stand before every `end` at the text's end."""
+    count = len(tokens)
+    while True:
+        last = [token.text for token in tokens[max(count - 2, 0) : count]]
+        if last[-1:] == ["end"]:
+            count -= 1
+        elif last[:1] == ["end"]:
+            count -= 2
+        else:
+            return count
 
 
 def _proof(tokens: Sequence[Token], begin: int) -> int:

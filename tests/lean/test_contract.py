@@ -180,7 +180,7 @@ def test_a_name_is_spelt_as_in_the_statement(verifier):
     for report in verifier.check_statements(targets):
         assert not report.ok
         assert "declares no theorem" in report.reason
-        assert "spell the name as it does" in report.reason
+        assert "name as it does, and leave `private` out" in report.reason
 
 
 def test_giving_up_shows_in_the_axioms(verifier):

@@ -21,6 +21,9 @@ PLACEHOLDERS = [
     ":= by sorry -- TODO",
     ":= by\n  /- to /- do -/ -/\n  sorry",
     ":= -- by definition",
+    ":= (by exact sorry)",
+    ":= by {\n  sorry; }",
+    ":= by\n  sorry\nend\n\nend A.«b c» -- of it",
 ]
 PROOFS = [
     ":= rfl",
@@ -31,6 +34,8 @@ PROOFS = [
     ":= rfl := by",
     ":= by sorry /- open",
     ":= by sorry\n#print axioms t",
+    ":= by sorry\nend A\nopen B",
+    ":= by simp; sorry",
     "where\n  mp h := h",
     "| 0 => rfl\n  | n + 1 => rfl",
 ]

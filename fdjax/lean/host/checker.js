@@ -217,7 +217,8 @@ class Checker {
     }
     if (!isTheorem) {
       throw new TrustedSourceError(
-        `the statement declares no theorem ${name}; spell the name as it does`);
+        `the statement declares no theorem ${name}; spell the name as it does, and leave `
+        + '`private` out');
     }
     return { constant, name: full, parts };
   }

@@ -638,7 +638,8 @@ def elaborateStatement (settings : Settings) (header : Command.State)
   | none, some (.thmInfo value) =>
     return { theorem_ := .thmInfo value, env := result.env }
   | _, _ => throw { reason :=
-      s!"the statement declares no theorem {request.name}; spell the name as it does" }
+      s!"the statement declares no theorem {request.name}; spell the name as it does, \
+        and leave `private` out" }
 where
   carriesProof : Fault := { reason :=
     "the statement carries a proof, or declares no theorem; it must end before `:=`" }

@@ -63,7 +63,8 @@ def statement (request : Json) : CommandElabM (List (String × Json)) := do
   let env := cursor.state.env
   let base ← getEnv
   let undeclared := unusable
-    s!"the statement declares no theorem {text request "name"}; spell the name as it does"
+    s!"the statement declares no theorem {text request "name"}; spell the name as it \
+      does, and leave `private` out"
   if (kernelFind base name).isSome then return undeclared
   let some (.thmInfo info) := kernelFind env name | return undeclared
   let trusted := do

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from typing import cast
 
 from transformers import PreTrainedTokenizerFast
@@ -58,11 +59,13 @@ def prompt_tokens(
     ]
     if not messages:
         return []
+    reader = copy(tokenizer)
+    control = reader.chat_control_tokens = _control_texts(tokenizer)
     try:
-        return _chat_tokens(tokenizer, messages)
+        return _chat_tokens(reader, messages)
     except ValueError:
         # A vocabulary that lists control tokens among its words has no other spelling.
-        return _chat_tokens(tokenizer, _with_blanks(tokenizer, messages))
+        return _chat_tokens(reader, _with_blanks(control, messages))
 
 
 def proof_tokens(
@@ -87,6 +90,23 @@ def _require_template(tokenizer: PreTrainedTokenizerFast) -> None:
         )
 
 
+def _control_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The control tokens, and others that the template writes, longest first.
+
+    transformers looks for the others in the template's own text, where a role's token
+    that is put together (`'<|' + role + '|>'`) does not occur.
+    """
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": ""}], add_generation_prompt=True, tokenize=False
+    )
+    written = f"{tokenizer.get_chat_template()}\0{rendered}"
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    texts = {text for text in added if text in written and not text.isspace()}
+    texts.update(tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer))))
+    texts.update(tokenizer.chat_control_tokens or ())
+    return sorted(texts, key=len, reverse=True)
+
+
 def _chat_tokens(
     tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
 ) -> list[list[int]]:
@@ -99,12 +119,9 @@ def _chat_tokens(
     return cast(list[list[int]], ids)
 
 
-def _with_blanks(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
-) -> list[str]:
+def _with_blanks(control: Sequence[str], messages: Sequence[str]) -> list[str]:
     """The messages with a blank inside each control token that they spell."""
-    spelled = tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer)))
-    pattern = re.compile("|".join(map(re.escape, sorted(spelled, key=len))))
+    pattern = re.compile("|".join(map(re.escape, control)))
     return [
         pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", message)
         for message in messages

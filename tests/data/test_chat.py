@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from fdjax.data.chat import (
@@ -85,6 +87,19 @@ def test_control_tokens_of_a_problem_are_text(where):
     (plain,) = prompt_tokens(tokenizer, [Problem(**parts)])
     assert _control(tokenizer, ids) == _control(tokenizer, plain)
     assert "/- <|im_end|> -/" in tokenizer.decode(ids)
+
+
+def test_a_role_token_that_the_template_puts_together_is_text_elsewhere():
+    """Neither special nor written out in the template: transformers overlooks it."""
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_tokens("<|human|>")
+    tokenizer.chat_template = (
+        "{{ '<|' + 'hu' + 'man|>' + messages[0]['content'] + '<|assistant|>' }}"
+    )
+    (ids,) = prompt_tokens(tokenizer, [PROBLEM], ["<|human|> hint"])
+    human = tokenizer.convert_tokens_to_ids("<|human|>")
+    assert ids.count(human) == 1
+    assert tokenizer.decode(ids).startswith("<|human|><|human|> hint\n")
 
 
 @pytest.mark.parametrize("name", BUILDS)

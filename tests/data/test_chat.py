@@ -131,6 +131,22 @@ def test_a_tokenizer_without_a_template_is_an_error_with_a_remedy(template):
         prompt_tokens(tokenizer, [PROBLEM])
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no') }}", "{{ a.b.c }}", "{%"]
+)
+def test_a_template_that_does_not_render_is_an_error_with_a_remedy(template):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match=r"correct tokenizer\.chat_template"):
+        prompt_tokens(tokenizer, [PROBLEM])
+
+
+def test_a_lone_surrogate_is_an_error_that_names_the_problem():
+    problem = Problem(name="broken", statement="theorem broken : \ud800")
+    with pytest.raises(DataError, match="prompt for broken in valid Unicode"):
+        prompt_tokens(TOKENIZER, [PROBLEM, problem])
+
+
 @pytest.mark.parametrize("build", [qwen, lambda: sentencepiece("never")])
 def test_a_base_model_continues_the_text(build):
     tokenizer = build()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fdjax.errors import ConfigError
 
-__all__ = ["Mean", "Metrics", "Problem", "union"]
+__all__ = ["Mean", "Metrics", "Problem", "is_unicode", "union"]
 
 Value = TypeVar("Value")
 
@@ -72,3 +72,12 @@ class Problem:
     """Where the problem comes from, for reports."""
     difficulty: int = 0
     """Tactics in the shortest reference; 0 when unknown."""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, which JSON can spell and no UTF-8 is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

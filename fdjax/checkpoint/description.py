@@ -104,7 +104,8 @@ def stop_tokens(folder: Path) -> tuple[int, ...]:
     name = _GENERATION if (folder / _GENERATION).is_file() else _CONFIG
     found = read_json(folder / name).get("eos_token_id")
     ids = found if isinstance(found, list) else [] if found is None else [found]
-    wrong = [token for token in ids if not isinstance(token, int)]
+    # JSON's true would be taken for the id 1.
+    wrong = [token for token in ids if type(token) is not int]
     if wrong:
         raise CheckpointError(
             f"Expected eos_token_id in {folder / name} to be an id or a list of them, "

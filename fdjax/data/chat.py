@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from typing import cast
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.tokenizer import continuation_tokens, control_tokens, end_token
 from fdjax.errors import ConfigError, DataError
-from fdjax.records import Problem
+from fdjax.records import Problem, is_unicode
 
 __all__ = ["COMPLETION_TEMPLATE", "prompt_tokens", "proof_tokens", "user_message"]
 
@@ -42,8 +44,10 @@ def prompt_tokens(
     one, the model reads the letters.
 
     Raises:
-      ConfigError: the tokenizer has no chat template.
-      DataError: `feedback` is not one text or None for each problem.
+      ConfigError: the tokenizer has no chat template, or one that cannot render a
+        user's message.
+      DataError: `feedback` is not one text or None for each problem, or a text is not
+        valid Unicode.
     """
     _require_template(tokenizer)
     notes = [None] * len(problems) if feedback is None else feedback
@@ -58,11 +62,20 @@ def prompt_tokens(
     ]
     if not messages:
         return []
+    for problem, message in zip(problems, messages, strict=True):
+        if not is_unicode(message):
+            raise DataError(
+                f"expected a prompt for {problem.name} in valid Unicode, got a lone "
+                "surrogate, which no tokenizer reads: mend the statement, its header "
+                "or the feedback"
+            )
+    reader = copy(tokenizer)
+    control = reader.chat_control_tokens = _control_texts(tokenizer)
     try:
-        return _chat_tokens(tokenizer, messages)
+        return _chat_tokens(reader, messages)
     except ValueError:
         # A vocabulary that lists control tokens among its words has no other spelling.
-        return _chat_tokens(tokenizer, _with_blanks(tokenizer, messages))
+        return _chat_tokens(reader, _with_blanks(control, messages))
 
 
 def proof_tokens(
@@ -87,6 +100,31 @@ def _require_template(tokenizer: PreTrainedTokenizerFast) -> None:
         )
 
 
+def _control_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The control tokens, and others that the template writes, longest first.
+
+    transformers looks for the others in the template's own text, where a role's token
+    that is put together (`'<|' + role + '|>'`) does not occur.
+    """
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "x"}],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            "expected a chat template that renders one message of the user's, got: "
+            f"{error}: correct tokenizer.chat_template"
+        ) from error
+    written = f"{tokenizer.get_chat_template()}\0{rendered}"
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    texts = {text for text in added if text in written and not text.isspace()}
+    texts.update(tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer))))
+    texts.update(tokenizer.chat_control_tokens or ())
+    return sorted(texts, key=len, reverse=True)
+
+
 def _chat_tokens(
     tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
 ) -> list[list[int]]:
@@ -99,12 +137,9 @@ def _chat_tokens(
     return cast(list[list[int]], ids)
 
 
-def _with_blanks(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
-) -> list[str]:
+def _with_blanks(control: Sequence[str], messages: Sequence[str]) -> list[str]:
     """The messages with a blank inside each control token that they spell."""
-    spelled = tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer)))
-    pattern = re.compile("|".join(map(re.escape, sorted(spelled, key=len))))
+    pattern = re.compile("|".join(map(re.escape, control)))
     return [
         pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", message)
         for message in messages

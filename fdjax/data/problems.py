@@ -9,7 +9,7 @@ from fdjax.errors import DataError
 from fdjax.jsonl import Row, iterate_rows, shorten
 from fdjax.lean.lexer import code
 from fdjax.lean.statement import Theorem, last_theorem, statement_of
-from fdjax.records import Problem
+from fdjax.records import Problem, is_unicode
 
 __all__ = ["ProblemFormat", "read_problems", "write_problems"]
 
@@ -82,7 +82,16 @@ def _problem(row: Row, format: ProblemFormat | None) -> Problem:
                 "name the format, or use one of these keys",
             )
         format = "fdjax" if "statement" in row.values else "deepseek"
-    return _own(row) if format == "fdjax" else _deepseek(row)
+    problem = _own(row) if format == "fdjax" else _deepseek(row)
+    texts = (problem.statement, problem.header, *problem.references)
+    damaged = next((text for text in texts if not is_unicode(text)), None)
+    if damaged is not None:
+        raise row.error(
+            "texts in valid Unicode",
+            f"a lone surrogate in {shorten(ascii(damaged))}",
+            "write the character that is meant",
+        )
+    return problem
 
 
 def _own(row: Row) -> Problem:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from fdjax.errors import DataError
 from fdjax.lean import Verdict
-from fdjax.records import Problem
+from fdjax.records import Problem, is_unicode
 
 __all__ = ["Attempt", "Feedback", "Provider"]
 
@@ -64,10 +64,4 @@ class Provider(Protocol):
 
 def _is_text(part: object) -> bool:
     """Whether a tokenizer can read it; an API's JSON may hold lone surrogates."""
-    if not isinstance(part, str):
-        return False
-    try:
-        part.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return isinstance(part, str) and is_unicode(part)

@@ -103,6 +103,9 @@ _SCALINGS = {
 }
 """Our class to transformers' name of a RoPE scaling."""
 
+_UNREADABLE = (StrictDataclassError, ValueError, TypeError, KeyError, ArithmeticError)
+"""What transformers and Python raise at values of the wrong type or size."""
+
 
 def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """Reads the content of a config.json; transformers fills in its defaults.
@@ -119,8 +122,10 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     """
     family = _family(config)
     weights_dtype(config)
-    if "quantization_config" in config:
-        method = (config["quantization_config"] or {}).get("quant_method", "unknown")
+    quantization = config.get("quantization_config")
+    if quantization is not None:
+        known = isinstance(quantization, Mapping)
+        method = quantization.get("quant_method") if known else quantization
         raise ConfigError(
             f"expected weights in a floating type, got a model quantised by {method!r}:"
             " use the checkpoint that it was made from"
@@ -129,7 +134,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
     typeless = {key: config[key] for key in config if key not in DTYPE_KEYS}
     try:
         full = AutoConfig.for_model(**typeless).to_dict()
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
             f"expected a config.json of {family.model_type}, got one that "
             f"transformers cannot read: {error}"
@@ -147,6 +152,9 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         for name, value in family.flags.items()
     }
     rope = dict(full["rope_parameters"])
+    theta = rope["rope_theta"]
+    number = isinstance(theta, int | float)
+    _refuse(full, "rope_parameters", number, "rope_theta as a number")
     fields: dict[str, Any] = {
         name: full[key] for name, key in _NAMES.items() if name != "head_dim"
     }
@@ -154,7 +162,7 @@ def config_from_hf(config: Mapping[str, Any]) -> ModelConfig:
         **fields,
         **flags,
         head_dim=size,
-        rope_theta=float(rope["rope_theta"]),
+        rope_theta=float(theta),
         rope_scaling=_scaling(rope, full),
     )
 
@@ -196,6 +204,11 @@ def _types() -> list[str]:
 
 def _family(config: Mapping[str, Any]) -> Family:
     found, classes = config.get("model_type"), config.get("architectures") or []
+    if not isinstance(classes, list):
+        raise ConfigError(
+            f"expected architectures in config.json to be a list, got {classes!r}: "
+            "write the class of the causal language model there, in brackets"
+        )
     for family in FAMILIES:
         if family.model_type == found:
             if classes and family.architecture not in classes:
@@ -233,16 +246,18 @@ def _scaling(rope: dict[str, Any], full: Mapping[str, Any]) -> RopeScaling | Non
         return None
     scaling = next(cls for cls, name in _SCALINGS.items() if name == kind)
     known = scaling.__dataclass_fields__
-    given: dict[str, Any] = {
-        key: rope[key] if field.type in (int, bool) else float(rope[key])
-        for key, field in known.items()
-        if rope.get(key) is not None
-    }
     try:
+        given: dict[str, Any] = {
+            key: rope[key] if field.type in (int, bool) else float(rope[key])
+            for key, field in known.items()
+            if rope.get(key) is not None
+        }
         if scaling is YarnScaling and "attention_factor" not in given:
             given |= _attention_factor(rope)
         return scaling(**given)
-    except (TypeError, KeyError) as error:
+    except ConfigError:
+        raise
+    except _UNREADABLE as error:
         raise ConfigError(
             f"expected rope_parameters of {kind!r} with {', '.join(known)}, got "
             f"{rope}: {error}"

@@ -193,7 +193,8 @@ def test_stop_tokens_are_those_of_generate(tmp_path, generation, config, want):
     assert stop_tokens(tmp_path) == want
 
 
-def test_a_stop_token_that_is_no_id_is_an_error(tmp_path):
-    (tmp_path / "config.json").write_text('{"eos_token_id": ["<|end|>"]}')
-    with pytest.raises(CheckpointError, match=r"an id or a list .*'<\|end\|>'"):
+@pytest.mark.parametrize("token", ["<end>", True, 2.0])
+def test_a_stop_token_that_is_no_id_is_an_error(tmp_path, token):
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [token]}))
+    with pytest.raises(CheckpointError, match=rf"an id or a list .*{token}"):
         stop_tokens(tmp_path)

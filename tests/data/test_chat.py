@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from fdjax.data.chat import (
@@ -87,6 +89,19 @@ def test_control_tokens_of_a_problem_are_text(where):
     assert "/- <|im_end|> -/" in tokenizer.decode(ids)
 
 
+def test_a_role_token_that_the_template_puts_together_is_text_elsewhere():
+    """Neither special nor written out in the template: transformers overlooks it."""
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_tokens("<|human|>")
+    tokenizer.chat_template = (
+        "{{ '<|' + 'hu' + 'man|>' + messages[0]['content'] + '<|assistant|>' }}"
+    )
+    (ids,) = prompt_tokens(tokenizer, [PROBLEM], ["<|human|> hint"])
+    human = tokenizer.convert_tokens_to_ids("<|human|>")
+    assert ids.count(human) == 1
+    assert tokenizer.decode(ids).startswith("<|human|><|human|> hint\n")
+
+
 @pytest.mark.parametrize("name", BUILDS)
 def test_other_prompts_are_tokenised_as_the_template_renders_them(name):
     tokenizer = BUILDS[name]()
@@ -114,6 +129,22 @@ def test_a_tokenizer_without_a_template_is_an_error_with_a_remedy(template):
     tokenizer.chat_template = template
     with pytest.raises(ConfigError, match="COMPLETION_TEMPLATE"):
         prompt_tokens(tokenizer, [PROBLEM])
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('no') }}", "{{ a.b.c }}", "{%"]
+)
+def test_a_template_that_does_not_render_is_an_error_with_a_remedy(template):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = template
+    with pytest.raises(ConfigError, match=r"correct tokenizer\.chat_template"):
+        prompt_tokens(tokenizer, [PROBLEM])
+
+
+def test_a_lone_surrogate_is_an_error_that_names_the_problem():
+    problem = Problem(name="broken", statement="theorem broken : \ud800")
+    with pytest.raises(DataError, match="prompt for broken in valid Unicode"):
+        prompt_tokens(TOKENIZER, [PROBLEM, problem])
 
 
 @pytest.mark.parametrize("build", [qwen, lambda: sentencepiece("never")])

@@ -103,6 +103,18 @@ def test_the_name_is_spelled_as_in_the_statement(tmp_path, key, name):
         read_problems(write_rows(tmp_path / "rows.jsonl", bare))
 
 
+@pytest.mark.parametrize("key", ["statement", "header", "references"])
+def test_a_lone_surrogate_is_an_error_of_its_row(tmp_path, key):
+    texts = {"statement": "theorem t : \ud800", "references": ["  \ud800"]}
+    row = OWN | {"name": "t", "statement": "theorem t : True"}
+    row |= {key: texts.get(key, "\ud800")}
+    path = write_rows(tmp_path / "rows.jsonl", row)
+    with pytest.raises(
+        DataError, match=r"line 1: expected texts in valid Unicode.*ud800"
+    ):
+        read_problems(path)
+
+
 @pytest.mark.parametrize("header", ["open Nat", "open Nat\n", ""])
 def test_headers_are_kept_as_they_are(tmp_path, header):
     path = write_rows(

@@ -340,13 +340,30 @@ def test_round_trip_through_transformers(name):
         ),
         ({"partial_rotary_factor": 0.5}, "RoPE on whole heads"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised by 'awq'"),
+        ({"quantization_config": "awq"}, "quantised by 'awq'"),
         ({"hidden_size": "wide"}, "transformers cannot read"),
+        ({"architectures": 3}, "architectures in config.json to be a list, got 3"),
+        ({"rope_theta": "1e6"}, "rope_theta as a number"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": [2.0]}},
+            "rope_parameters of 'linear'",
+        ),
         ({"num_key_value_heads": 3}, "num_kv_heads to divide num_heads = 16, got 3"),
     ],
 )
 def test_what_the_decoder_does_not_do_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         config_from_hf(_QWEN3_0_6B | change)
+
+
+def test_weights_quantised_by_nothing_are_read():
+    config = _QWEN3_0_6B | {"quantization_config": None}
+    assert config_from_hf(config) == config_from_hf(_QWEN3_0_6B)
+
+
+def test_a_llama_without_heads_is_refused():
+    with pytest.raises(ConfigError, match="transformers cannot read"):
+        config_from_hf(_LLAMA_YARN | {"num_attention_heads": 0, "head_dim": None})
 
 
 def test_a_scaling_that_lacks_a_key_is_refused():

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from experiments.dataset import DatasetConfig
-from experiments.folder import Resume
+from experiments.folder import RESUMES, Resume
 from fdjax.data.tokenizer import SMALLEST_VOCABULARY
 from fdjax.errors import ConfigError
 from fdjax.lean.backend import WALL_S
+from fdjax.lean.verifier import WORKERS
 from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
-from fdjax.ranges import SEED, Among, Number, Whole, require, require_fields
+from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_fields
 from fdjax.train import OptimizerConfig
 from fdjax.train.teacher import TEACHER_RATE
 
@@ -207,7 +208,12 @@ class EvaluationConfig:
     """Held-out theorems; `validation` while choosing settings."""
 
     def __post_init__(self) -> None:
-        require_fields(self, samples=Whole(1), split=Among(*get_args(HeldOut)))
+        require_fields(
+            self,
+            samples=Whole(1),
+            ks=TupleOf(Whole(1)),
+            split=Among(*get_args(HeldOut)),
+        )
         for k in self.ks:
             require(
                 f"each of evaluation.ks = {self.ks}",
@@ -258,7 +264,13 @@ class ComparisonConfig:
             raise ConfigError(
                 f"expected name to be a plain folder name, got {self.name!r}"
             )
-        require_fields(self, seed=SEED, lean_workers=Whole(1), lean_timeout_s=WALL_S)
+        require_fields(
+            self,
+            resume=Among(*RESUMES),
+            seed=SEED,
+            lean_workers=WORKERS,
+            lean_timeout_s=WALL_S,
+        )
         if self.minif2f is not None and not self.minif2f.is_file():
             raise ConfigError(
                 f"expected minif2f to be a file, got {self.minif2f}: give the path of "

@@ -15,7 +15,7 @@ from fdjax.data.theorems import (
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Provider
 from fdjax.lean import Status, Verdict, Verifier
-from fdjax.ranges import SEED, Among, Number, Whole, require, require_fields
+from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require_fields
 from fdjax.records import Problem
 
 __all__ = [
@@ -81,9 +81,8 @@ class DatasetConfig:
             propositional=Number(least=0, most=1),
             mistakes=Whole(1),
             rewordings=Whole(1),
+            withheld=TupleOf(Among(*TACTICS)),
         )
-        for tactic in self.withheld:
-            require("each of data.withheld", tactic, Among(*TACTICS))
         held = self.pool + self.validation + self.test
         if held >= self.problems:
             raise ConfigError(

@@ -24,7 +24,7 @@ from experiments.changes import PHASES, changes, check_changes
 from fdjax.checkpoint import checkpoint_steps
 from fdjax.errors import ConfigError
 
-__all__ = ["Resume", "Run", "begun_phases", "open_run", "to_json"]
+__all__ = ["RESUMES", "Resume", "Run", "begun_phases", "open_run", "to_json"]
 
 _PACKAGES = (
     "jax",
@@ -43,13 +43,13 @@ _LOCK = "lock"
 
 _logger = logging.getLogger(__name__)
 
-_CHOICES = ("no", "newest", "whole")
+RESUMES = ("no", "newest", "whole")
 
 
 def _choice(words: Sequence[str]) -> str:
     """`--resume` alone means the newest checkpoint."""
-    if len(words) > 1 or not set(words) <= set(_CHOICES):
-        raise ValueError(f"expected one of {', '.join(_CHOICES)}, got {words}")
+    if len(words) > 1 or not set(words) <= set(RESUMES):
+        raise ValueError(f"expected one of {', '.join(RESUMES)}, got {words}")
     return words[0] if words else "newest"
 
 
@@ -57,9 +57,9 @@ Resume = Annotated[
     Literal["no", "newest", "whole"],
     PrimitiveConstructorSpec(
         nargs="*",
-        metavar=f"[{{{','.join(_CHOICES)}}}]",
+        metavar=f"[{{{','.join(RESUMES)}}}]",
         instance_from_str=_choice,
-        is_instance=lambda value: value in _CHOICES,
+        is_instance=lambda value: value in RESUMES,
         str_from_instance=lambda value: [value],
     ),
 ]

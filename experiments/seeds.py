@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from rich.markup import escape
 
 from experiments.console import Display
 from fdjax.errors import DataError, FdjaxError
@@ -91,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise DataError("Expected folders of runs, got none.")
         table = seeds_table([load_evaluation(path) for path in paths])
     except (FdjaxError, OSError) as error:
-        display.say(f"[bold red]error[/] {error}")
+        display.say(f"[bold red]error[/] {escape(str(error))}")
         return 2
     display.console.print(table, markup=False, highlight=False, soft_wrap=True)
     return 0

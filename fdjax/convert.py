@@ -16,8 +16,8 @@ from rich.progress import (
 from fdjax.checkpoint import convert, open_source
 from fdjax.checkpoint.conversion import Target
 from fdjax.checkpoint.run_reader import Which
-from fdjax.errors import ConfigError
 from fdjax.model import WeightsDType
+from fdjax.ranges import Number, Whole, require
 
 __all__ = ["convert_model"]
 
@@ -42,8 +42,9 @@ def convert_model(
       CheckpointError: the source is damaged, the target is in use, or the disk is full.
       ConfigError: the model is none that the decoder is, or a setting out of range.
     """
-    if not max_shard_gb > 0:
-        raise ConfigError(f"expected a positive --max-shard-gb, got {max_shard_gb}")
+    require("--max-shard-gb", max_shard_gb, Number(above=0))
+    if step is not None:
+        require("--step", step, Whole(0))
     # Weights pass through host memory; an accelerator, if any, is left to others.
     jax.config.update("jax_platforms", "cpu")
     console, start = Console(), time.monotonic()

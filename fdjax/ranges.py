@@ -7,7 +7,23 @@ from typing import Any, Protocol
 
 from fdjax.errors import ConfigError
 
-__all__ = ["SEED", "Among", "Number", "Rule", "Whole", "require", "require_fields"]
+__all__ = [
+    "FLAG",
+    "INT32_MAX",
+    "SEED",
+    "Among",
+    "Number",
+    "Rule",
+    "TupleOf",
+    "Whole",
+    "require",
+    "require_fields",
+]
+
+INT32_MAX = 2**31 - 1
+"""Largest integer of arrays; JAX refuses one beyond it while it traces."""
+_FLOAT32_TINY = 2.0**-126
+_FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
 class Rule(Protocol):
@@ -41,7 +57,11 @@ class Whole:
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """Finite numbers between two bounds; `above` and `below` are no part of it."""
+    """Finite numbers between two bounds; `above` and `below` are no part of it.
+
+    Devices compute in float32 and int32: what becomes 0 or infinite there, or an
+    integer that overflows, is no such number.
+    """
 
     least: float = -math.inf
     above: float = -math.inf
@@ -50,10 +70,12 @@ class Number:
 
     def allows(self, value: Any) -> bool:
         """Whether the value is a finite number in the range."""
+        if not _is(value, Real):
+            return False
+        largest = INT32_MAX if _is(value, Integral) else _FLOAT32_MAX
         # Comparisons with NaN are false.
         return (
-            _is(value, Real)
-            and -math.inf < value < math.inf
+            (value == 0 or _FLOAT32_TINY <= abs(value) <= largest)
             and self.least <= value <= self.most
             and self.above < value < self.below
         )
@@ -85,14 +107,31 @@ class Among:
 
     def allows(self, value: Any) -> bool:
         """Whether the value is one of them."""
-        return value in self._values
+        return any(type(value) is type(one) and value == one for one in self._values)
 
     def __str__(self) -> str:
         return "one of " + ", ".join(map(str, self._values))
 
 
+FLAG = Among(True, False)
+"""Booleans; the text "false" would count as true."""
+
 SEED = Whole(0, 2**32 - 1)
 """Seeds that JAX and Grain tell apart: beyond it they repeat or fail."""
+
+
+@dataclass(frozen=True)
+class TupleOf:
+    """Tuples, empty or of values that a rule allows; a list would not be hashable."""
+
+    rule: Rule
+
+    def allows(self, value: Any) -> bool:
+        """Whether the value is such a tuple."""
+        return isinstance(value, tuple) and all(map(self.rule.allows, value))
+
+    def __str__(self) -> str:
+        return f"a tuple, each entry {self.rule}"
 
 
 def require(name: str, value: Any, rule: Rule, *, remedy: str = "") -> None:

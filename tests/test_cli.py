@@ -60,6 +60,8 @@ def test_a_corrupted_download_is_refused_and_leaves_nothing(tmp_path, capsys):
         "convert from to --to pickle",
         "convert from to --to hf --dtype int8",
         "convert from to --to hf --max-shard-gb -1",
+        "convert from to --to hf --max-shard-gb inf",
+        "convert from to --to hf --step -1",
     ],
 )
 def test_usage_errors_end_with_2(arguments, capsys):

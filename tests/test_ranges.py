@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fdjax.errors import ConfigError
-from fdjax.ranges import SEED, Among, Number, Whole, require
+from fdjax.ranges import FLAG, SEED, Among, Number, TupleOf, Whole, require
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,13 @@ from fdjax.ranges import SEED, Among, Number, Whole, require
         (SEED, [0, 2**32 - 1], [-1, 2**32]),
         (Number(), [-1, 0.5, np.float32(2)], [math.nan, math.inf, -math.inf, True]),
         (Number(least=0, most=1), [0, 1, 0.5], [-1e-9, 1.1, math.nan, "0.5"]),
-        (Number(above=0), [1e-300, 7], [0, -0.0, math.nan, math.inf, None]),
+        (Number(above=0), [1e-37, 7], [0, -0.0, math.nan, math.inf, None]),
         (Number(least=0, below=1), [0, 0.999], [1, 1.0, math.nan]),
-        (Among("jsd", "all"), ["jsd"], ["JSD", "", None]),
+        # Of float32, the first is 0 and the others are infinite.
+        (Number(least=0), [0], [1e-300, 1e39, 10**400]),
+        (Among("jsd", "all"), ["jsd"], ["JSD", "", None, np.zeros(2)]),
+        (FLAG, [True, False], [1, 0, "false", None]),
+        (TupleOf(Whole(1)), [(), (1, 2)], [[1], (0,), (1, "2"), 1, "1", None]),
     ],
 )
 def test_rules(rule, allowed, refused):

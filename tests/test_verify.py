@@ -206,8 +206,8 @@ def test_no_file_is_lost_to_a_wrong_option(files, capsys):
         (["--out", out, "--cache", out.parent], "Is a directory"),
         (["--out", out, "--cache", source / "cache"], "may read and write"),
         (["--out", source / "out"], "name a file in a folder where you may write"),
-        (["--out", out, "--timeout", "0"], "wall_s"),
-        (["--out", out, "--workers", "0"], "workers >= 1"),
+        (["--out", out, "--timeout", "0"], "--timeout to be"),
+        (["--out", out, "--workers", "0"], "workers to be"),
     ]:
         code, _, errors = command([source, *arguments, *fake], capsys)
         assert code == 2, errors

@@ -35,12 +35,12 @@ class _Groups(NamedTuple):
 
 
 def _groups(rewards: Float[Array, "P G"], mask: Bool[Array, "P G"]) -> _Groups:
-    if rewards.shape != mask.shape:
+    if rewards.shape != mask.shape or mask.dtype != jnp.bool_:
         raise ConfigError(
-            f"expected one mask entry for each reward, shape {rewards.shape}, got "
-            f"{mask.shape}: group both as [problems, samples]"
+            f"expected one boolean of the mask for each reward, shape {rewards.shape}, "
+            f"got {mask.dtype}{list(mask.shape)}: group both as [problems, samples]"
         )
-    if not rewards.shape[1]:
+    if rewards.ndim != 2 or not rewards.shape[1]:
         raise ConfigError(
             f"expected groups of at least one sample, got rewards of shape "
             f"{rewards.shape}: group them as [problems, samples]"

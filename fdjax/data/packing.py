@@ -25,7 +25,7 @@ def pad_left(
     """Right-aligned tokens [B, width] int32 and their validity [B, width] bool.
 
     Raises:
-      ConfigError: `width` is not positive.
+      ConfigError: `width` is not positive, or `pad` is no token id.
       DataError: a row is longer than `width`.
     """
     return _pad(rows, width=width, pad=pad, left=True)
@@ -37,7 +37,7 @@ def pad_right(
     """Left-aligned tokens [B, width] int32 and their validity [B, width] bool.
 
     Raises:
-      ConfigError: `width` is not positive.
+      ConfigError: `width` is not positive, or `pad` is no token id.
       DataError: a row is longer than `width`.
     """
     return _pad(rows, width=width, pad=pad, left=False)
@@ -47,6 +47,7 @@ def _pad(
     rows: Sequence[Sequence[int]], *, width: int, pad: int, left: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     require("width", width, Whole(1))
+    require("pad", pad, Whole(0))
     tokens = np.full((len(rows), width), pad, np.int32)
     valid = np.zeros((len(rows), width), bool)
     for index, row in enumerate(rows):

@@ -45,11 +45,16 @@ def pass_at_k(
 
     Raises:
       ConfigError: k is below 1.
-      DataError: successes are negative or exceed the samples.
+      DataError: successes are negative or exceed the samples, or are of others.
 
     Reference: arXiv:2107.03374, eq. 1.
     """
     require("k", k, Whole(1), remedy="ask for pass@1 or more")
+    if np.shape(successes) != np.shape(samples):
+        raise DataError(
+            "expected successes and samples of as many theorems, got shapes "
+            f"{np.shape(successes)} and {np.shape(samples)}"
+        )
     if np.any(successes < 0) or np.any(successes > samples):
         raise DataError(
             "expected 0 <= successes <= samples for every theorem, got successes "
@@ -101,9 +106,9 @@ def bootstrap_interval(
     require("level", level, Number(above=0, below=1), remedy="0.95 is usual")
     require("resamples", resamples, Whole(1), remedy="10000 is usual")
     require("seed", seed, Whole(0))
-    if values.size == 0 or not np.all(np.isfinite(values)):
+    if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)):
         raise DataError(
-            f"expected one finite value for each theorem, got {values.size} values, "
+            f"expected one finite value for each theorem, got shape {values.shape}, "
             f"{int(np.sum(~np.isfinite(values)))} of them not finite: leave theorems "
             "without a measurement out"
         )
@@ -149,8 +154,13 @@ def paired_difference(
 
     Raises:
       ConfigError: level or resamples are out of range.
-      DataError: no theorem is measured in both arms.
+      DataError: the arms have other theorems, or none is measured in both.
     """
+    if first.shape != second.shape:
+        raise DataError(
+            "expected the same theorems of both arms, got values of shapes "
+            f"{first.shape} and {second.shape}"
+        )
     difference = first - second
     return bootstrap_interval(
         difference[~np.isnan(difference)], _mean, level, resamples, seed

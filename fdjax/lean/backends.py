@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fdjax.errors import ConfigError
-from fdjax.lean.backend import DEFAULT_LIMITS, Backend
+from fdjax.lean.backend import DEFAULT_LIMITS, WALL_S, Backend, Limits
 from fdjax.lean.fake import FakeBackend
 from fdjax.lean.machine import fitting_workers
 from fdjax.lean.native import NativeBackend
 from fdjax.lean.repl import ReplBackend
 from fdjax.lean.wasm import WasmBackend
+from fdjax.ranges import Among, require
 
 __all__ = [
     "BackendKind",
@@ -113,8 +114,41 @@ _KINDS: dict[BackendName, BackendKind] = {
 
 
 def backend_kind(name: BackendName) -> BackendKind:
-    """The facts about a backend."""
+    """The facts about a backend.
+
+    Raises:
+      ConfigError: there is no such backend.
+    """
+    require("--backend", name, Among(*get_args(BackendName)))
     return _KINDS[name]
+
+
+def flag_limits(
+    name: BackendName,
+    *,
+    timeout: float,
+    memory_mb: int | None,
+    heartbeats: int = DEFAULT_LIMITS.heartbeats,
+) -> Limits:
+    """What one proof may use, from a command's flags.
+
+    Args:
+      name: the backend.
+      timeout: `Limits.wall_s`.
+      memory_mb: `Limits.memory_mb`; what suits the backend where nobody chose it.
+      heartbeats: `Limits.heartbeats`.
+
+    Raises:
+      ConfigError: one is out of range.
+    """
+    # Its field has another name; those of the others are their flags'.
+    require("--timeout", timeout, WALL_S, remedy="in seconds, a day at most")
+    suits = backend_kind(name).memory_mb
+    return Limits(
+        wall_s=timeout,
+        heartbeats=heartbeats,
+        memory_mb=suits if memory_mb is None else memory_mb,
+    )
 
 
 def default_workers(name: BackendName, memory_mb: int | None = None) -> int:
@@ -124,7 +158,7 @@ def default_workers(name: BackendName, memory_mb: int | None = None) -> int:
       name: the backend.
       memory_mb: `Limits.memory_mb`, where somebody chose it.
     """
-    kind = _KINDS[name]
+    kind = backend_kind(name)
     if "url" in kind.needs:
         return SERVER_REQUESTS
     return fitting_workers(kind.worker_mb, memory_mb)
@@ -143,8 +177,9 @@ def backend_factory(
       ConfigError: an option is missing, or does not belong to this backend.
     """
     options = options or BackendOptions()
+    kind = backend_kind(name)
     check_options(name, options, _KINDS)
-    return _KINDS[name].make(options)
+    return kind.make(options)
 
 
 def check_options(

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from fdjax.errors import BackendError, ConfigError, DataError
+from fdjax.errors import BackendError, DataError
 from fdjax.lean.backend import (
     DEFAULT_LIMITS,
     Backend,
@@ -29,10 +29,13 @@ from fdjax.lean.safety import misfit, scan, scan_file
 from fdjax.lean.source import File, body_of
 from fdjax.lean.verdict import Diagnostic, Status, Verdict
 from fdjax.lean.wasm import WasmBackend
+from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 
 __all__ = ["Elaboration", "StatementReport", "Statistics", "Verifier"]
 
+WORKERS = Whole(1, 4096)
+"""Workers of a pool; each has a thread of its own."""
 FLUSH_S = 1.0
 """Verdicts are written to the cache file at least this often."""
 
@@ -111,13 +114,14 @@ class Verifier:
           cache_path: file for verdicts; None keeps them in memory only.
 
         Raises:
-          ConfigError: `workers` is not positive.
+          ConfigError: `workers` is out of range.
         """
-        if workers < 1:
-            raise ConfigError(
-                f"Verifier: expected workers >= 1, got {workers}; one per free core is "
-                "a good number."
-            )
+        require(
+            "Verifier.workers",
+            workers,
+            WORKERS,
+            remedy="one per free core is a good number",
+        )
         self._limits = limits
         self._pool = WorkerPool(backend_factory, workers)
         try:

@@ -199,6 +199,7 @@ def dual_clip_grpo_loss(
 
     Reference: dual-clip PPO, arXiv:1912.09729.
     """
+    require("clip_high", clip_high, CLIP_HIGH)
     require(
         "dual_clip",
         dual_clip,

@@ -5,7 +5,15 @@ from typing import Literal, get_args
 
 from fdjax.errors import ConfigError
 from fdjax.model.rope import RopeScaling
-from fdjax.ranges import Among, Number, Whole, require_fields
+from fdjax.ranges import (
+    FLAG,
+    INT32_MAX,
+    Among,
+    Number,
+    TupleOf,
+    Whole,
+    require_fields,
+)
 
 __all__ = ["CHECKPOINT_NAMES", "AttentionKind", "ModelConfig", "Remat"]
 
@@ -80,14 +88,24 @@ class ModelConfig:
             "head_dim",
             "max_position_embeddings",
         )
+        flags = (
+            "tie_word_embeddings",
+            "qk_norm",
+            "attention_bias",
+            "output_bias",
+            "mlp_bias",
+            "unroll",
+        )
         require_fields(
             self,
-            **dict.fromkeys(sizes, Whole(1)),
+            **dict.fromkeys(sizes, Whole(1, INT32_MAX)),
+            **dict.fromkeys(flags, FLAG),
             rope_theta=Number(above=0),
             rms_norm_eps=Number(above=0),
             dtype=Among("float32", "bfloat16"),
             attention=Among(*get_args(AttentionKind)),
             remat=Among(*get_args(Remat)),
+            remat_names=TupleOf(Among(*CHECKPOINT_NAMES)),
         )
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
@@ -100,9 +118,9 @@ class ModelConfig:
                 "expected ModelConfig.head_dim to be even, because RoPE turns pairs, "
                 f"got {self.head_dim}"
             )
-        unknown = [name for name in self.remat_names if name not in CHECKPOINT_NAMES]
-        if unknown:
+        scaling = self.rope_scaling
+        if scaling is not None and not isinstance(scaling, RopeScaling):
             raise ConfigError(
-                f"expected remat_names among {', '.join(CHECKPOINT_NAMES)}, got "
-                f"{', '.join(unknown)}"
+                "expected ModelConfig.rope_scaling to be a LinearScaling, "
+                f"Llama3Scaling, YarnScaling or None, got {scaling!r}"
             )

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fdjax.errors import ConfigError
-from fdjax.ranges import Number, require_fields
+from fdjax.ranges import FLAG, Number, require_fields
 
 __all__ = [
     "LinearScaling",
@@ -88,6 +88,7 @@ class YarnScaling:
             "beta_fast",
             "beta_slow",
         )
+        require_fields(self, truncate=FLAG)
         if self.attention_factor is not None:
             _check_positive(self, "attention_factor")
 

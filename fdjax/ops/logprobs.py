@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from fdjax.ops.masked import select
@@ -22,9 +21,8 @@ __all__ = [
     "truncated_importance_weights",
 ]
 
-TEMPERATURE = Number(least=float(np.finfo(np.float32).tiny))
-"""Positive temperatures, which devices do not take for 0. Greedy decoding has no
-log-probabilities: score it at the temperature of training."""
+TEMPERATURE = Number(above=0)
+"""Greedy decoding has no log-probabilities: score it at the temperature of training."""
 # exp(20) is 5e8: beyond it a ratio carries no information, only overflow.
 _LOG_RATIO_LIMIT = 20.0
 
@@ -33,6 +31,9 @@ def scale_logits(
     logits: Float[Array, "*axes"], temperature: float
 ) -> Float32[Array, "*axes"]:
     """Logits in float32, divided by the temperature.
+
+    At a temperature other than 1 the largest is 0: the softmax is the same, and what
+    rounding a low temperature would magnify is gone.
 
     Args:
       logits: any float type.
@@ -43,7 +44,11 @@ def scale_logits(
       ConfigError: the temperature is not positive.
     """
     require("temperature", temperature, TEMPERATURE)
-    return logits.astype(jnp.float32) / temperature
+    logits = logits.astype(jnp.float32)
+    if temperature == 1:
+        return logits
+    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    return (logits - largest) / temperature
 
 
 def token_logprobs(

@@ -90,7 +90,8 @@ def divide_by_normalizer(
     A normalizer of 0 means that no sample of the global batch could be scored (each
     verifier crashed, say). Such a step must do nothing, not write NaN to the weights.
     """
-    scored = normalizer > 0
+    # A NaN is no 0: it must reach the loss, where it is seen.
+    scored = ~(normalizer <= 0)
     divisor = jnp.where(scored, normalizer, 1.0).astype(jnp.float32)
     return jnp.where(scored, total, 0.0) / divisor
 

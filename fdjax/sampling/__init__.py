@@ -2,7 +2,7 @@
 
 from fdjax.sampling.config import SamplingConfig
 from fdjax.sampling.generate import Completions, Generate, make_generate
-from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
+from fdjax.sampling.logits import keep_top_k, keep_top_p
 
 __all__ = [
     "Completions",
@@ -11,5 +11,4 @@ __all__ = [
     "keep_top_k",
     "keep_top_p",
     "make_generate",
-    "scale_temperature",
 ]

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import jax
 
-from fdjax.errors import ConfigError
 from fdjax.ops import TEMPERATURE
-from fdjax.ranges import Whole, require, require_fields
+from fdjax.ranges import TupleOf, Whole, require, require_fields
 from fdjax.sampling.logits import TOP_P
 
 __all__ = ["SamplingConfig"]
@@ -39,6 +38,7 @@ class SamplingConfig:
             max_new_tokens=Whole(1),
             top_p=TOP_P,
             top_k=Whole(0),
+            stop_tokens=TupleOf(Whole(0)),
             pad_token=Whole(0),
         )
         require(
@@ -47,10 +47,3 @@ class SamplingConfig:
             TEMPERATURE,
             remedy="for greedy decoding set top_k=1",
         )
-        if not isinstance(self.stop_tokens, tuple):
-            raise ConfigError(
-                "expected SamplingConfig.stop_tokens to be a tuple, got "
-                f"{self.stop_tokens!r}"
-            )
-        for token in self.stop_tokens:
-            require("each of SamplingConfig.stop_tokens", token, Whole(0))

@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float32, Int, Int32
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Cache, Model
+from fdjax.ops import scale_logits
 from fdjax.ranges import Whole, require
 from fdjax.sampling.config import SamplingConfig
-from fdjax.sampling.logits import keep_top_k, keep_top_p, scale_temperature
+from fdjax.sampling.logits import keep_top_k, keep_top_p
 from fdjax.sharding import batch_sharding
 
 __all__ = ["Completions", "Generate", "make_generate"]
@@ -297,9 +298,7 @@ def _sample(
     Int32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"]
 ]:
     """Of each row with its own key: a token, its two log-probabilities, the entropy."""
-    # Subtracting the largest first keeps rounding small at low temperatures.
-    below = logits - logits.max(axis=-1, keepdims=True)
-    whole = jax.nn.log_softmax(scale_temperature(below, config.temperature), axis=-1)
+    whole = jax.nn.log_softmax(scale_logits(logits, config.temperature), axis=-1)
     terms = jnp.where(whole > -jnp.inf, jnp.exp(whole) * whole, 0.0)
     entropy = -jnp.sum(terms, axis=-1)
     kept = whole

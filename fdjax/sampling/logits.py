@@ -8,17 +8,10 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from fdjax.ranges import Number, Whole, require
 
-__all__ = ["TOP_P", "keep_top_k", "keep_top_p", "scale_temperature"]
+__all__ = ["TOP_P", "keep_top_k", "keep_top_p"]
 
 TOP_P = Number(above=0, most=1)
 """Probability mass of a nucleus; 1 is all."""
-
-
-def scale_temperature(
-    logits: Float[Array, "*batch V"], temperature: float
-) -> Float[Array, "*batch V"]:
-    """Logits / temperature; a positive temperature near 0 is greedy."""
-    return logits / temperature
 
 
 def keep_top_k(logits: Float[Array, "*batch V"], k: int) -> Float[Array, "*batch V"]:

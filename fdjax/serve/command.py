@@ -13,13 +13,13 @@ from types import FrameType
 from rich.console import Console
 
 from fdjax.errors import ConfigError
-from fdjax.lean import Backend, Limits, Verifier
+from fdjax.lean import Backend, Verifier
 from fdjax.lean.backends import (
     BackendName,
     BackendOptions,
     backend_factory,
-    backend_kind,
     default_workers,
+    flag_limits,
 )
 from fdjax.ranges import Whole, require
 from fdjax.serve.config import ServeConfig
@@ -84,6 +84,7 @@ def serve(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     require("--drain", drain, Whole(0))
+    require("--max-body-mb", max_body_mb, Whole(1))
     config = ServeConfig(
         token=_require_token(host, _token(token_file, token_env), insecure),
         max_body_bytes=max_body_mb << 20,
@@ -91,10 +92,7 @@ def serve(
         max_pending=max_pending,
         trust_headers=trust_headers,
     )
-    kind = backend_kind(backend)
-    limits = Limits(
-        wall_s=timeout, memory_mb=kind.memory_mb if memory_mb is None else memory_mb
-    )
+    limits = flag_limits(backend, timeout=timeout, memory_mb=memory_mb)
     options = BackendOptions(project=project, url=url, token_env=backend_token_env)
     factory = _factory(backend, options)
     if workers is None:
@@ -125,10 +123,7 @@ def _factory(name: BackendName, options: BackendOptions) -> Callable[[], Backend
 
 def _bound(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet: who connects too early is refused."""
-    if not 0 <= port <= 65535:
-        raise ConfigError(
-            f"fdjax serve: expected --port in 0..65535, got {port}; 0 takes a free one."
-        )
+    require("--port", port, Whole(0, 65535), remedy="0 takes a free one")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

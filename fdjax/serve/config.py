@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from fdjax.errors import ConfigError
-from fdjax.ranges import Number, Whole, require, require_fields
+from fdjax.ranges import FLAG, Number, Whole, require, require_fields
 
 __all__ = ["ServeConfig"]
 
@@ -35,9 +35,10 @@ class ServeConfig:
     processes that all clients share, so by default they are scanned like a file."""
 
     def __post_init__(self) -> None:
-        if self.token is not None and not self.token.strip():
+        text = self.token is None or isinstance(self.token, str)
+        if not text or (self.token is not None and not self.token.strip()):
             raise ConfigError(
-                "expected ServeConfig.token to be a token or None, got blank text: "
+                "expected ServeConfig.token to be text that is not blank, or None: "
                 "None lets everybody in"
             )
         require_fields(
@@ -46,6 +47,7 @@ class ServeConfig:
             max_items=Whole(1),
             retry_after_s=Whole(1),
             unhealthy_after_s=Number(least=0),
+            trust_headers=FLAG,
         )
         require(
             "ServeConfig.max_pending",

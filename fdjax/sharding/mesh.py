@@ -4,6 +4,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from fdjax.errors import ConfigError
+from fdjax.ranges import Whole, require
 
 __all__ = ["initialize_distributed", "make_mesh"]
 
@@ -26,12 +27,11 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     devices = jax.devices()
     asked = ", ".join(f"{name}={size}" for name, size in sizes.items())
-    if list(sizes.values()).count(-1) > 1 or any(
-        size < 1 and size != -1 for size in sizes.values()
-    ):
-        raise ConfigError(
-            f"expected positive mesh axes and at most one -1 (the rest), got {asked}"
-        )
+    for name, size in sizes.items():
+        if size != -1:
+            require(f"mesh axis {name}", size, Whole(1), remedy="-1 takes the rest")
+    if list(sizes.values()).count(-1) > 1:
+        raise ConfigError(f"expected at most one mesh axis of -1, got {asked}")
     known = 1
     for size in sizes.values():
         known *= max(size, 1)

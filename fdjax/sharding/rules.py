@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fdjax.errors import ConfigError
@@ -111,9 +112,15 @@ def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:
     """Sees to it that every device gets equally many rows of each microbatch.
 
     Raises:
-      ConfigError: the rows of the batch do not divide.
+      ConfigError: the rows of the batch do not divide, or arrays differ in theirs.
     """
-    rows = len(jax.tree.leaves(batch)[0])
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
+    if len(lengths) != 1 or () in lengths:
+        raise ConfigError(
+            "Expected a batch of arrays with as many rows each, got arrays whose first "
+            f"axes are {sorted(lengths)}."
+        )
+    ((rows,),) = lengths
     axes = {axis: mesh.shape[axis] for axis in _BATCH_AXES}
     devices = batch_parts(mesh)
     if not rows or rows % (devices * microbatches):

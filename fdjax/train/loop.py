@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from fdjax.checkpoint import CheckpointStore
 from fdjax.errors import CheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
-from fdjax.ranges import Whole, require_fields
+from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
@@ -54,6 +54,7 @@ class Phase:
             steps=Whole(1),
             checkpoint_every=Whole(1),
             log_every=Whole(1),
+            keep_steps=TupleOf(Whole(1)),
             max_idle=Whole(1),
         )
         if self.keep_checkpoints is not None:

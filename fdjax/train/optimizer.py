@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from fdjax.ranges import Number, Whole, require_fields
+from fdjax.ranges import INT32_MAX, Number, Whole, require_fields
 
 __all__ = ["OptimizerConfig", "make_optimizer"]
 
@@ -38,7 +38,7 @@ class OptimizerConfig:
         require_fields(
             self,
             learning_rate=Number(above=0),
-            warmup_steps=Whole(0),
+            warmup_steps=Whole(0, INT32_MAX - 1),
             final_fraction=Number(least=0, most=1),
             weight_decay=Number(least=0),
             beta1=Number(least=0, below=1),
@@ -47,7 +47,7 @@ class OptimizerConfig:
         )
         if self.decay_steps is not None:
             # Warm-up is part of the steps until the rate has decayed.
-            require_fields(self, decay_steps=Whole(self.warmup_steps + 1))
+            require_fields(self, decay_steps=Whole(self.warmup_steps + 1, INT32_MAX))
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -65,7 +65,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Learning rate by the number of steps taken before, 0 at the first."""
+    """Learning rate by the number of steps taken before."""
     peak, warmup = config.learning_rate, config.warmup_steps
     if config.decay_steps is None:
         after = optax.constant_schedule(peak)

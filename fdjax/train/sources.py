@@ -101,6 +101,11 @@ class _Resumable:
             "seed": seed,
             **settings,
         }
+        # NumPy's numbers are settings, too, but no JSON.
+        self._data = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in self._data.items()
+        }
 
     def get_state(self) -> dict[str, Any]:
         """Position in the data, and which data."""
@@ -116,7 +121,12 @@ class _Resumable:
         self._items.set_state(state["position"])
 
     def skip(self, iterations: int) -> None:
-        """Leaves out the data of the next `iterations`."""
+        """Leaves out the data of the next `iterations`.
+
+        Raises:
+          ConfigError: their number is negative.
+        """
+        require("iterations", iterations, Whole(0))
         for _ in range(iterations):
             next(self._items)
 
@@ -168,7 +178,7 @@ class AlternatingSource:
         self._sources = (first, second)
         self._share = share
         self._turn = 0
-        self._data = {"source": type(self).__name__, "share": share}
+        self._data = {"source": type(self).__name__, "share": float(share)}
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Data of whichever source has the turn."""

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fdjax.ranges import Number
+from fdjax.ranges import Number, require
 
 __all__ = ["TEACHER_RATE", "init_teacher", "update_teacher"]
 
@@ -26,7 +26,11 @@ def update_teacher(teacher: Any, params: Any, *, rate: float) -> Any:
         difference rounds away.
       params: θ, any floating dtype, same tree.
       rate: η in [0, 1]; 0 freezes the teacher, 1 makes it the live policy.
+
+    Raises:
+      ConfigError: the rate is not in [0, 1].
     """
+    require("rate", rate, TEACHER_RATE)
     if rate == 0:
         # Not 0 · (θ − φ), which is NaN where θ is.
         return teacher

@@ -10,8 +10,8 @@ from fdjax.lean.backends import (
     BackendName,
     BackendOptions,
     backend_factory,
-    backend_kind,
     default_workers,
+    flag_limits,
 )
 
 __all__ = ["VerifyOptions"]
@@ -49,11 +49,11 @@ class VerifyOptions:
 
     def limits(self) -> Limits:
         """What one proof may use."""
-        suits = backend_kind(self.backend).memory_mb
-        return Limits(
-            wall_s=self.timeout,
+        return flag_limits(
+            self.backend,
+            timeout=self.timeout,
+            memory_mb=self.memory_mb,
             heartbeats=self.heartbeats,
-            memory_mb=suits if self.memory_mb is None else self.memory_mb,
         )
 
     def number_of_workers(self) -> int:

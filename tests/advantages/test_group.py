@@ -133,7 +133,7 @@ def test_bfloat16_rewards_are_averaged_in_float32(function):
 @pytest.mark.parametrize("shape", [(2, 1), (1, 3), (2,), (3, 2)])
 def test_masks_of_another_shape_raise(function, shape, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ConfigError, match="one mask entry for each reward"):
+    with pytest.raises(ConfigError, match="one boolean of the mask for each reward"):
         function(jnp.ones((2, 3)), jnp.ones(shape, bool))
 
 
@@ -152,3 +152,12 @@ def test_a_reward_that_is_no_number_is_missing(function, number):
 def test_groups_without_samples_are_refused(function):
     with pytest.raises(ConfigError, match="at least one sample"):
         function(jnp.zeros((2, 0)), jnp.zeros((2, 0), bool))
+
+
+@_EVERY
+def test_ungrouped_rewards_and_masks_of_numbers_are_refused(function, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ConfigError, match=r"as \[problems, samples\]"):
+        function(jnp.zeros(4), jnp.ones(4, bool))
+    with pytest.raises(ConfigError, match="one boolean"):
+        function(jnp.zeros((2, 2)), jnp.ones((2, 2)))

@@ -2,6 +2,7 @@ import itertools
 import math
 from fractions import Fraction
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,12 +114,22 @@ def test_interval_repeats_with_its_seed_whatever_the_chunks(monkeypatch):
 def test_interval_refuses_what_it_cannot_measure():
     with pytest.raises(DataError, match="not finite"):
         bootstrap_interval(np.array([1.0, np.nan]))
-    with pytest.raises(DataError, match="got 0 values"):
+    with pytest.raises(DataError, match=r"got shape \(0,\)"):
         bootstrap_interval(np.zeros(0))
     with pytest.raises(ConfigError, match="level"):
         bootstrap_interval(np.ones(3), level=1.0)
     with pytest.raises(ConfigError, match="resample"):
         bootstrap_interval(np.ones(3), resamples=0)
+
+
+def test_other_numbers_of_theorems_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(DataError, match="as many theorems"):
+        pass_at_k(np.array([1, 2]), np.array([3]), 1)
+    with pytest.raises(DataError, match="the same theorems"):
+        paired_difference(np.ones(2), np.ones(3))
+    with pytest.raises(DataError, match="each theorem"):
+        bootstrap_interval(np.ones((2, 2)))
 
 
 def test_pairing_removes_the_spread_between_theorems():

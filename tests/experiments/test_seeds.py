@@ -74,6 +74,9 @@ def test_other_theorems_cannot_be_averaged(runs, tmp_path, capsys):
 def test_a_missing_run_is_named(capsys):
     assert main(["no/such/run"]) == 2
     assert "no/such/run" in " ".join(capsys.readouterr().out.split())
+    # Brackets are no markup.
+    assert main(["no/such[/red]run"]) == 2
+    assert "no/such[/red]run" in " ".join(capsys.readouterr().out.split())
 
 
 def test_other_claims_cannot_be_compared(runs, tmp_path, capsys):

@@ -88,7 +88,7 @@ WRONG = [
     ("evaluation.samples", ["0"], "samples"),
     ("evaluation.split", ["train"], "split"),
     ("evaluation.ks", ["1", "128"], "evaluation.ks"),
-    ("evaluation.ks", ["0", "1"], "evaluation.ks"),
+    ("evaluation.ks", ["0", "1"], "ks"),
     ("evaluation.ks", ["4", "1"], "evaluation.ks"),
     ("evaluation.ks", ["1", "1"], "evaluation.ks"),
     ("evaluation.ks", [], "evaluation.ks"),

@@ -1,6 +1,7 @@
 """What every backend must do, and what the verifier adds around it."""
 
 import asyncio
+import math
 import threading
 import time
 
@@ -138,9 +139,10 @@ def test_crashes_are_counted_not_cached():
         assert verdict.verified
 
 
-def test_no_workers_are_refused():
-    with pytest.raises(ConfigError, match="workers >= 1, got 0"):
-        Verifier(FakeBackend, workers=0)
+@pytest.mark.parametrize("workers", [0, -1, 2.5, math.nan, True, 10**9, "2"])
+def test_impossible_workers_are_refused(workers):
+    with pytest.raises(ConfigError, match=r"Verifier\.workers to be an integer from 1"):
+        Verifier(FakeBackend, workers=workers)
 
 
 def test_many_tasks_wait_for_verdicts_at_once():

@@ -380,15 +380,20 @@ def test_only_a_known_family_is_written():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_layers": 0}, "num_layers to be an integer of at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers to be an integer from 1 .*, got 0"),
         ({"num_kv_heads": 3}, "num_kv_heads to divide num_heads = 16, got 3"),
         ({"head_dim": 5}, "head_dim to be even"),
+        ({"hidden_size": 2**31}, "hidden_size to be an integer from 1"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings to be one of True"),
+        ({"rope_scaling": {"factor": 2.0}}, "rope_scaling to be a LinearScaling"),
+        ({"remat_names": ["heads"]}, "remat_names to be a tuple"),
         ({"rope_theta": 0.0}, "rope_theta to be a finite number above 0"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps to be a finite number above 0"),
-        ({"remat_names": ("heads", "knees")}, "remat_names among .*, got knees"),
+        ({"remat_names": ("heads", "knees")}, "remat_names to be .*, got .*knees"),
     ],
 )
-def test_impossible_settings_are_refused(change, message):
+def test_impossible_settings_are_refused(change, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**(_SIZES | change))
 

@@ -38,10 +38,18 @@ def test_temperature_divides_the_logits():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_temperature_must_be_positive(temperature):
-    with pytest.raises(ConfigError, match="temperature to be a finite number at least"):
+    with pytest.raises(ConfigError, match="temperature to be a finite number above"):
         token_logprobs(jnp.zeros(2), jnp.array(0), temperature=temperature)
-    with pytest.raises(ConfigError, match="temperature to be a finite number at least"):
+    with pytest.raises(ConfigError, match="temperature to be a finite number above"):
         entropy(jnp.zeros(2), temperature=temperature)
+
+
+def test_a_low_temperature_magnifies_no_rounding():
+    # softmax(0, 0.001 / 0.01) whatever is added to both: 512 + 2^-10 is a float32.
+    logits = jnp.array([512.0, 512.0 + 2**-10])
+    got = token_logprobs(logits, jnp.array(0), temperature=0.01)
+    want = -math.log1p(math.exp(2**-10 / 0.01))
+    assert float(got) == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 60.0])

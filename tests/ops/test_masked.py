@@ -89,6 +89,8 @@ def test_normalizer_of_zero_gives_zero_and_no_gradient():
     assert divide_by_normalizer(jnp.float32(6), jnp.float32(4)) == 1.5
     # A fraction is a valid normalizer, so it is not clamped to 1.
     assert divide_by_normalizer(jnp.float32(6), jnp.float32(0.5)) == 12
+    # NaN is shown, not taken for 0.
+    assert jnp.isnan(divide_by_normalizer(jnp.float32(6), jnp.float32(jnp.nan)))
 
 
 def test_sequence_mean_weights_are_one_over_the_length():

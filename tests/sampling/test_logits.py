@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fdjax.errors import ConfigError
-from fdjax.sampling import keep_top_k, keep_top_p, scale_temperature
+from fdjax.sampling import keep_top_k, keep_top_p
 
 # Probabilities 0.5, 0.25, 0.15, 0.1 in no particular order.
 _LOGITS = jnp.log(jnp.array([0.15, 0.5, 0.1, 0.25]))
@@ -12,16 +12,6 @@ _LOGITS = jnp.log(jnp.array([0.15, 0.5, 0.1, 0.25]))
 
 def _kept(logits):
     return np.flatnonzero(np.isfinite(logits)).tolist()
-
-
-def test_temperature_divides():
-    # p^2 / Σ p^2 at temperature 1/2: 0.0225, 0.25, 0.01, 0.0625 over 0.345.
-    scaled = np.exp(scale_temperature(_LOGITS, 0.5))
-    np.testing.assert_allclose(
-        scaled / scaled.sum(),
-        np.array([0.0225, 0.25, 0.01, 0.0625]) / 0.345,
-        rtol=1e-5,
-    )
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def test_a_server_of_a_kimina_server():
     "fields",
     [
         {"token": " "},
+        {"token": b"secret"},
+        {"trust_headers": "false"},
         {"max_items": 0},
         {"max_body_bytes": 10},
         {"max_pending": 10},

@@ -1,4 +1,5 @@
 import jax
+import jaxtyping
 import pytest
 from jax.sharding import AxisType
 
@@ -30,12 +31,16 @@ def test_axes_cover_all_devices(sizes, expected):
     [
         ({"data": 3}, "the number of devices, 8, got data=3"),
         ({"fsdp": 3}, "the number of devices, 8, got data=-1, fsdp=3"),
-        ({"data": -1, "fsdp": -1}, "at most one -1"),
-        ({"tensor": 0}, "positive mesh axes"),
-        ({"tensor": -2}, "positive mesh axes"),
+        ({"data": -1, "fsdp": -1}, "at most one mesh axis of -1"),
+        ({"tensor": 0}, "mesh axis tensor to be"),
+        ({"tensor": -2}, "mesh axis tensor to be"),
+        ({"fsdp": 2.0}, "mesh axis fsdp to be"),
+        ({"data": True}, "mesh axis data to be"),
+        ({"data": None}, "mesh axis data to be"),
     ],
 )
-def test_axes_that_do_not_cover_the_devices_are_refused(sizes, message):
+def test_axes_that_do_not_cover_the_devices_are_refused(sizes, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=message):
         make_mesh(**sizes)
 

@@ -97,3 +97,11 @@ def test_rows_that_do_not_divide_are_an_error_with_the_divisor(
     with pytest.raises(ConfigError, match=rf"divide by {divisor} = 4 .* got {rows} "):
         check_rows(batch, mesh, microbatches=microbatches)
     check_rows({"mask": np.ones((24, 3), bool)}, mesh, microbatches=3)
+
+
+@pytest.mark.parametrize(
+    "batch", [{}, None, {"a": np.float32(1)}, {"a": np.ones((8, 2)), "b": np.ones(16)}]
+)
+def test_a_batch_without_rows_in_common_is_refused(batch):
+    with pytest.raises(ConfigError, match="as many rows each"):
+        shard_batch(batch, make_mesh())

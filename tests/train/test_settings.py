@@ -1,9 +1,11 @@
 """Wrong settings of the library are refused where they are given, by name."""
 
+import json
 import math
 from types import SimpleNamespace
 
 import jaxtyping
+import numpy as np
 import pytest
 
 from fdjax.advantages import zscore
@@ -79,6 +81,19 @@ def test_the_smallest_are_allowed():
     phase(keep_checkpoints=None)
 
 
+def test_numbers_of_numpy_are_numbers_of_a_checkpoint():
+    sizes = {"batch_size": np.int64(4), "seed": np.uint32(1)}
+    plain = supervised(batch_size=4, seed=1)
+    assert json.loads(json.dumps(supervised(**sizes).get_state())) == plain.get_state()
+    source = alternating(np.float32(0.5))
+    source.set_state(json.loads(json.dumps(source.get_state())))
+
+
+def test_nothing_is_skipped_backwards():
+    with pytest.raises(ConfigError, match="expected iterations to be"):
+        policy().skip(-1)
+
+
 @pytest.mark.parametrize(
     ("make", "name", "value"),
     [
@@ -98,6 +113,8 @@ def test_the_smallest_are_allowed():
         *((phase, "checkpoint_every", value) for value in (0, -1)),
         *((phase, "log_every", value) for value in (0, -1)),
         *((phase, "keep_checkpoints", value) for value in (0, -1)),
+        *((phase, "keep_steps", value) for value in ((0,), [4], 4, (True,))),
+        *((phase, "max_idle", value) for value in (0, -1, math.nan)),
         *((grpo, "clip_low", value) for value in (3, -0.1, math.nan)),
         *((grpo, "clip_high", value) for value in (-0.1, math.nan)),
         *((grpo, "temperature", value) for value in (0, -1, math.nan)),
@@ -105,6 +122,10 @@ def test_the_smallest_are_allowed():
         *((OptimizerConfig, "weight_decay", value) for value in (-1, math.nan)),
         (OptimizerConfig, "warmup_steps", 1.5),
         (OptimizerConfig, "decay_steps", 0),
+        # JAX overflows, or takes it for 0, when the step is traced.
+        *((OptimizerConfig, name, 2**31) for name in ("decay_steps", "warmup_steps")),
+        *((OptimizerConfig, "learning_rate", value) for value in (1e-60, 1e39)),
+        (OptimizerConfig, "max_gradient_norm", 10**30),
         (CompilerFeedback, "max_errors", 0),
         (CompilerFeedback, "max_message_characters", 0),
         (ReferenceHint, "plan", -1),

@@ -90,7 +90,8 @@ def changes(
 
 def _fixing(name: str, old: Any, new: Any) -> tuple[str, ...]:
     """Phases that fix a setting against this change."""
-    if name in _GROWS and None not in (old, new) and new > old:
+    grows = isinstance(old, int) and isinstance(new, int) and new > old
+    if name in _GROWS and grows:
         return _GROWS[name]
     parts = name.split(".")
     prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))

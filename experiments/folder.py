@@ -114,6 +114,11 @@ def _check_free(folder: Path, path: Path) -> None:
             f"Expected no run in {folder}, got one; give another --name, continue "
             "it with --resume, or delete the folder."
         )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"Expected a folder or nothing at {folder}, got a file; give another "
+            "--name."
+        )
     # A run that fails at once takes its folder with it; others' files must not go.
     found = {one.name for one in folder.iterdir()} if folder.exists() else set()
     if found - {_LOCK}:
@@ -133,16 +138,9 @@ def _create(folder: Path, path: Path, config: Any) -> Run:
 
 
 def _reopen(folder: Path, path: Path, config: Any) -> Run:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        run_id, before = content["id"], content["config"]
-        resumed = content.get("resumed", [])
-        latest = (resumed or [content])[-1]["provenance"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"Expected id, config and provenance of a run in {path}, got {error!r}; "
-            "restore the file, or start a new run."
-        ) from error
+    content = _read(path)
+    run_id, before, resumed = content["id"], content["config"], content["resumed"]
+    latest = (resumed or [content])[-1]["provenance"]
     begun, settings, provenance = begun_phases(folder), to_json(config), _provenance()
     changed = check_changes(before, settings, begun)
     lost = [name for name in _ROWS if begun and not (folder / name).exists()]
@@ -186,6 +184,25 @@ def _lock(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `_write` wrote, its parts of the right kinds."""
+    try:
+        content = {"resumed": []} | json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"id": str, "config": dict, "provenance": dict, "resumed": list}
+        for name, kind in kinds.items():
+            if not isinstance(content[name], kind):
+                raise TypeError(f"{name} {content[name]!r}")
+        for entry in content["resumed"]:
+            if not isinstance(entry["provenance"], dict):
+                raise TypeError(f"resumed {entry!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"Expected id, config and provenance of a run in {path}, got {error!r}; "
+            "restore the file, or start a new run."
+        ) from error
+    return content
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

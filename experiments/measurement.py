@@ -1,12 +1,17 @@
 """What a run measures: the teacher before FD, each arm afterwards, miniF2F if given."""
 
+import math
+from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from experiments.context import RunContext
 from experiments.materials import Materials
 from experiments.minif2f import core_problems
 from fdjax.checkpoint import bit_sums
 from fdjax.data.pipeline import fingerprint
+from fdjax.errors import BackendError, DataError
 from fdjax.eval import (
     ArmResult,
     Evaluation,
@@ -16,6 +21,7 @@ from fdjax.eval import (
     load_evaluation,
     save_evaluation,
 )
+from fdjax.lean import Status
 from fdjax.records import Problem
 from fdjax.rollout import Rollout
 from fdjax.train import check_origin
@@ -36,10 +42,13 @@ def check_teacher(made: Materials, params: Any) -> TeacherResult:
             samples=4,
         )
     with_, without = result.with_feedback.value, result.without_feedback.value
+    if math.isnan(with_) or math.isnan(without):
+        remark = " [bold red](not measured: no verdicts, or no feedback)[/]"
+    else:
+        remark = "" if with_ > without else " [bold red](feedback does not help)[/]"
     context.display.say(
         f"Teacher on validation theorems: pass@1 {without:.3f} without feedback, "
-        f"{with_:.3f} with feedback on its own attempt"
-        + ("" if with_ > without else " [bold red](feedback does not help)[/]")
+        f"{with_:.3f} with feedback on its own attempt{remark}"
     )
     return result
 
@@ -47,9 +56,11 @@ def check_teacher(made: Materials, params: Any) -> TeacherResult:
 def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
     """Counts on the held-out theorems; kept in the run's folder.
 
-    A result of other weights, or of other settings, is measured anew.
+    A result of other weights or of other settings, one with attempts on which the
+    checker failed, and a damaged one are measured anew.
 
     Raises:
+      BackendError: there is no verdict on any attempt; nothing is kept.
       CheckpointError: the result there is of another run.
     """
     context, config = made.context, made.context.config.evaluation
@@ -60,11 +71,11 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
         "split": config.split,
         "samples": config.samples,
     }
-    if path.exists():
-        before = load_evaluation(path)
+    if (before := _kept(context, path)) is not None:
         check_origin(before.about, {"run": context.run}, str(path))
-        if before.about == about:
-            return before.arms[0]
+        (kept,) = before.arms
+        if before.about == about and not kept.statuses.get(Status.CRASHED.value):
+            return kept
     problems = made.splits[config.split]
     total = len(problems) * config.samples
     with (
@@ -87,9 +98,30 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
             samples=config.samples,
             on_rollout=on_rollout,
         )
+    _require_verdicts(result)
     path.parent.mkdir(exist_ok=True)
     save_evaluation(path, Evaluation(ks=config.ks, arms=(result,), about=about))
     return result
+
+
+def _kept(context: RunContext, path: Path) -> Evaluation | None:
+    """The result that is there, if it can be read."""
+    if not path.exists():
+        return None
+    try:
+        return load_evaluation(path)
+    except DataError as error:
+        context.display.say(f"[yellow]Measuring anew:[/] {escape(str(error))}")
+        return None
+
+
+def _require_verdicts(result: ArmResult) -> None:
+    if not result.judged().any():
+        raise BackendError(
+            f"Expected verdicts on the attempts of {result.arm}, got none on "
+            f"{result.samples * len(result.theorems)}: the verifier failed on all. See "
+            "that it answers; what was trained is kept, and --resume measures again."
+        )
 
 
 def read_minif2f(context: RunContext) -> list[Problem]:
@@ -122,6 +154,7 @@ def measure_minif2f(
                         arm, params, problems, engine, context.key(4), samples=samples
                     )
                 )
+                _require_verdicts(arms[-1])
                 progress(total, "")
     about = {"seed": context.config.seed, "file": str(context.config.minif2f)}
     evaluation = Evaluation(ks=(1, samples), arms=tuple(arms), about=about)

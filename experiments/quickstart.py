@@ -102,7 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
         display.say(f"{stopped} The same command with --resume goes on.")
         return 130
     except (FdjaxError, OSError) as error:
-        notes = getattr(error, "__notes__", [])
+        # JAX marks its own note, on tracebacks that nobody sees here, with a rule.
+        notes = [
+            note
+            for note in getattr(error, "__notes__", [])
+            if not note.startswith("---")
+        ]
         display.say(f"[bold red]error[/] {escape(' '.join([str(error), *notes]))}")
         return 2
     return 0

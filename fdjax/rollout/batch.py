@@ -11,11 +11,13 @@ from fdjax.data.packing import pad_left, pad_right
 from fdjax.data.tokenizer import pad_token, token_texts
 from fdjax.errors import DataError
 from fdjax.feedback import Feedback
+from fdjax.ranges import Among, require
 from fdjax.records import Mean, Metrics, Problem
 from fdjax.rollout.engine import Rollout
 from fdjax.sampling import SamplingConfig
 
 __all__ = [
+    "SCORE",
     "DistillationBatch",
     "PolicyBatch",
     "SupervisedBatch",
@@ -25,6 +27,9 @@ __all__ = [
     "supervised_batch",
 ]
 
+
+SCORE = Among("all", "to_divergence")
+"""Which tokens of a failed attempt carry a loss."""
 
 Leaf = Any
 """A NumPy array on the host, the JAX array made of it inside a train step."""
@@ -168,9 +173,13 @@ def distillation_batch(
         first that the feedback would change (beyond it the teacher reads a proof that
         its feedback speaks against).
 
+    Raises:
+      ConfigError: there is no such `score`.
+
     Metrics: feedback/available (the teacher reads some), feedback/shortened,
     feedback/dropped (shares of the samples).
     """
+    require("score", score, SCORE)
     feedback = rollout.feedback
     notes = fit_feedback(tokenizer, rollout.problems, feedback, width=teacher_width)
     read = np.array([note is not None for note in notes])

@@ -19,7 +19,8 @@ def verify_attempts(
     """One verdict for each (problem, proof), in order.
 
     An outage leaves verdicts missing, not wrong: attempts that were not decided before
-    it are CRASHED. A statement that is broken itself costs its own attempts only.
+    it are CRASHED, and all are where Lean decided none of them. A statement that is
+    broken itself costs its own attempts, all of them and no others.
 
     Raises:
       InstallError: Lean is not installed; no later rollout would do better.
@@ -31,6 +32,9 @@ def verify_attempts(
         )
     except BackendError as error:
         missing = Verdict(status=Status.CRASHED, reason=f"the verifier failed: {error}")
+        if not any(_by_lean(verdict) for verdict in decided.values()):
+            # Unsafe texts and known proofs alone are no sample of what was attempted.
+            decided = {}
         verdicts = [decided.get(row, missing) for row in range(len(attempts))]
         _log.warning(
             "%d of %d attempts have no verdict, because the verifier failed: %s",
@@ -38,6 +42,16 @@ def verify_attempts(
             len(attempts),
             error,
         )
+    faults = {
+        (problem.header, problem.statement): verdict
+        for (problem, _), verdict in zip(attempts, verdicts, strict=True)
+        if verdict.broken_statement
+    }
+    # Lean never saw unsafe attempts, nor that their statement is broken.
+    verdicts = [
+        faults.get((problem.header, problem.statement), verdict)
+        for (problem, _), verdict in zip(attempts, verdicts, strict=True)
+    ]
     broken = [row for row, verdict in enumerate(verdicts) if verdict.broken_statement]
     if broken:
         _log.warning(
@@ -48,6 +62,11 @@ def verify_attempts(
             verdicts[broken[0]].reason,
         )
     return verdicts
+
+
+def _by_lean(verdict: Verdict) -> bool:
+    """Whether Lean has just decided: not the scan of the text, nor the cache."""
+    return not (verdict.missing or verdict.cached or verdict.status is Status.UNSAFE)
 
 
 def write_feedback(provider: Provider, attempts: Sequence[Attempt]) -> list[Feedback]:

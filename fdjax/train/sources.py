@@ -14,7 +14,7 @@ from fdjax.data.pipeline import batches, fingerprint
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
-from fdjax.ranges import Among, Number, Whole, require
+from fdjax.ranges import Number, Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
     Rollout,
@@ -23,6 +23,7 @@ from fdjax.rollout import (
     policy_batch,
     supervised_batch,
 )
+from fdjax.rollout.batch import SCORE
 from fdjax.train.state import TrainState
 
 __all__ = [
@@ -324,7 +325,7 @@ class DistillationSource(_RolloutSource):
         **settings: int,
     ):
         require("teacher_width", teacher_width, Whole(1))
-        require("score", score, Among("all", "to_divergence"))
+        require("score", score, SCORE)
         super().__init__(
             problems, engine, teacher_width=teacher_width, score=score, **settings
         )

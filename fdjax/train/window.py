@@ -17,8 +17,9 @@ _REMEDIES = {
         "batches of these iterations, or lower the learning rate"
     ),
     "train/empty": (
-        "nothing was scored: see whether the verifier answers (verdict/crashed) and "
-        "whether there is feedback (feedback/available)"
+        "nothing was scored: see whether the verifier answers (verdict/crashed), the "
+        "statements elaborate (rollout/broken_statements) and there is feedback "
+        "(feedback/available)"
     ),
 }
 """What to look at when steps are not taken, by the metric that counts them."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint import CheckpointStore, checkpoint_steps
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 
@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_error_and_keeps_what_was_complete(tmp_path):
 import resource, signal
 from pathlib import Path
 import jax
-from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint import CheckpointStore, checkpoint_steps
 from fdjax.errors import CheckpointError
 large = {{"w": jax.random.normal(jax.random.key(0), (512, 512))}}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -234,7 +234,19 @@ except CheckpointError as error:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert "Make room and resume" in ran.stdout
+    assert "ERROR:absl" not in ran.stderr
     with CheckpointStore(tmp_path) as again:
         assert again.steps == [1]
         restored, _ = again.restore(state(1.0))
     np.testing.assert_array_equal(restored["w"], state()["w"])
+
+
+def test_a_checkpoint_larger_than_the_room_left_is_not_begun(tmp_path, monkeypatch):
+    small, large = {"w": jnp.zeros(2)}, {"w": jnp.zeros(3)}
+    with CheckpointStore(tmp_path) as store:
+        usage = shutil.disk_usage(tmp_path)._replace(free=8)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        store.save(1, small, {})
+        with pytest.raises(CheckpointError, match="no room for 12 bytes, 8 are free"):
+            store.save(2, large, {})
+    assert checkpoint_steps(tmp_path) == [1]

@@ -108,11 +108,62 @@ def test_a_run_there_and_a_run_missing(folder):
     assert not absent.exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"config": {}}', ""])
+@pytest.mark.parametrize("text", ["{", "[]", '{"config": {}}', "", "\udcff"])
 def test_a_damaged_configuration(folder, text):
-    (folder / "config.json").write_text(text)
+    (folder / "config.json").write_text(text, errors="surrogateescape")
     with pytest.raises(ConfigError, match=r"run in .*config\.json, got"):
         reopened(folder)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"id": None},
+        {"config": None},
+        {"config": [1]},
+        {"provenance": []},
+        {"resumed": {}},
+        {"resumed": [1]},
+        {"resumed": [{"provenance": None}]},
+    ],
+)
+def test_a_configuration_with_a_part_of_another_kind(folder, part):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    with pytest.raises(ConfigError, match=r"run in .*config\.json, got"):
+        reopened(folder)
+
+
+def test_a_length_that_is_no_number_is_a_difference(folder):
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["rollout"]["steps"] = "36"
+    path.write_text(json.dumps(content))
+    begin(folder, "grpo")
+    with pytest.raises(ConfigError, match=r"rollout\.steps was '36', now 36"):
+        reopened(folder)
+
+
+def test_a_file_in_the_folders_place(tmp_path):
+    (tmp_path / "run").touch()
+    with (
+        pytest.raises(ConfigError, match="got a file; give another --name"),
+        open_run(tmp_path / "run", CONFIG, resume=False),
+    ):
+        pass
+
+
+def test_the_notes_of_an_error_are_said(tmp_path, monkeypatch, capsys):
+    def refused(config, display, run):
+        error = DataError("row 3")
+        error.add_note("The state after 2 iterations is saved.")
+        error.add_note("-----\nJAX has removed its frames.")
+        raise error
+
+    monkeypatch.setattr(quickstart, "_run", refused)
+    assert quickstart.main(["--runs", str(tmp_path), "--name", "run"]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "error row 3 The state after 2 iterations is saved."
 
 
 FREE = [

@@ -7,7 +7,7 @@ import pytest
 
 from fdjax.advantages import zscore
 from fdjax.data.chat import proof_tokens
-from fdjax.errors import DataError
+from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.rollout import (
@@ -176,6 +176,17 @@ def test_groups_are_whole(group_size):
     given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
     with pytest.raises(DataError, match="group_size"):
         replace(given, group_size=group_size)
+
+
+def test_there_is_no_such_score():
+    given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
+    with pytest.raises(ConfigError, match="expected score to be one of all, to_div"):
+        distillation_batch(
+            given,
+            TOKENIZER,
+            teacher_width=96,
+            score="to_divergense",  # type: ignore[arg-type]
+        )
 
 
 def test_scoring_ends_with_the_first_token_that_feedback_would_change():

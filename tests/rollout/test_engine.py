@@ -156,6 +156,18 @@ def test_an_outage_leaves_rewards_missing_and_keeps_what_was_decided(caplog):
     assert len(caplog.records) == 1
 
 
+def test_an_outage_in_which_lean_decides_nothing_leaves_everything_missing():
+    """A forbidden text needs no Lean; alone it would pass for the policy's attempts."""
+
+    def check(request):
+        raise BackendError("no route to the server")
+
+    rollout = collect(scripted(check, proofs=("  rfl", "  run_cmd", "  omega", "")))
+    assert not rollout.known.any()
+    assert {verdict.status for verdict in rollout.verdicts} == {Status.CRASHED}
+    assert not any(note.available for note in rollout.feedback)
+
+
 def test_a_missing_installation_is_an_error():
     def check(request):
         raise InstallError("no Lean")
@@ -168,7 +180,9 @@ def test_a_broken_statement_costs_its_own_attempts(caplog):
     provider = Noting()
     broken = Problem(name="b", statement="theorem b : broken")
     engine = replace(
-        scripted(provider=provider), verifier=Verifier(FakeBackend, workers=1)
+        # Lean does not see the text that is not allowed, nor what it would prove.
+        scripted(provider=provider, proofs=("  rfl", "  rfl", "  run_cmd", "  rfl")),
+        verifier=Verifier(FakeBackend, workers=1),
     )
     with caplog.at_level(logging.WARNING):
         rollout = collect(engine, [PROBLEMS[0], broken])

@@ -1,8 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -19,6 +17,7 @@ from checkpoint.folders import (
     tensors,
     write_folder,
 )
+from checkpoint.limited import run_limited
 from fdjax.checkpoint import CheckpointStore, convert, open_source
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import config_to_hf
@@ -263,13 +262,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, resource.RLIM_INFINITY))
 sys.argv = ["fdjax", "convert", {str(source)!r}, "new", "--to", {to!r}]
 sys.exit(main())
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    ran = run_limited(code, cwd=tmp_path)
     assert ran.returncode == 2, ran.stderr
     assert re.search(r"Expected to write .*nothing is left", ran.stderr, re.DOTALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]

@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from checkpoint.limited import run_limited
 from fdjax.checkpoint import CheckpointStore, checkpoint_steps
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 
@@ -230,9 +229,8 @@ try:
 except CheckpointError as error:
     print(error)
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    ran = run_limited(code)
+    assert ran.returncode == 0, ran.stderr
     assert "Make room and resume" in ran.stdout
     assert "ERROR:absl" not in ran.stderr
     with CheckpointStore(tmp_path) as again:

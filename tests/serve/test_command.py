@@ -57,7 +57,8 @@ def test_tokens_are_not_guessed(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("port", ["-1", "65536", "99999"])
 def test_a_port_is_in_range(port, capsys):
-    assert f"--port in 0..65535, got {port}" in refusal(["--port", port], capsys)
+    expected = f"--port to be an integer from 0 to 65535, got {port}"
+    assert expected in refusal(["--port", port], capsys)
 
 
 def test_a_port_in_use_is_an_error(capsys):

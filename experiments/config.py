@@ -14,6 +14,7 @@ from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_fields
+from fdjax.rollout.batch import SCORE, Score
 from fdjax.train import OptimizerConfig
 from fdjax.train.teacher import TEACHER_RATE
 
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 DivergenceName = Literal["forward_kl", "reverse_kl", "jsd"]
-Scored = Literal["all", "to_divergence"]
 HeldOut = Literal["test", "validation"]
 
 
@@ -162,7 +162,7 @@ class DistillationConfig:
     """What measures teacher against student; jsd uses alpha = 0.5."""
     teacher_rate: float = 0.05
     """η of the EMA teacher (arXiv:2601.20802)."""
-    score: Scored = "to_divergence"
+    score: Score = "to_divergence"
     """Tokens of a failed attempt that carry a loss."""
     plan: int = 3
     """Tactics that the hint names after the one it spells out."""
@@ -177,7 +177,7 @@ class DistillationConfig:
             self,
             divergence=Among(*get_args(DivergenceName)),
             teacher_rate=TEACHER_RATE,
-            score=Among(*get_args(Scored)),
+            score=SCORE,
             plan=Whole(0),
         )
 

@@ -22,6 +22,7 @@ __all__ = [
     "control_tokens",
     "end_token",
     "pad_token",
+    "settings_of",
     "token_texts",
     "train_tokenizer",
 ]
@@ -88,6 +89,20 @@ def train_tokenizer(
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def settings_of(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """All that decides how a text is read and a prompt is written, as JSON values.
+
+    Not the vocabulary alone: merges and normal forms decide as well.
+    """
+    # How rows were last cut or filled up is no property of the tokenizer.
+    passing = {"truncation": None, "padding": None}
+    return {
+        "backend": json.loads(tokenizer.backend_tokenizer.to_str()) | passing,
+        "chat_template": tokenizer.chat_template,
+        "special": tokenizer.special_tokens_map,
+    }
 
 
 def continuation_tokens(

@@ -1,7 +1,7 @@
 """Rollouts and reference proofs to the arrays that a train step takes."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +20,7 @@ __all__ = [
     "SCORE",
     "DistillationBatch",
     "PolicyBatch",
+    "Score",
     "SupervisedBatch",
     "distillation_batch",
     "fit_feedback",
@@ -28,8 +29,10 @@ __all__ = [
 ]
 
 
-SCORE = Among("all", "to_divergence")
+Score = Literal["all", "to_divergence"]
 """Which tokens of a failed attempt carry a loss."""
+
+SCORE = Among(*get_args(Score))
 
 Leaf = Any
 """A NumPy array on the host, the JAX array made of it inside a train step."""
@@ -156,7 +159,7 @@ def distillation_batch(
     tokenizer: PreTrainedTokenizerFast,
     *,
     teacher_width: int,
-    score: Literal["all", "to_divergence"] = "all",
+    score: Score = "all",
 ) -> tuple[DistillationBatch, Metrics]:
     """Arrays for FD; samples without feedback are not scored.
 

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.pipeline import batches, fingerprint
+from fdjax.data.tokenizer import settings_of
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
@@ -23,7 +24,7 @@ from fdjax.rollout import (
     policy_batch,
     supervised_batch,
 )
-from fdjax.rollout.batch import SCORE
+from fdjax.rollout.batch import SCORE, Score
 from fdjax.train.state import TrainState
 
 __all__ = [
@@ -97,7 +98,7 @@ class _Resumable:
             "source": type(self).__name__,
             "rows": len(items),
             "content of the rows": fingerprint(items),
-            "tokenizer": fingerprint([tokenizer.get_vocab(), tokenizer.chat_template]),
+            "tokenizer": fingerprint([settings_of(tokenizer)]),
             "batch_size": batch_size,
             "seed": seed,
             **settings,
@@ -321,7 +322,7 @@ class DistillationSource(_RolloutSource):
         engine: RolloutEngine,
         *,
         teacher_width: int,
-        score: Literal["all", "to_divergence"],
+        score: Score,
         **settings: int,
     ):
         require("teacher_width", teacher_width, Whole(1))
@@ -330,7 +331,7 @@ class DistillationSource(_RolloutSource):
             problems, engine, teacher_width=teacher_width, score=score, **settings
         )
         self._teacher_width = teacher_width
-        self._score: Literal["all", "to_divergence"] = score
+        self._score: Score = score
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Attempts of the current policy at the next problems."""

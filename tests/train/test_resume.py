@@ -1,5 +1,6 @@
 """Which checkpoint a phase goes on from, and which it refuses."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -8,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import pytest
+from tokenizers import normalizers
 
 from fdjax.advantages import zscore
 from fdjax.checkpoint import CheckpointStore
@@ -76,6 +78,13 @@ def reworded():
     return [(other, None, ROWS[0][2]), *ROWS[1:]]
 
 
+def other_reading():
+    """The same vocabulary and chat, by which texts are read in lower case."""
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return tokenizer
+
+
 def other_tokenizer():
     return train_tokenizer(["theorem other : True", "  trivial"], vocab_size=300)
 
@@ -92,6 +101,7 @@ def other_tokenizer():
         (supervised(), supervised(prompt_width=65), "prompt_width was 64, now 65"),
         (supervised(), supervised(response_width=9), "response_width was 24, now 9"),
         (supervised(), supervised(tokenizer=other_tokenizer()), "tokenizer was"),
+        (supervised(), supervised(tokenizer=other_reading()), "tokenizer was"),
         (supervised(), policy(), "source was SupervisedSource, now PolicySource"),
         (
             AlternatingSource(supervised(), supervised(seed=1), share=0.5),

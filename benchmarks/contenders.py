@@ -17,9 +17,9 @@ from typing import IO, Any
 
 from benchmarks.peers import peer_python
 from fdjax.lean import Verifier, WasmBackend
-from fdjax.lean.location import HOST_DIR, node_executable, runtime_file
-from fdjax.lean.rows import SubmissionRow
-from fdjax.lean.source import splice
+from fdjax.lean.embedded.location import HOST_DIR, node_executable, runtime_file
+from fdjax.lean.facts.source import splice
+from fdjax.verify.rows import SubmissionRow
 from tests.lean.standin.kimina import KiminaStandIn
 
 __all__ = [

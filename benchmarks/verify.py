@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks import contenders
 from benchmarks.contenders import Check, Contender
 from fdjax.lean import FakeBackend, Verifier, WasmBackend, install
-from fdjax.lean.rows import SubmissionRow, iterate_submissions
+from fdjax.verify.rows import SubmissionRow, iterate_submissions
 
 PROOFS = Path(__file__).with_name("proofs.jsonl")
 CACHED = 20_000

@@ -8,8 +8,8 @@ from experiments.dataset import DatasetConfig
 from experiments.folder import RESUMES, Resume
 from fdjax.data.tokenizer import SMALLEST_VOCABULARY
 from fdjax.errors import ConfigError
-from fdjax.lean.backend import WALL_S
-from fdjax.lean.verifier import WORKERS
+from fdjax.lean.engine.verifier import WORKERS
+from fdjax.lean.facts.backend import WALL_S
 from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE

@@ -6,7 +6,7 @@ from pathlib import Path
 from fdjax.data.problems import read_problems
 from fdjax.errors import DataError
 from fdjax.lean import Verifier
-from fdjax.lean.lexer import code
+from fdjax.lean.facts.lexer import code
 from fdjax.records import Problem
 
 __all__ = ["core_problems"]

@@ -15,8 +15,8 @@ from rich.table import Table
 from fdjax import __version__
 from fdjax.errors import FdjaxError
 from fdjax.lean import NativeBackend, WasmBackend, install
-from fdjax.lean.sandbox import best_confinement
-from fdjax.lean.selftest import selftest
+from fdjax.lean.engine.selftest import selftest
+from fdjax.lean.sandbox.confinement import best_confinement
 from fdjax.serve import serve
 from fdjax.verify import VerifyOptions, verify_file
 

@@ -14,9 +14,11 @@ import pytest
 
 from fdjax import cli
 from fdjax.errors import BackendError
-from fdjax.lean import FakeBackend, WorkerDiedError, backends, install, machine
-from fdjax.lean.backends import BackendKind
-from fdjax.lean.fake import accepted
+from fdjax.lean import FakeBackend, WorkerDiedError, install
+from fdjax.lean.backends import choice
+from fdjax.lean.backends.choice import BackendKind
+from fdjax.lean.backends.fake import accepted
+from fdjax.lean.sandbox import machine
 from fdjax.verify import VerifyOptions, display, run, verify_file
 
 COMMAND = [sys.executable, "-c", "from fdjax.cli import main; main()", "verify"]
@@ -55,7 +57,7 @@ def answer(monkeypatch):
 
     def use(function, backend=FakeBackend):
         kind = BackendKind(make=lambda options: lambda: backend(function))
-        monkeypatch.setitem(backends._KINDS, "fake", kind)
+        monkeypatch.setitem(choice._KINDS, "fake", kind)
 
     return use
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from fdjax.errors import DataError
 from fdjax.jsonl import Row, iterate_rows, shorten
-from fdjax.lean.lexer import code
-from fdjax.lean.statement import Theorem, last_theorem, statement_of
+from fdjax.lean.facts.lexer import code
+from fdjax.lean.facts.statement import Theorem, last_theorem, statement_of
 from fdjax.records import Problem, is_unicode
 
 __all__ = ["ProblemFormat", "read_problems", "write_problems"]

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from fdjax.lean.lexer import without_comments
+from fdjax.lean.facts.lexer import without_comments
 
 __all__ = [
     "distinct_proofs",

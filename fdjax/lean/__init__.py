@@ -8,7 +8,21 @@ with Verifier(workers=2) as verifier:
     [verdict] = verifier.verify([(problem, "  rfl")])
 """
 
-from fdjax.lean.backend import (
+from fdjax.lean.backends.fake import FakeBackend
+from fdjax.lean.backends.native import NativeBackend
+from fdjax.lean.backends.remote import RemoteBackend
+from fdjax.lean.backends.repl import ReplBackend
+from fdjax.lean.embedded.install import install
+from fdjax.lean.embedded.location import default_target, installed
+from fdjax.lean.embedded.wasm import WasmBackend
+from fdjax.lean.engine.pool import Cancellation
+from fdjax.lean.engine.verifier import (
+    Elaboration,
+    StatementReport,
+    Statistics,
+    Verifier,
+)
+from fdjax.lean.facts.backend import (
     Backend,
     CheckRequest,
     Limits,
@@ -20,17 +34,8 @@ from fdjax.lean.backend import (
     WholeFile,
     WorkerDiedError,
 )
-from fdjax.lean.fake import FakeBackend
-from fdjax.lean.install import install
-from fdjax.lean.location import default_target, installed
-from fdjax.lean.native import NativeBackend
-from fdjax.lean.pool import Cancellation
-from fdjax.lean.remote import RemoteBackend
-from fdjax.lean.repl import ReplBackend
-from fdjax.lean.safety import scan, scan_file
-from fdjax.lean.verdict import Diagnostic, Goal, Status, Verdict
-from fdjax.lean.verifier import Elaboration, StatementReport, Statistics, Verifier
-from fdjax.lean.wasm import WasmBackend
+from fdjax.lean.facts.safety import scan, scan_file
+from fdjax.lean.facts.verdict import Diagnostic, Goal, Status, Verdict
 from fdjax.records import Problem
 
 __all__ = [

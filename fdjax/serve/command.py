@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fdjax.errors import ConfigError
 from fdjax.lean import Backend, Verifier
-from fdjax.lean.backends import (
+from fdjax.lean.backends.choice import (
     BackendName,
     BackendOptions,
     backend_factory,

@@ -17,8 +17,13 @@ from fdjax.lean import (
     scan,
     scan_file,
 )
-from fdjax.lean.source import body_of
-from fdjax.lean.wire import CHECK_PATH, IDENTITY_PATH, CheckAnswer, ServerIdentity
+from fdjax.lean.backends.wire import (
+    CHECK_PATH,
+    IDENTITY_PATH,
+    CheckAnswer,
+    ServerIdentity,
+)
+from fdjax.lean.facts.source import body_of
 from fdjax.serve.models import VerifyBody, VerifyItem
 from fdjax.serve.work import Job, Work
 

@@ -17,9 +17,9 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from fdjax.lean.rows import Standing, Tally
-from fdjax.lean.verdict import Status
-from fdjax.lean.verifier import Statistics
+from fdjax.lean.engine.verifier import Statistics
+from fdjax.lean.facts.verdict import Status
+from fdjax.verify.rows import Standing, Tally
 
 __all__ = ["ProgressDisplay", "summary"]
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fdjax.errors import ConfigError
-from fdjax.lean.backend import DEFAULT_LIMITS, Backend, Limits
-from fdjax.lean.backends import (
+from fdjax.lean.backends.choice import (
     BackendName,
     BackendOptions,
     backend_factory,
     default_workers,
     flag_limits,
 )
+from fdjax.lean.facts.backend import DEFAULT_LIMITS, Backend, Limits
 
 __all__ = ["VerifyOptions"]
 

@@ -12,17 +12,17 @@ from typing import TypeVar
 from rich.console import Console
 
 from fdjax.errors import ConfigError, DataError
-from fdjax.lean.rows import (
+from fdjax.lean.engine.verifier import Verifier
+from fdjax.lean.facts.verdict import Status, Verdict
+from fdjax.verify.display import ProgressDisplay, summary
+from fdjax.verify.options import VerifyOptions
+from fdjax.verify.rows import (
     Standing,
     SubmissionRow,
     Tally,
     VerdictFile,
     iterate_submissions,
 )
-from fdjax.lean.verdict import Status, Verdict
-from fdjax.lean.verifier import Verifier
-from fdjax.verify.display import ProgressDisplay, summary
-from fdjax.verify.options import VerifyOptions
 from fdjax.verify.stop import StoppedError, StopSignal, stop_on_signal
 
 __all__ = ["verify_file"]

@@ -9,7 +9,7 @@ from fdjax.errors import BackendError
 from fdjax.eval import evaluate_arm, evaluate_teacher
 from fdjax.feedback import Feedback
 from fdjax.lean import FakeBackend, Verifier
-from fdjax.lean.fake import accepted
+from fdjax.lean.backends.fake import accepted
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from tiny import PROBLEMS, TOKENIZER, completions

@@ -5,7 +5,7 @@ import pytest
 from experiments.minif2f import core_problems
 from fdjax.errors import DataError
 from fdjax.lean import FakeBackend, Verifier
-from fdjax.lean.backend import RawReport
+from fdjax.lean.facts.backend import RawReport
 from fdjax.records import Problem
 
 

@@ -15,8 +15,8 @@ from fdjax.lean import (
     WasmBackend,
     install,
 )
-from fdjax.lean.kimina import KiminaBackend, Patience
-from fdjax.lean.location import (
+from fdjax.lean.backends.kimina import KiminaBackend, Patience
+from fdjax.lean.embedded.location import (
     HOST_DIR,
     default_target,
     node_executable,

@@ -15,7 +15,7 @@ import pytest
 
 from fdjax.lean import Limits, Status, Verifier, WasmBackend
 from lean.corpus import FAILURES, FALSE, GIVING_UP, THEOREMS, UNSAFE, problem
-from lean.test_wasm import SLOW, SLOW_PROOF, worker_of
+from lean.embedded.test_wasm import SLOW, SLOW_PROOF, worker_of
 
 pytestmark = [
     pytest.mark.slow,

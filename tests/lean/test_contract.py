@@ -18,7 +18,7 @@ from fdjax.lean import (
     WholeFile,
     WorkerDiedError,
 )
-from fdjax.lean.judge import judge
+from fdjax.lean.facts.judge import judge
 from lean.corpus import (
     BEHIND_THE_SCAN,
     CARRYING,

@@ -10,7 +10,7 @@ import pytest
 from fdjax.errors import BackendError, ConfigError, DataError, InstallError
 from fdjax.feedback import CompilerFeedback, Feedback
 from fdjax.lean import CheckRequest, FakeBackend, Status, Verifier, WorkerDiedError
-from fdjax.lean.fake import accepted, rejected
+from fdjax.lean.backends.fake import accepted, rejected
 from fdjax.records import Problem
 from fdjax.rollout import RolloutEngine
 from fdjax.sampling import SamplingConfig, make_generate

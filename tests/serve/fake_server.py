@@ -23,7 +23,7 @@ from fdjax.lean import (
     WholeFile,
     WorkerDiedError,
 )
-from fdjax.lean.fake import accepted, rejected
+from fdjax.lean.backends.fake import accepted, rejected
 from fdjax.serve import ServeConfig
 from fdjax.serve.app import make_app
 from fdjax.serve.process import run

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from fdjax.lean import Problem, RemoteBackend, Status, Verifier, WholeFile
-from fdjax.lean.http import JsonClient
+from fdjax.lean.backends.http import JsonClient
 from serving import Server, is_running, wait_until
 
 

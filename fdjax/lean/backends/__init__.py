@@ -1,0 +1,1 @@
+"""Ways to reach a Lean that is not embedded."""

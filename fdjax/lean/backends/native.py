@@ -1,0 +1,91 @@
+"""Native Lean: a Lake project's own toolchain, library and dependencies."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fdjax.lean.backends.lake import toolchain
+from fdjax.lean.facts.safety import POLICY
+from fdjax.lean.sandbox.confinement import Confinement
+from fdjax.lean.sandbox.process import CheckerProcess, Program
+
+__all__ = ["NativeBackend"]
+
+CHECKER = Path(__file__).with_name("checker.lean")
+THREADS_MB = 2048
+"""Private memory besides Lean's heap: stacks and arenas, reserved rather than used."""
+
+
+class NativeBackend(CheckerProcess):
+    """A Lake project, elaborated by its own Lean through a checker of ours.
+
+    The checker is one Lean program that `lean --run` interprets: it imports a header
+    once and checks many proofs on it. What it accepts, the kernel has checked twice.
+    Build the project first; nothing is built or downloaded here.
+    """
+
+    def __init__(
+        self,
+        project: Path,
+        *,
+        lake: str = "lake",
+        recycle_after: int = 2000,
+        grace_s: float = 0.3,
+        start_timeout_s: float = 300.0,
+        confinement: Confinement | None = None,
+    ) -> None:
+        """Prepare; `start` does the work.
+
+        Args:
+          project: folder with the lakefile.
+          lake: name or path of the `lake` program.
+          recycle_after: requests after which a process is replaced.
+          grace_s: time between Lean's own cancellation and a hard kill, seconds.
+          start_timeout_s: longest wait for the process to become ready, seconds.
+          confinement: kind of sandbox; the strongest that works here by default.
+        """
+        super().__init__(
+            grace_s=grace_s, start_timeout_s=start_timeout_s, confinement=confinement
+        )
+        self._project = Path(project).resolve()
+        self._lake = lake
+        self._recycle_after = recycle_after
+        self._answered = 0
+
+    @property
+    def identity(self) -> str:
+        """Lean's version, hashes of the project as it was built and of the checker.
+
+        Raises:
+          InstallError: there is no `lake`, or the folder is no Lake project.
+        """
+        digest = hashlib.sha256(CHECKER.read_bytes()).hexdigest()[:12]
+        return f"{toolchain(self._project, self._lake).version}/{digest}"
+
+    def _program(self) -> Program:
+        project = toolchain(self._project, self._lake)
+        self._answered = 0
+        settings = {
+            "search_path": [
+                *map(str, project.folders),
+                str(project.sysroot / "lib" / "lean"),
+            ],
+            "policy": asdict(POLICY),
+            "watchdog": True,
+        }
+        command = [str(project.lean), "--run", str(CHECKER), json.dumps(settings)]
+        return Program(
+            command=command,
+            folder=self._project,
+            readable=[*project.readable, CHECKER],
+            memory_mb=self._memory_mb + THREADS_MB,
+        )
+
+    def _remedy(self) -> str:
+        return f"run `fdjax lean selftest --project {self._project}`"
+
+    def _is_worn(self, answer: dict[str, Any]) -> bool:
+        self._answered += 1
+        return self._answered >= self._recycle_after

@@ -1,0 +1,258 @@
+"""A checker inside a Lean session that is seen through messages only.
+
+Our Lean program (`session/*.lean`) is elaborated right after a header's imports. It
+defines one command under a random name. A submission reaches Lean only as a string in
+that command: it is parsed, scanned and elaborated by the program on a copy of the
+session's state, so it can neither end a command nor see the nonce. The answer is one
+message, `<nonce> {json}`, and nothing else that a session prints is ever believed.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fdjax.lean.facts.backend import (
+    DEFAULT_LIMITS,
+    CheckRequest,
+    Limits,
+    RawMessage,
+    RawReport,
+    RunRequest,
+    Target,
+    WholeFile,
+)
+from fdjax.lean.facts.lexer import comment_end
+from fdjax.lean.facts.safety import POLICY
+from fdjax.lean.facts.source import alone, opening_of, source_of
+
+__all__ = [
+    "NOT_TEXT",
+    "Program",
+    "imports_of",
+    "is_text",
+    "program_version",
+    "read_record",
+    "report_of",
+    "run_report",
+    "trusted_report",
+    "without_program",
+]
+
+SESSION_DIR = Path(__file__).parent / "session"
+PARTS = ("values", "rules", "elaboration", "kernel", "verbs")
+"""The program's files, in the order in which Lean reads them."""
+PLACEHOLDER = "FDJAX"
+
+NOT_TEXT = RawReport(refused="text that is not valid Unicode")
+"""The report of what `is_text` denies."""
+
+_BLANK = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z))+")
+_IMPORT = re.compile(
+    r"(?:(?:public|private|meta)\s+)*import\s+(?:(?:all|meta)\s+)?"
+    r"((?:[^\s«»]|«[^»]*»)+)"
+)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ESCAPED = re.compile(r"[\u0080-\uffff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """The checker's source and the commands that it understands."""
+
+    word: str = field(default_factory=lambda: f"fdjax_{secrets.token_hex(8)}")
+    """What the program's names and its command begin with."""
+
+    def begin(self, source: str) -> str:
+        """The imports of a header or a file, and the program."""
+        lines = [f"import {module}" for module in imports_of(source)]
+        return "\n".join([*lines, _template().replace(PLACEHOLDER, self.word)])
+
+    def header(self, source: str, nonce: str) -> str:
+        """The command that elaborates a header; the session goes on from it."""
+        return self._command(verb="header", nonce=nonce, source=source)
+
+    def statement(self, request: CheckRequest, nonce: str) -> str:
+        """The command that keeps the type of a trusted statement in the session."""
+        return self._command(
+            verb="statement",
+            nonce=nonce,
+            name=request.name,
+            source=alone(request.statement),
+            opening=opening_of(request.statement),
+        )
+
+    def check(self, request: CheckRequest | RunRequest, nonce: str) -> str:
+        """The command that elaborates a submission; the session stays as it was."""
+        fields: dict[str, Any] = {
+            "nonce": nonce,
+            "output_bytes": request.limits.output_bytes,
+            "policy": asdict(POLICY),
+        }
+        if request.limits.heartbeats != DEFAULT_LIMITS.heartbeats:
+            fields["heartbeats"] = request.limits.heartbeats
+        if isinstance(request, RunRequest):
+            fields["kind"] = "run"
+            return self._command(verb="check", source=request.source, **fields)
+        return self._command(
+            verb="check",
+            kind="file" if isinstance(request.proof, WholeFile) else "proof",
+            name=request.name,
+            source=source_of(request).text,
+            opening=opening_of(request.statement),
+            **fields,
+        )
+
+    def _command(self, *, source: str, **fields: Any) -> str:
+        fields["source"] = source.replace("\r\n", "\n")
+        # Printable text on one line, whatever it is about: no reader on the way may
+        # take a character for a line's end. Lean's JSON reader knows no surrogate
+        # pairs, so what lies beyond \uffff stays as it is.
+        text = json.dumps(fields, ensure_ascii=False)
+        text = _ESCAPED.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+        literal = text.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{self.word} "{literal}"'
+
+
+@cache
+def _template() -> str:
+    return "\n".join((SESSION_DIR / f"{part}.lean").read_text() for part in PARTS)
+
+
+@cache
+def program_version() -> str:
+    """Hash of the program's files: verdicts of another program are not reused."""
+    return hashlib.sha256(_template().encode()).hexdigest()[:12]
+
+
+def imports_of(source: str) -> tuple[str, ...]:
+    """The modules that a file's header names, in order, and `Lean` for our program.
+
+    `Init` is left out: it comes with any other. Lean reads the header again, so a
+    module missing here is an error there.
+    """
+    modules = []
+    position = _skip_blank(source, 0)
+    while match := _IMPORT.match(source, position):
+        modules.append(match.group(1))
+        position = _skip_blank(source, match.end())
+    named = dict.fromkeys([*modules, "Lean"])
+    return tuple(module for module in named if module != "Init")
+
+
+def _skip_blank(source: str, position: int) -> int:
+    while True:
+        if match := _BLANK.match(source, position):
+            position = match.end()
+        elif source.startswith("/-", position):
+            position = comment_end(source, position)
+        else:
+            return position
+
+
+def is_text(request: CheckRequest | RunRequest) -> bool:
+    """Whether what is untrusted can be sent at all: valid Unicode."""
+    if isinstance(request, RunRequest):
+        text = request.source
+    elif isinstance(request.proof, WholeFile):
+        text = request.proof.text
+    else:
+        text = request.proof or ""
+    return not _SURROGATE.search(text)
+
+
+def read_record(reply: Mapping[str, Any], nonce: str) -> dict[str, Any] | None:
+    """What the program answered under `nonce`; None when it did not."""
+    for message in reply.get("messages") or ():
+        found, _, record = message["data"].partition(" ")
+        if found == nonce:
+            return json.loads(record)
+    return None
+
+
+def without_program(source: str, reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The record about a header after which our program does not answer.
+
+    Args:
+      source: the header.
+      reply: the answer to its imports and our program.
+    """
+    errors = [
+        message["data"]
+        for message in reply.get("messages") or ()
+        if message["severity"] == "error"
+    ]
+    reason = f"cannot import {', '.join(imports_of(source))}"
+    said = f" ({errors[0][:500]})" if errors else ""
+    return {"statement_error": f"the header does not elaborate: {reason}{said}"}
+
+
+def trusted_report(
+    record: Mapping[str, Any], *, is_header: bool = False
+) -> RawReport | None:
+    """What is wrong with a statement, or with a header; None when nothing."""
+    if "statement_error" not in record:
+        return None
+    messages = tuple(RawMessage(**message) for message in record.get("messages", ()))
+    return RawReport(
+        statement_error=record["statement_error"],
+        in_header=is_header,
+        messages=messages,
+    )
+
+
+def run_report(report: RawReport) -> RawReport:
+    """The same about a bare file, which has no statement: an error of its own."""
+    message = RawMessage(
+        severity="error", line=1, column=0, text=report.statement_error
+    )
+    return RawReport(has_errors=True, messages=(message,))
+
+
+def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
+    """The program's answer about a submission."""
+    messages = _shown(record["messages"], limits.output_bytes)
+    complaint = record.get("complaint", "")
+    if complaint:
+        text = f"checked again from the start: {complaint}"
+        again = RawMessage(severity="error", line=1, column=0, text=text)
+        messages = (again, *messages)
+    target = record.get("target")
+    seconds = record["microseconds"] / 1e6
+    return RawReport(
+        has_errors=record["has_errors"] or bool(complaint),
+        messages=messages,
+        left_out=record["left_out"],
+        timed_out=seconds > limits.wall_s,
+        refused=record["refused"],
+        left_proof=record["left_proof"],
+        no_proof=record["no_proof"],
+        target=target
+        and Target(
+            is_theorem=target["is_theorem"],
+            matches_statement=target["matches_statement"],
+            axioms=tuple(target["axioms"]),
+        ),
+        seconds=seconds,
+    )
+
+
+def _shown(
+    messages: Iterable[Mapping[str, Any]], output_bytes: int
+) -> tuple[RawMessage, ...]:
+    """Messages, which come with errors first, within the limit and in source order."""
+    shown = []
+    left = output_bytes
+    for message in messages:
+        if left <= 0:
+            break
+        kept = message["text"].encode()[:left]
+        left -= len(kept)
+        text = kept.decode(errors="ignore")
+        shown.append(RawMessage(**{**message, "text": text}))
+    return tuple(sorted(shown, key=lambda message: (message.line, message.column)))

@@ -1,0 +1,1 @@
+"""The embedded Lean: installed, hosted by JavaScript of ours, asked."""

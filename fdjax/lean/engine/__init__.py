@@ -1,0 +1,1 @@
+"""From problems and submissions to verdicts: cache, scan, workers, judgement."""

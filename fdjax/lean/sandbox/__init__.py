@@ -1,0 +1,1 @@
+"""Processes of ours: confined, watched and ended; how many this machine holds."""

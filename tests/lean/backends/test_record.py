@@ -1,0 +1,123 @@
+"""What is sent to a session and what is read from it, without Lean."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fdjax.lean import CheckRequest, Limits, RunRequest, WholeFile
+from fdjax.lean.backends.record import (
+    Program,
+    imports_of,
+    is_text,
+    read_record,
+    report_of,
+    without_program,
+)
+
+CHECKED = {
+    "has_errors": False,
+    "refused": "",
+    "no_proof": False,
+    "left_proof": False,
+    "messages": [],
+    "left_out": False,
+    "microseconds": 1000,
+    "target": {"is_theorem": True, "matches_statement": True, "axioms": []},
+}
+
+
+def test_imports_come_before_anything_else():
+    assert imports_of("") == ("Lean",)
+    assert imports_of("import Init\nimport Lean\nimport A.B") == ("Lean", "A.B")
+    source = (
+        "/- import No /- import No -/ -/ -- import No\n"
+        "public import A import B\n  import all «my lib».C -- import No\n"
+        "import Mathlib\nopen Nat\nimport No"
+    )
+    assert imports_of(source) == ("A", "B", "«my lib».C", "Mathlib", "Lean")
+    assert imports_of("/- never closed import No") == ("Lean",)
+    assert imports_of("open Nat\nimport No") == ("Lean",)
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_a_command_is_one_line_that_gives_the_text_back(text):
+    command = Program(word="fdjax_0").header(text, "n")
+    word, _, literal = command.partition(" ")
+    assert word == "fdjax_0"
+    # Nobody on the way may see a line's end or take a character for another.
+    assert len(command.splitlines()) == 1
+    assert not any("\x7f" < character <= "\uffff" for character in command)
+    assert json.loads(json.loads(literal))["source"] == text.replace("\r\n", "\n")
+
+
+def test_every_program_has_a_word_of_its_own():
+    one, other = Program(), Program()
+    assert one.word != other.word
+    assert one.begin("").startswith("import Lean\n")
+    assert "FDJAX" not in one.begin("")
+    assert one.word in one.begin("")
+
+
+def test_text_that_cannot_be_sent():
+    def request(proof):
+        return CheckRequest(name="t", header="", statement="theorem t", proof=proof)
+
+    assert is_text(request("  rfl \U0001d538"))
+    assert is_text(request(None))
+    assert not is_text(request("  rfl \ud800"))
+    assert not is_text(request(WholeFile("\udfff")))
+    assert not is_text(RunRequest(source="\ud800"))
+
+
+def test_only_the_nonce_makes_a_record():
+    said = [{"severity": "info", "data": data} for data in ("n", "nn {}", "x n {}")]
+    assert read_record({"messages": said}, "n" * 3) is None
+    said.append({"severity": "info", "data": 'abc {"a": 1}'})
+    assert read_record({"messages": said}, "abc") == {"a": 1}
+    assert read_record({"env": 0}, "abc") is None
+    assert read_record({"env": 0, "messages": None}, "abc") is None
+
+
+def test_a_header_without_a_record_shows_what_lean_said():
+    said = [
+        {"severity": "warning", "data": "late"},
+        {"severity": "error", "data": "unknown package 'A'"},
+    ]
+    record = without_program("import A", {"messages": said})
+    assert "cannot import A, Lean (unknown package 'A')" in record["statement_error"]
+
+
+def message(severity, line, text):
+    return {
+        "severity": severity,
+        "line": line,
+        "column": 0,
+        "kind": "",
+        "text": text,
+    }
+
+
+def test_messages_are_cut_at_the_end_and_shown_in_source_order():
+    # Errors come first in a record; "é" has two bytes.
+    messages = [
+        message("error", 3, "abc"),
+        message("warning", 1, "éé"),
+        message("information", 2, "never"),
+    ]
+    limits = Limits(output_bytes=6)
+    report = report_of({**CHECKED, "messages": messages}, limits)
+    shown = [(found.line, found.text) for found in report.messages]
+    assert shown == [(1, "é"), (3, "abc")]
+
+
+def test_a_second_look_that_fails_is_an_error():
+    report = report_of({**CHECKED, "complaint": "no"}, Limits())
+    assert report.has_errors
+    assert report.messages[0].text.endswith("no")
+
+
+def test_time_beyond_the_limit_counts_whoever_measured_it():
+    late = {**CHECKED, "microseconds": 2_000_001}
+    assert report_of(late, Limits(wall_s=2.0)).timed_out
+    assert not report_of(late, Limits(wall_s=3.0)).timed_out

@@ -1,6 +1,5 @@
 """The evaluation of a run as one JSON file, `eval.json`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from fdjax.encoding import decode, encode, number
 from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.claims import Claim
-from fdjax.eval.passk import Estimate, bootstrap_interval
+from fdjax.eval.passk import UNMEASURED, Estimate, bootstrap_interval
 from fdjax.files import write_whole
 
 __all__ = [
@@ -138,9 +137,8 @@ def _summary(arm: ArmResult, ks: Sequence[int]) -> dict[str, Any]:
 
 def _described(values: np.ndarray) -> dict[str, Any]:
     """Mean, interval and count of a per-theorem measurement."""
-    estimate = mean_estimate(values)
-    measured = estimate or Estimate(math.nan, math.nan, math.nan)
-    return {**measured._asdict(), "theorems": int(np.sum(~np.isnan(values)))}
+    estimate = mean_estimate(values) or UNMEASURED
+    return {**estimate._asdict(), "theorems": int(np.sum(~np.isnan(values)))}
 
 
 def _arm(row: Mapping[str, Any]) -> ArmResult:

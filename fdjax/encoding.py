@@ -1,7 +1,7 @@
 """Values as JSON text: what stands for NaN, and for text that is not Unicode.
 
 JSON has no NaN and no infinities. They are written as null, also where another program
-would write `NaN`, and null is read back as None: `number` makes it NaN again where a
+would write `NaN`, and null is read back as None: `as_float` makes it NaN again where a
 float is wanted.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["decode", "encode", "number", "spellings"]
+__all__ = ["as_float", "decode", "encode", "spellings"]
 
 
 def encode(value: Any, *, indent: int | None = None) -> bytes:
@@ -60,7 +60,7 @@ def decode(text: bytes | str, **hooks: Any) -> Any:
     return json.loads(text, parse_constant=lambda _: None, **hooks)
 
 
-def number(value: float | None) -> float:
+def as_float(value: float | None) -> float:
     """A measured number as a float; NaN where none was measured."""
     return math.nan if value is None else float(value)
 

@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         with suppress(FileNotFoundError):
             shutil.copymode(path, unfinished)
-        unfinished.replace(path)
+        os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 

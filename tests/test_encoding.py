@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from fdjax.encoding import decode, encode, number, spellings
+from fdjax.encoding import as_float, decode, encode, spellings
 
 
 def test_what_json_cannot_hold_is_null_at_any_depth():
@@ -16,9 +16,9 @@ def test_what_json_cannot_hold_is_null_at_any_depth():
 
 def test_null_and_what_others_write_for_nan_are_read_alike():
     assert decode(b"[null, NaN, Infinity, -Infinity, 1]") == [None] * 4 + [1]
-    assert math.isnan(number(None))
-    assert number(2) == 2.0
-    assert isinstance(number(2), float)
+    assert math.isnan(as_float(None))
+    assert as_float(2) == 2.0
+    assert isinstance(as_float(2), float)
 
 
 @pytest.mark.parametrize("text", ["∀ x, x = x", "\ud800", "a\u2028b\n"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fdjax.encoding import decode, encode, number
+from fdjax.encoding import as_float, decode, encode
 from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.claims import Claim
@@ -148,12 +148,12 @@ def _arm(row: Mapping[str, Any]) -> ArmResult:
         for key, value in row.items()
         if key in known
     }
-    given["policy_entropy"] = tuple(number(one) for one in row["policy_entropy"])
+    given["policy_entropy"] = tuple(as_float(one) for one in row["policy_entropy"])
     return ArmResult(**given)
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
-    numbers = {name: number(row[name]) for name in ("difference", "low", "high")}
+    numbers = {name: as_float(row[name]) for name in ("difference", "low", "high")}
     return Claim(**{**row, **numbers})
 
 
@@ -181,4 +181,4 @@ def _teacher(row: Mapping[str, Any] | None) -> TeacherResult | None:
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate:
-    return Estimate(number(row["value"]), number(row["low"]), number(row["high"]))
+    return Estimate(as_float(row["value"]), as_float(row["low"]), as_float(row["high"]))

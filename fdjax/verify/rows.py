@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from fdjax.encoding import decode, encode, spellings
+from fdjax.encoding import as_float, decode, encode, spellings
 from fdjax.errors import DataError
 from fdjax.files import replacing
 from fdjax.jsonl import LineFile, Row, iterate_rows, shorten
@@ -275,7 +275,7 @@ class VerdictFile:
         try:
             values = decode(line)
             same = values["digest"] == submission.digest()
-            status, seconds = Status(values["status"]), float(values["seconds"])
+            status, seconds = Status(values["status"]), as_float(values["seconds"])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._foreign(number, expected, line) from error
         if not same:

@@ -15,7 +15,6 @@ below 1 is better than all of them.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import machine, print_facts, write_figures
 from benchmarks.peers import peer_python
 
 PROGRAMS = Path(__file__).parent / "peer_programs" / "losses"
@@ -119,9 +119,9 @@ def main() -> None:
     if unknown := set(wanted) - set(REQUIREMENTS):
         sys.exit(f"losses: unknown peers {sorted(unknown)}; use {list(REQUIREMENTS)}")
     pythons = {peer: _environment(peer) for peer in wanted}
-    machine = _machine()
+    about = machine()
     result: dict[str, Any] = {
-        "machine": machine,
+        "machine": about,
         "settings": vars(args) | {"json": None},
     }
     result["versions"], result["rows"] = {}, []
@@ -134,7 +134,7 @@ def main() -> None:
                 known = row.found.get("versions", {})
                 result["versions"].setdefault(row.implementation.name, {}).update(known)
                 result["rows"].append(_record(row, vocabulary, width, args.tokens))
-            _write(result, args.json)
+            write_figures(result, args.json)
         title = f"V = {vocabulary:,}, D = {width:,}, {args.tokens:,} tokens, float32"
         print(f"\n### {title}\n\n{_table(rows)}\n", flush=True)
     if args.memory != "none":
@@ -144,14 +144,8 @@ def main() -> None:
         result["memory versus N"] = found.get("rows", found)
         title = f"Memory versus N: V = {vocabulary:,}, D = {width:,}"
         print(f"\n### {title}\n\n{_memory_table(found)}\n", flush=True)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    _write(result, args.json)
-
-
-def _write(result: dict[str, Any], path: Path | None) -> None:
-    """All figures so far."""
-    if path is not None:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    print_facts(about)
+    write_figures(result, args.json)
 
 
 def _arguments() -> argparse.Namespace:
@@ -377,21 +371,6 @@ def _progress(row: Row, vocabulary: int, width: int) -> None:
     )
     where = f"V={vocabulary} D={width} {WORKLOADS[row.workload]}: {_title(row)}"
     print(f"{where}: {said}", file=sys.stderr, flush=True)
-
-
-def _machine() -> dict[str, Any]:
-    """What it was measured on."""
-    names = [
-        line.partition(": ")[2]
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "machine": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Markdown; "/ plain" is by how much drawing from all logits is faster.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from benchmarks.figures import print_facts, write_figures
 from fdjax.sampling import keep_top_k, keep_top_p
 
 Cut = Callable[[jax.Array], jax.Array]
@@ -53,10 +53,8 @@ def main() -> None:
         "cores": os.cpu_count(),
         "jax": version("jax"),
     }
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    if args.json is not None:
-        result = {**about, "ms": found}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    print_facts(about)
+    write_figures({**about, "ms": found}, args.json)
 
 
 def _ways(k: int, p: float) -> dict[str, Cut]:

@@ -8,7 +8,6 @@ for a tile, and counts a loop in it once; if the tile's product alone takes long
 the chip's peak, that stands in the table. The table is in Markdown.
 """
 
-import json
 import os
 import re
 import tempfile
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks.figures import print_facts, write_figures
 from benchmarks.tpu_losses import (
     TOPOLOGIES,
     Chip,
@@ -84,11 +84,9 @@ def main(config: Config) -> None:
                 flush=True,
             )
     versions = {name: version(name) for name in ("jax", "libtpu")}
-    print(", ".join(f"{name} {number}" for name, number in versions.items()))
-    if config.json is not None:
-        rows = [asdict(seen) for seen in found]
-        result = {"versions": versions, "rows": rows}
-        config.json.write_text(json.dumps(result, indent=1) + "\n")
+    print_facts(versions)
+    rows = [asdict(seen) for seen in found]
+    write_figures({"versions": versions, "rows": rows}, config.json)
 
 
 def _figures(config: Config, dump: Path) -> Iterator[Figures]:

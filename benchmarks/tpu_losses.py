@@ -8,7 +8,6 @@ rows; MXU is the share that the products alone would take at the chip's peak. Ta
 in Markdown.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import tyro
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
+from benchmarks.figures import print_facts, write_figures
 from fdjax.losses import (
     feedback_distillation_loss,
     feedback_distillation_loss_from_hidden,
@@ -110,11 +110,9 @@ def main(config: Config) -> None:
             flush=True,
         )
     versions = {name: version(name) for name in ("jax", "libtpu")}
-    print(", ".join(f"{name} {number}" for name, number in versions.items()))
-    if config.json is not None:
-        rows = [asdict(seen) for seen in found]
-        result = {"versions": versions, "rows": rows}
-        config.json.write_text(json.dumps(result, indent=1) + "\n")
+    print_facts(versions)
+    rows = [asdict(seen) for seen in found]
+    write_figures({"versions": versions, "rows": rows}, config.json)
 
 
 def prepare() -> None:

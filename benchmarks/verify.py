@@ -9,9 +9,6 @@ code as it runs, so the first rounds only warm it up; the figures are medians ov
 rounds after them.
 """
 
-import json
-import os
-import platform
 import re
 import statistics
 import tempfile
@@ -29,6 +26,7 @@ from rich.table import Table
 
 from benchmarks import contenders
 from benchmarks.contenders import Check, Contender
+from benchmarks.figures import machine, write_figures
 from fdjax.lean import FakeBackend, Verifier, WasmBackend, install
 from fdjax.verify.rows import SubmissionRow, iterate_submissions
 
@@ -90,21 +88,15 @@ def main(config: Config) -> None:
     usable = _usable(lean, rows)
     if len(usable) < len(rows):
         console.print(f"{len(rows) - len(usable)} proofs have statements that fail")
-    machine = {
-        "machine": _processor(),
-        "cores": os.cpu_count(),
-        "load before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-    }
+    about = machine()
     found = _side_by_side(console, lean, usable, config)
     own = _own_figures(lean, usable, config)
     for each in (_table(found), _own_table(own)):
         console.print(each)
-    console.print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    if config.json is not None:
-        figures = {name: asdict(seen) for name, seen in found.items()}
-        result = {"machine": machine, "contenders": figures, "own": own}
-        config.json.write_text(json.dumps(result, indent=1) + "\n")
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()))
+    figures = {name: asdict(seen) for name, seen in found.items()}
+    result = {"machine": about, "contenders": figures, "own": own}
+    write_figures(result, config.json)
 
 
 def _contenders(config: Config) -> dict[str, Callable[[Path], Contender]]:
@@ -256,14 +248,6 @@ def _own_table(own: dict[str, float]) -> Table:
     for name, value in own.items():
         table.add_row(name, f"{value:,.2f}" if value < 1000 else f"{value:,.0f}")
     return table
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.processor()
 
 
 if __name__ == "__main__":

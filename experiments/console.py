@@ -15,6 +15,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from fdjax.eval import Estimate, Evaluation, mean_estimate
+from fdjax.plots import headline_ks
 
 __all__ = ["Display"]
 
@@ -61,8 +62,7 @@ class Display:
 
     def summary(self, title: str, evaluation: Evaluation) -> None:
         """The table of arms and the claims with their verdicts."""
-        few = len(evaluation.ks) <= 4
-        ks = [k for k in evaluation.ks if few or k in (1, 4, 16, 64, evaluation.ks[-1])]
+        ks = headline_ks(evaluation.ks)
         wide = self.console.width >= 112
         about = "mean, 95 % interval over theorems" if wide else "mean over theorems"
         table = Table(title=f"{title} ({about})")

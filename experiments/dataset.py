@@ -14,7 +14,7 @@ from fdjax.data.theorems import (
 )
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Provider
-from fdjax.lean import Status, Verdict, Verifier
+from fdjax.lean import Verdict, Verifier
 from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require_fields
 from fdjax.records import Problem
 
@@ -135,7 +135,7 @@ def check_problems(
         for (problem, proof), verdict in zip(
             chunk, verifier.verify(chunk), strict=True
         ):
-            if verdict.status is not Status.VERIFIED:
+            if not verdict.verified:
                 raise DataError(
                     f"Expected Lean to verify the reference of {problem.name}, got "
                     f"{verdict.status.value}: {verdict.reason}\n{problem.statement} := "

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import enum
 import fcntl
-import json
 import logging
 import os
 import socket
@@ -22,7 +21,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 import fdjax
 from experiments.changes import PHASES, changes, check_changes
 from fdjax.checkpoint import checkpoint_steps
+from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError
+from fdjax.files import write_whole
 
 __all__ = ["RESUMES", "Resume", "Run", "begun_phases", "open_run", "to_json"]
 
@@ -133,7 +134,7 @@ def _create(folder: Path, path: Path, config: Any) -> Run:
     _check_free(folder, path)
     run = Run(folder=folder, id=uuid.uuid4().hex)
     content = {"id": run.id, "config": to_json(config), "provenance": _provenance()}
-    _write(path, content)
+    write_whole(path, encode(content, indent=1))
     return run
 
 
@@ -151,7 +152,8 @@ def _reopen(folder: Path, path: Path, config: Any) -> Run:
         "lost": lost,
         "provenance": provenance,
     }
-    _write(path, content | {"config": settings, "resumed": [*resumed, entry]})
+    content |= {"config": settings, "resumed": [*resumed, entry]}
+    write_whole(path, encode(content, indent=1))
     return Run(
         folder=folder,
         id=run_id,
@@ -187,9 +189,9 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What `_write` wrote, its parts of the right kinds."""
+    """What a run said of itself, its parts of the right kinds."""
     try:
-        content = {"resumed": []} | json.loads(path.read_text(encoding="utf-8"))
+        content = {"resumed": []} | decode(path.read_bytes())
         kinds = {"id": str, "config": dict, "provenance": dict, "resumed": list}
         for name, kind in kinds.items():
             if not isinstance(content[name], kind):
@@ -203,14 +205,6 @@ def _read(path: Path) -> dict[str, Any]:
             "restore the file, or start a new run."
         ) from error
     return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(
-        json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    os.replace(part, path)
 
 
 def to_json(value: Any) -> Any:

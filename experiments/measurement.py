@@ -21,7 +21,6 @@ from fdjax.eval import (
     load_evaluation,
     save_evaluation,
 )
-from fdjax.lean import Status
 from fdjax.records import Problem
 from fdjax.rollout import Rollout
 from fdjax.train import check_origin
@@ -74,7 +73,7 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
     if (before := _kept(context, path)) is not None:
         check_origin(before.about, {"run": context.run}, str(path))
         (kept,) = before.arms
-        if before.about == about and not kept.statuses.get(Status.CRASHED.value):
+        if before.about == about and not kept.crashed:
             return kept
     problems = made.splits[config.split]
     total = len(problems) * config.samples

@@ -19,10 +19,9 @@ from rich.markup import escape
 from experiments.console import Display
 from fdjax.errors import DataError, FdjaxError
 from fdjax.eval import ArmResult, Evaluation, load_evaluation
+from fdjax.plots import headline_ks
 
 __all__ = ["main", "seeds_table"]
-
-_KS = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ def seeds_table(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _arms(evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    ks = [k for k in evaluations[0].ks if k in _KS]
+    ks = headline_ks(evaluations[0].ks)
     measures: dict[str, Callable[[ArmResult], float]] = {
         **{f"pass@{k}": lambda arm, k=k: _mean(arm.pass_at_k(k)) for k in ks},
         "entropy, nats": lambda arm: _mean(arm.entropy()),

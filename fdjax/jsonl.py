@@ -1,15 +1,17 @@
-"""JSON lines files: rows that know where they stand when something is wrong."""
+"""JSON lines files: rows that know where they stand, and lines that stay whole."""
 
 import codecs
-import json
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from fdjax.encoding import decode
 from fdjax.errors import DataError
 
-__all__ = ["Row", "iterate_rows", "shorten"]
+__all__ = ["LineFile", "Row", "iterate_rows", "row_of", "shorten", "whole_rows"]
 
 
 class _Object(dict[str, Any]):
@@ -53,7 +55,7 @@ class Row:
                 "UTF-8", str(error), "save the file in that encoding"
             ) from error
         try:
-            values = json.loads(text, object_pairs_hook=_Object, parse_int=_number)
+            values = decode(text, object_pairs_hook=_Object, parse_int=_number)
         except RecursionError as error:
             raise self.error(
                 "a JSON object",
@@ -124,6 +126,114 @@ def iterate_rows(path: Path) -> Iterator[Row]:
             f"Expected a readable JSONL file at {path}, got {type(error).__name__}: "
             f"{error}; correct the path or the file."
         ) from error
+
+
+class LineFile:
+    """Lines appended to a file; a context manager.
+
+    A line is handed to the operating system before `append` returns, all of it or,
+    where that fails, nothing. A process that is killed leaves at most half a line at
+    the end. One writer at a time. Methods raise OSError where the system refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file for appending, creating it.
+
+        Args:
+          path: the file; its folder exists.
+        """
+        self._file = path.open("ab", buffering=0)
+        self.size = self._file.tell()
+        """Bytes of the file."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._file.closed
+
+    def fileno(self) -> int:
+        """The file's number, for locks."""
+        return self._file.fileno()
+
+    def append(self, line: bytes) -> None:
+        """Write a line, its line feed included."""
+        view = memoryview(line)
+        try:
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError:
+            self.cut(self.size)
+            raise
+        self.size += len(line)
+
+    def cut(self, size: int) -> None:
+        """Drop what is behind the first `size` bytes."""
+        self._file.truncate(size)
+        self.size = size
+
+    def close(self) -> None:
+        """Flush to the disk and close; closing it again does nothing."""
+        if not self.closed:
+            with self._file:
+                os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def whole_rows(
+    path: Path, keys: Collection[str]
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Each line of a file that is appended to, with its row.
+
+    The last line is left out where it is none: its writer was killed, or is at it.
+
+    Args:
+      path: the file.
+      keys: what every row holds.
+
+    Raises:
+      DataError: the file is missing, or a line before the last is no row.
+    """
+    damaged = None
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"expected a file of rows at {path}, got none: give the run's folder"
+        ) from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            if damaged is not None:
+                raise DataError(
+                    f"expected a JSON object with {' and '.join(keys)} in line "
+                    f"{number - 1} of {path}, got {damaged[:60]!r}: repair or remove "
+                    "the line"
+                )
+            row = row_of(line, keys)
+            if row is None:
+                damaged = line
+            else:
+                yield line, row
+
+
+def row_of(line: bytes, keys: Collection[str]) -> dict[str, Any] | None:
+    """The row of a line; None when the line is torn or something else."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = decode(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and row.keys() >= set(keys) else None
 
 
 def shorten(text: str) -> str:

@@ -1,12 +1,13 @@
 """Plain records shared by the device world and the host world (no JAX)."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from fdjax.errors import ConfigError
 
-__all__ = ["Mean", "Metrics", "Problem", "is_unicode", "union"]
+__all__ = ["Mean", "Metrics", "Problem", "Status", "is_unicode", "union"]
 
 Value = TypeVar("Value")
 
@@ -72,6 +73,29 @@ class Problem:
     """Where the problem comes from, for reports."""
     difficulty: int = 0
     """Tactics in the shortest reference; 0 when unknown."""
+
+
+class Status(enum.Enum):
+    """Outcome of checking one proof; see `docs/lean.md` for the exact meanings.
+
+    Wherever statuses are counted or shown, they come in this order.
+    """
+
+    VERIFIED = "verified"
+    """The kernel accepted a theorem with exactly the trusted statement."""
+    REJECTED = "rejected"
+    """Lean refused the proof, or it rests on `sorry` or a foreign axiom."""
+    UNSAFE = "unsafe"
+    """The text may not be run, or it does not stay inside the proof."""
+    TIMEOUT = "timeout"
+    """The proof's own elaboration used up its time or memory limit."""
+    CRASHED = "crashed"
+    """The checker failed, which says nothing about the proof: mask the sample."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether it says anything about the proof."""
+        return self is not Status.CRASHED
 
 
 def is_unicode(text: str) -> bool:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from fdjax.errors import DataError
-from fdjax.jsonl import iterate_rows
+from fdjax.jsonl import LineFile, iterate_rows, whole_rows
 
 
 def read(tmp_path, content):
@@ -68,3 +68,31 @@ def test_a_key_given_twice_is_named(tmp_path):
     # What a key holds that is not ours is not ours to judge.
     [row] = read(tmp_path, b'{"name": "a", "extra": [%b]}' % twice)
     assert row.text("name") == "a"
+
+
+def test_lines_are_whole_in_the_file_when_appended(tmp_path):
+    path = tmp_path / "lines"
+    with LineFile(path) as lines:
+        lines.append(b"one\n")
+        assert path.read_bytes() == b"one\n"
+        lines.append(b"two\n")
+        assert lines.size == 8
+        lines.cut(4)
+        lines.append(b"three\n")
+    lines.close()
+    assert path.read_bytes() == b"one\nthree\n"
+    with LineFile(path) as lines:
+        assert lines.size == 10
+
+
+def test_rows_of_a_writer_at_work(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    content = b'{"a": 1, "b": NaN}\n{"a": 2, "b": 3}\n'
+    for torn in (b"", b"{", b'{"a": 1, "b": 2}', b'{"a": 1}\n', b"[" * 100_000 + b"\n"):
+        path.write_bytes(content + torn)
+        lines, rows = zip(*whole_rows(path, ("a", "b")), strict=True)
+        assert b"".join(lines) == content
+        assert rows == ({"a": 1, "b": None}, {"a": 2, "b": 3})
+    path.write_bytes(b'{"a": 1}\n' + content)
+    with pytest.raises(DataError, match="with a and b in line 1 of"):
+        list(whole_rows(path, ("a", "b")))

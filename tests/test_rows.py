@@ -12,8 +12,8 @@ from fdjax.lean.facts.backend import WholeFile
 from fdjax.verify.rows import (
     SubmissionRow,
     VerdictFile,
-    encode,
     iterate_submissions,
+    line_of,
 )
 
 ROW = {"name": "t", "statement": "theorem t : True", "proof": "  trivial"}
@@ -166,7 +166,7 @@ def test_half_a_line_of_any_length_is_ours(tmp_path, name, reason):
     path = tmp_path / "out.jsonl"
     problem = Problem(name=name, statement="theorem t : True")
     ours = SubmissionRow(problem=problem, submission="  trivial")
-    line = encode(ours, Verdict(status=Status.UNSAFE, reason=reason))
+    line = line_of(ours, Verdict(status=Status.UNSAFE, reason=reason))
     for length in range(len(line)):
         path.write_bytes(line[:length])
         with VerdictFile(path) as file:

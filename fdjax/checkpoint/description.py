@@ -14,6 +14,7 @@ from transformers import (
 
 from fdjax.checkpoint.hf_folder import read_json
 from fdjax.errors import CheckpointError
+from fdjax.files import write_whole
 from fdjax.model import ModelConfig, check_vocabulary, config_from_hf, config_to_hf
 
 __all__ = [
@@ -135,8 +136,7 @@ def write_description(
 
     def write(to: Path) -> None:
         tokenizer.save_pretrained(str(to))
-        text = json.dumps(content, indent=2) + "\n"
-        (to / _CONFIG).write_text(text, encoding="utf-8")
+        write_whole(to / _CONFIG, f"{json.dumps(content, indent=2)}\n".encode())
 
     with TemporaryDirectory() as trial:
         write(Path(trial))

@@ -1,11 +1,12 @@
 """Problems as JSON lines: fdjax's own rows and those of other provers' benchmarks."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from fdjax.encoding import encode
 from fdjax.errors import DataError
+from fdjax.files import replacing
 from fdjax.jsonl import Row, iterate_rows, shorten
 from fdjax.lean.facts.lexer import code
 from fdjax.lean.facts.statement import Theorem, last_theorem, statement_of
@@ -58,19 +59,18 @@ def read_problems(
 
 def write_problems(problems: Iterable[Problem], path: Path | str) -> None:
     """Writes fdjax rows that `read_problems` reads back as equal problems."""
-    rows = []
-    for problem in problems:
-        row: dict[str, Any] = {"name": problem.name, "statement": problem.statement}
-        if problem.header:
-            row["header"] = problem.header
-        if problem.references:
-            row["references"] = list(problem.references)
-        if problem.family:
-            row["family"] = problem.family
-        if problem.difficulty:
-            row["difficulty"] = problem.difficulty
-        rows.append(json.dumps(row, ensure_ascii=False))
-    Path(path).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    with replacing(Path(path)) as file:
+        for problem in problems:
+            row: dict[str, Any] = {"name": problem.name, "statement": problem.statement}
+            if problem.header:
+                row["header"] = problem.header
+            if problem.references:
+                row["references"] = list(problem.references)
+            if problem.family:
+                row["family"] = problem.family
+            if problem.difficulty:
+                row["difficulty"] = problem.difficulty
+            file.write(encode(row))
 
 
 def _problem(row: Row, format: ProblemFormat | None) -> Problem:

@@ -8,6 +8,7 @@ from jaxtyping import Float64, Int64
 
 from fdjax.errors import DataError
 from fdjax.eval.passk import pass_at_k
+from fdjax.records import Status
 
 __all__ = ["ArmResult", "common_theorems"]
 
@@ -66,6 +67,11 @@ class ArmResult:
                     f"expected successes + missing <= {self.samples} for {name} in "
                     f"arm {self.arm!r}, got {proved} + {lost}"
                 )
+
+    @property
+    def crashed(self) -> int:
+        """Samples on which the checker failed."""
+        return self.statuses.get(Status.CRASHED.value, 0)
 
     def judged(self) -> Int64[np.ndarray, " N"]:
         """Samples of each theorem that have a verdict."""

@@ -5,7 +5,6 @@ of the mean paired difference, nothing else. The interval covers the choice of
 theorems; repeat the run with other seeds to cover training noise.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 
 from fdjax.errors import ConfigError
 from fdjax.eval.arms import ArmResult, common_theorems
-from fdjax.eval.passk import Estimate, paired_difference
+from fdjax.eval.passk import UNMEASURED, Estimate, paired_difference
 
 __all__ = ["ArmRoles", "Claim", "ClaimVerdict", "evaluate_claims"]
 
@@ -236,8 +235,8 @@ def _compare(
     measured = ~np.isnan(ours - theirs)
     ours, theirs = ours[measured], theirs[measured]
     if not ours.size:
-        nothing = Estimate(math.nan, math.nan, math.nan)
-        return _Comparison(nothing, "not shown", f"{pair}: no theorem measured in both")
+        nothing = f"{pair}: no theorem measured in both"
+        return _Comparison(UNMEASURED, "not shown", nothing)
     estimate = paired_difference(ours, theirs, level, resamples, seed)
     differing = int(np.sum(ours != theirs))
     low, high = estimate.low, estimate.high

@@ -1,5 +1,6 @@
 """Unbiased pass@k per theorem, and bootstrap intervals over theorems."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,13 @@ from jaxtyping import Float64, Integer
 from fdjax.errors import DataError
 from fdjax.ranges import Number, Whole, require
 
-__all__ = ["Estimate", "bootstrap_interval", "paired_difference", "pass_at_k"]
+__all__ = [
+    "UNMEASURED",
+    "Estimate",
+    "bootstrap_interval",
+    "paired_difference",
+    "pass_at_k",
+]
 
 # Resampled values held at once, so that memory does not grow with the resamples.
 _CHUNK_VALUES = 1 << 21
@@ -24,6 +31,10 @@ class Estimate(NamedTuple):
     """Lower end of the interval."""
     high: float
     """Upper end of the interval."""
+
+
+UNMEASURED = Estimate(math.nan, math.nan, math.nan)
+"""Of a set without measured theorems."""
 
 
 def pass_at_k(

@@ -1,8 +1,5 @@
 """The evaluation of a run as one JSON file, `eval.json`."""
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -10,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fdjax.encoding import as_float, decode, encode
 from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.claims import Claim
-from fdjax.eval.passk import Estimate, bootstrap_interval
+from fdjax.eval.passk import UNMEASURED, Estimate, bootstrap_interval
+from fdjax.files import write_whole
 
 __all__ = [
     "Evaluation",
@@ -99,10 +98,7 @@ def save_evaluation(path: Path, evaluation: Evaluation) -> None:
         "claims": [asdict(claim) for claim in evaluation.claims],
         "about": dict(evaluation.about),
     }
-    text = json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, encode(content, indent=1))
 
 
 def load_evaluation(path: Path) -> Evaluation:
@@ -112,7 +108,7 @@ def load_evaluation(path: Path) -> Evaluation:
       DataError: the file is missing, is not JSON, or lacks a field.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = decode(path.read_bytes())
         return Evaluation(
             ks=tuple(content["k"]),
             arms=tuple(_arm(row) for row in content["arms"]),
@@ -141,24 +137,8 @@ def _summary(arm: ArmResult, ks: Sequence[int]) -> dict[str, Any]:
 
 def _described(values: np.ndarray) -> dict[str, Any]:
     """Mean, interval and count of a per-theorem measurement."""
-    estimate = mean_estimate(values)
-    number = estimate or Estimate(math.nan, math.nan, math.nan)
-    return {**number._asdict(), "theorems": int(np.sum(~np.isnan(values)))}
-
-
-def _finite(value: Any) -> Any:
-    """The same JSON value with null in place of floats that JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _number(value: float | int | None) -> float:
-    return math.nan if value is None else float(value)
+    estimate = mean_estimate(values) or UNMEASURED
+    return {**estimate._asdict(), "theorems": int(np.sum(~np.isnan(values)))}
 
 
 def _arm(row: Mapping[str, Any]) -> ArmResult:
@@ -168,12 +148,12 @@ def _arm(row: Mapping[str, Any]) -> ArmResult:
         for key, value in row.items()
         if key in known
     }
-    given["policy_entropy"] = tuple(_number(one) for one in row["policy_entropy"])
+    given["policy_entropy"] = tuple(as_float(one) for one in row["policy_entropy"])
     return ArmResult(**given)
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
-    numbers = {name: _number(row[name]) for name in ("difference", "low", "high")}
+    numbers = {name: as_float(row[name]) for name in ("difference", "low", "high")}
     return Claim(**{**row, **numbers})
 
 
@@ -201,4 +181,4 @@ def _teacher(row: Mapping[str, Any] | None) -> TeacherResult | None:
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate:
-    return Estimate(_number(row["value"]), _number(row["low"]), _number(row["high"]))
+    return Estimate(as_float(row["value"]), as_float(row["low"]), as_float(row["high"]))

@@ -9,7 +9,7 @@ import numpy as np
 from fdjax.errors import DataError
 from fdjax.eval.arms import ArmResult
 from fdjax.eval.diversity import distinct_proofs, distinct_sequences, tactic_entropy
-from fdjax.eval.passk import Estimate, pass_at_k
+from fdjax.eval.passk import UNMEASURED, Estimate, pass_at_k
 from fdjax.eval.results import TeacherResult, mean_estimate
 from fdjax.ranges import Whole, require
 from fdjax.records import Problem
@@ -145,7 +145,7 @@ def evaluate_teacher(
         wins = (rollout.rewards * counted).reshape(-1, samples).sum(axis=1)
         known = counted.reshape(-1, samples).sum(axis=1)
         values = pass_at_k(wins.astype(np.int64), known.astype(np.int64), 1)
-        return mean_estimate(values) or Estimate(np.nan, np.nan, np.nan)
+        return mean_estimate(values) or UNMEASURED
 
     read = np.array([note is not None for note in notes])
     return TeacherResult(

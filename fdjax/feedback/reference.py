@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 from fdjax.feedback.compiler import CompilerFeedback
 from fdjax.feedback.provider import Attempt, Feedback, Provider
-from fdjax.lean import Status
 from fdjax.ranges import Whole, require_fields
 
 __all__ = ["ReferenceHint"]
@@ -38,7 +37,7 @@ class ReferenceHint:
 
     def _with_hint(self, attempt: Attempt, feedback: Feedback) -> Feedback:
         references = attempt.problem.references
-        verified = attempt.verdict.status is Status.VERIFIED
+        verified = attempt.verdict.verified
         if not feedback.available or verified or not references:
             return feedback
         steps = _steps(attempt.proof)

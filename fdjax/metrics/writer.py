@@ -4,13 +4,12 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, SupportsFloat
 
 import numpy as np
 
 from fdjax.errors import ConfigError
-from fdjax.metrics.lines import RowFile, read_rows
+from fdjax.metrics.lines import RowWriter, read_rows
 
 __all__ = ["MetricsWriter", "SampleWriter", "read_metrics"]
 
@@ -21,20 +20,8 @@ _GAP = "resume/missing_rows"
 _logger = logging.getLogger(__name__)
 
 
-class MetricsWriter:
-    """Writer of metric rows: `{"arm", "step", "time", key: value, …}`.
-
-    A row is in the file when `write` returns; see `RowFile` for what a crash leaves.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open the file for appending, creating it and cutting off a torn line.
-
-        Args:
-          path: the JSON lines file; its folder exists.
-        """
-        self._path = path
-        self._rows = RowFile(path)
+class MetricsWriter(RowWriter):
+    """Writer of metric rows: `{"arm", "step", "time", key: value, …}`."""
 
     def write(
         self,
@@ -66,11 +53,7 @@ class MetricsWriter:
             "step": step,
             "time": time.time() if wall_time_s is None else wall_time_s,
         }
-        self._rows.append(row | {key: _number(one) for key, one in values.items()})
-
-    def truncate_after(self, arm: str, step: int) -> None:
-        """Drop the rows of `arm` that are later than `step`, before a resume."""
-        self._rows.truncate_after(arm, step)
+        self._append(row | {key: _number(one) for key, one in values.items()})
 
     def mark_gap(self, arm: str, step: int, expected: int) -> None:
         """Marks where rows were lost, as when somebody deleted the file.
@@ -95,23 +78,8 @@ class MetricsWriter:
             )
             self.write(arm, step, {_GAP: expected - present})
 
-    def close(self) -> None:
-        """Flush to the disk and close; nothing can be written afterwards."""
-        self._rows.close()
 
-    def __enter__(self) -> "MetricsWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class SampleWriter:
+class SampleWriter(RowWriter):
     """Writer of attempts, one row each, that the report's sample browser reads.
 
     A row holds `arm`, `step`, `problem`, `statement`, `proof`, `status` (lower case),
@@ -121,40 +89,13 @@ class SampleWriter:
     (nats for each token, null where it was not scored).
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file for appending, creating it and cutting off a torn line.
-
-        Args:
-          path: the JSON lines file; its folder exists.
-        """
-        self._rows = RowFile(path)
-
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one attempt; NaN and infinities become null.
 
         Raises:
           DataError: the row has no arm or no step.
         """
-        self._rows.append(row)
-
-    def truncate_after(self, arm: str, step: int) -> None:
-        """Drop the attempts of `arm` that are later than `step`, before a resume."""
-        self._rows.truncate_after(arm, step)
-
-    def close(self) -> None:
-        """Flush to the disk and close; nothing can be written afterwards."""
-        self._rows.close()
-
-    def __enter__(self) -> "SampleWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._append(row)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

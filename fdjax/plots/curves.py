@@ -1,7 +1,6 @@
 """Figures of a run, from its files alone: pass@k, policy entropy and reward."""
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fdjax.files import replacing, write_whole
 from fdjax.plots.run_files import RunFiles, read_run
 from fdjax.plots.style import ArmStyle, arm_styles
 
@@ -156,11 +156,10 @@ def write_figures(run_dir: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     for name, figure in run_figures(read_run(run_dir)).items():
-        image = folder / f"{name}.png"
-        with matplotlib.rc_context(_RC):
-            FigureCanvasAgg(figure).print_png(os.fspath(image))
-        drawing = folder / f"{name}.svg"
-        drawing.write_text(figure_svg(figure), encoding="utf-8")
+        image, drawing = folder / f"{name}.png", folder / f"{name}.svg"
+        with matplotlib.rc_context(_RC), replacing(image) as file:
+            FigureCanvasAgg(figure).print_png(file)
+        write_whole(drawing, figure_svg(figure).encode())
         written += [image, drawing]
     return written
 

@@ -26,7 +26,6 @@
 
   if (!$("list")) return;
 
-  const STATUSES = ["verified", "rejected", "timeout", "unsafe", "crashed"];
   const filter = { arm: "", step: "", search: "", hidden: new Set(), scored: false, order: "file" };
   let page = 0;
   let perPage = 10;
@@ -136,7 +135,7 @@
   }
 
   const armName = (arm) => make("b", { class: `arm arm-${data.arms[arm].place}` }, data.arms[arm].label);
-  const statusDot = (status) => make("i", { class: `dot ${STATUSES.includes(status) ? status : ""}` });
+  const statusDot = (status) => make("i", { class: `dot ${data.statuses.includes(status) ? status : ""}` });
   const fixed = (value, digits) => value.toFixed(digits);
 
   function sampleView(sample) {
@@ -217,7 +216,7 @@
   function controls() {
     const arms = [...new Set(data.samples.map((sample) => sample.arm))];
     const steps = [...new Set(data.samples.map((sample) => sample.step))].sort((a, b) => a - b);
-    const statuses = [...new Set([...STATUSES, ...data.samples.map((sample) => sample.status)])]
+    const statuses = [...new Set([...data.statuses, ...data.samples.map((sample) => sample.status)])]
       .filter((status) => data.samples.some((sample) => sample.status === status));
     const chips = make("div", { class: "chips", role: "group", "aria-label": "Statuses" },
       ...statuses.map((status) => {

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -12,12 +11,12 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
+from fdjax.files import write_whole
 from fdjax.plots.browser import browser_data, script_json
 from fdjax.plots.curves import INK, figure_svg, run_figures
 from fdjax.plots.run_files import RunFiles, read_run
 from fdjax.plots.style import ArmStyle, arm_styles
 from fdjax.plots.tables import (
-    STATUSES,
     claim_rows,
     headline,
     last_metrics,
@@ -26,6 +25,7 @@ from fdjax.plots.tables import (
     stage_times,
     status_counts,
 )
+from fdjax.records import Status
 
 __all__ = ["write_report"]
 
@@ -58,9 +58,7 @@ def write_report(run_dir: Path) -> Path:
     """
     page = _render(read_run(run_dir))
     path = run_dir / "report.html"
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, page.encode())
     return path
 
 
@@ -89,6 +87,7 @@ def _render(files: RunFiles) -> str:
         arm: {"label": style.label, "place": place}
         for place, (arm, style) in enumerate(styles.items())
     }
+    browser["statuses"] = statuses = [status.value for status in Status]
     return template.render(
         name=files.name,
         finished=_last_time(files),
@@ -110,7 +109,7 @@ def _render(files: RunFiles) -> str:
             }
             for name, figure in run_figures(files).items()
         ],
-        statuses=STATUSES,
+        statuses=statuses,
         status_rows=status_counts(files),
         times=stage_times(files.metrics),
         metrics=last_metrics(files),

@@ -1,11 +1,12 @@
 """Reads the files of a run as plain JSON values, finished or not."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fdjax.encoding import decode
 from fdjax.errors import DataError
+from fdjax.jsonl import whole_rows
 
 __all__ = ["RunFiles", "read_run"]
 
@@ -59,16 +60,11 @@ def read_run(run_dir: Path) -> RunFiles:
     return files
 
 
-def _parse(text: bytes) -> Any:
-    # Python's NaN and Infinity are not JSON and would break the page's script.
-    return json.loads(text, parse_constant=lambda _: None)
-
-
 def _object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = _parse(path.read_bytes())
+        value = decode(path.read_bytes())
     except ValueError as error:
         raise DataError(
             f"expected JSON in {path}, got text that is not ({error}): restore the file"
@@ -81,19 +77,4 @@ def _object(path: Path) -> dict[str, Any]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    rows: list[dict[str, Any]] = []
-    lines = path.read_bytes().split(b"\n")
-    # What follows the last newline is empty, or a row that is being written.
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = _parse(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and "arm" in row:
-            rows.append(row)
-        elif number < len(lines) - 1:
-            raise DataError(
-                f"expected a JSON object with an arm in line {number} of {path}, got "
-                f"{line[:60]!r}: repair or remove the line"
-            )
-    return rows
+    return [row for _, row in whole_rows(path, ("arm", "step"))]

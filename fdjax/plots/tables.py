@@ -8,9 +8,9 @@ from typing import Any
 from fdjax.plots.run_files import RunFiles
 
 __all__ = [
-    "STATUSES",
     "claim_rows",
     "headline",
+    "headline_ks",
     "last_metrics",
     "provenance",
     "settings",
@@ -18,11 +18,20 @@ __all__ = [
     "status_counts",
 ]
 
-STATUSES = ("verified", "rejected", "timeout", "unsafe", "crashed")
-"""Verdict statuses in the order in which they are shown."""
-
-_HEADLINE_KS = (1, 4, 16, 64)
+_HEADLINE_KS = frozenset({1, 4, 16, 64})
 _SPARKLINE = (90.0, 22.0)
+
+
+def headline_ks(ks: Sequence[int]) -> list[int]:
+    """The k whose pass@k stand in a table: 1, 4, 16, 64 and the largest.
+
+    >>> headline_ks([1, 2, 4, 8, 16, 32])
+    [1, 4, 16, 32]
+
+    Args:
+      ks: values of k that were measured, increasing.
+    """
+    return [k for k in ks if k in _HEADLINE_KS or k == ks[-1]]
 
 
 def headline(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,9 +44,7 @@ def headline(evaluation: Mapping[str, Any]) -> dict[str, Any]:
       evaluation: content of eval.json.
     """
     arms = evaluation["arms"]
-    ks = sorted(
-        {k for k in evaluation["k"] if k in _HEADLINE_KS} | {evaluation["k"][-1]}
-    )
+    ks = headline_ks(evaluation["k"])
     columns: list[dict[str, Any]] = [
         {"title": f"pass@{k}", "kind": "share", "path": ("pass_at_k", str(k))}
         for k in ks

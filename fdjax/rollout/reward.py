@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fdjax.lean import Status, Verdict
+from fdjax.lean import Verdict
 
 __all__ = ["verdict_rewards"]
 
@@ -19,5 +19,5 @@ def verdict_rewards(verdicts: Sequence[Verdict]) -> tuple[np.ndarray, np.ndarray
       Rewards [B] float32 (0 where missing) and whether each is known [B] bool.
     """
     known = np.array([not v.missing for v in verdicts], bool)
-    rewards = np.array([v.status is Status.VERIFIED for v in verdicts], np.float32)
+    rewards = np.array([v.verified for v in verdicts], np.float32)
     return rewards, known

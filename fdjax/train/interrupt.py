@@ -1,11 +1,10 @@
 """Stopping between steps: Ctrl-C asks, the loop saves and then obeys."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from fdjax.errors import FdjaxError
+from fdjax.signals import first_stop_signal
 
 __all__ = ["StopRequest", "StoppedError", "stop_on_signal"]
 
@@ -30,16 +29,9 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM into a request; a second one acts at once."""
     request = StopRequest()
-    previous = {}
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def ask(number: int) -> None:
         request.requested = True
-        signal.signal(number, previous[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
+    with first_stop_signal(ask):
         yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

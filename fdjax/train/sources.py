@@ -401,7 +401,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
         "rollout/overlong_prompts": Mean(size - made, size),
         "rollout/broken_statements": Mean(broken, size),
         **{
-            f"verdict/{status.name.lower()}": Mean(statuses.count(status), made)
+            f"verdict/{status.value}": Mean(statuses.count(status), made)
             for status in Status
         },
     }

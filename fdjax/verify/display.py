@@ -48,7 +48,7 @@ class ProgressDisplay:
         self._console = console
         self._total = standing.total
         self._tally = standing.tally
-        self._before = _decided(standing.tally)
+        self._before = standing.tally.decided
         self._begin = self._last = time.monotonic()
         self._interval_s = REDRAW_S if console.is_terminal else LINE_S
         self._progress: Progress | None = None
@@ -66,7 +66,7 @@ class ProgressDisplay:
     @property
     def decided(self) -> int:
         """Rows decided since the display was made; CRASHED is no decision."""
-        return _decided(self._tally) - self._before
+        return self._tally.decided - self._before
 
     def update(self) -> None:
         """Show what is decided by now, if it is time to."""
@@ -92,7 +92,7 @@ class ProgressDisplay:
             self._progress.stop()
 
     def _show(self) -> None:
-        done = _decided(self._tally)
+        done = self._tally.decided
         rate = self.decided / self.seconds
         if self._progress is not None:
             self._progress.update(
@@ -153,10 +153,6 @@ def summary(
     ):
         facts.add_row(name, value)
     return Group(table, facts)
-
-
-def _decided(tally: Tally) -> int:
-    return tally.rows - tally.statuses[Status.CRASHED]
 
 
 def _spread(seconds: "array[float]") -> str:

@@ -4,20 +4,18 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
+from fdjax.encoding import as_float, decode, encode, spellings
 from fdjax.errors import DataError
-from fdjax.jsonl import Row, iterate_rows, shorten
+from fdjax.files import replacing
+from fdjax.jsonl import LineFile, Row, iterate_rows, shorten
 from fdjax.lean.facts.backend import Submission, WholeFile
 from fdjax.lean.facts.statement import statement_of
 from fdjax.lean.facts.verdict import Status, Verdict
@@ -61,6 +59,16 @@ class Tally:
     def rows(self) -> int:
         """All verdicts."""
         return self.statuses.total()
+
+    @property
+    def crashed(self) -> int:
+        """Verdicts that decide nothing."""
+        return self.statuses[Status.CRASHED]
+
+    @property
+    def decided(self) -> int:
+        """The other verdicts."""
+        return self.rows - self.crashed
 
     def add(self, status: Status, seconds: float) -> None:
         """Count one verdict."""
@@ -122,10 +130,10 @@ def _submission(row: Row) -> SubmissionRow:
 class VerdictFile:
     """A JSON lines file of verdicts, one for each submission and in the same order.
 
-    A row is `name`, `digest` (of the submission) and the fields of a verdict, handed to
-    the operating system in one write: a run that is killed leaves at most half a line
-    at the end. The file is locked against other writers while it is open. Every method
-    raises `DataError` when the file cannot be read or written.
+    A row is `name`, `digest` (of the submission) and the fields of a verdict. A run
+    that is killed leaves at most half a line at the end. The file is locked against
+    other writers while it is open. Every method raises `DataError` when the file cannot
+    be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,8 +155,7 @@ class VerdictFile:
                 )
             self._made = [each for each in self.path.parents if not each.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._open(self.path)
-            self._end = self._file.tell()
+            self._lines = self._open(self.path)
 
     def check(self, submissions: Iterable[SubmissionRow]) -> Standing:
         """Read all submissions and compare them with the rows that are there.
@@ -171,7 +178,7 @@ class VerdictFile:
                 whole += len(line)
                 status, seconds = self._read(total, line, submission)
                 tally.add(status, seconds)
-                if status is Status.CRASHED:
+                if not status.decided:
                     crashed.append(total - 1)
             if line := file.readline():
                 raise self._foreign(total + 1, "no more rows than the input's", line)
@@ -184,16 +191,8 @@ class VerdictFile:
 
     def append(self, submission: SubmissionRow, verdict: Verdict) -> None:
         """Write the next row; all of it or, when that fails, nothing."""
-        view = memoryview(encode(submission, verdict))
-        end = self._end + len(view)
         with self._accessible():
-            try:
-                while view:
-                    view = view[self._file.write(view) or 0 :]
-            except OSError:
-                self._cut(self._end)
-                raise
-        self._end = end
+            self._lines.append(line_of(submission, verdict))
 
     def replace(self, rows: Mapping[int, tuple[SubmissionRow, Verdict]]) -> None:
         """Put new rows in the place of old ones; the file changes as a whole or not.
@@ -201,29 +200,24 @@ class VerdictFile:
         Args:
           rows: what to write by its index from 0.
         """
-        with self._accessible():
-            descriptor, name = tempfile.mkstemp(
-                prefix=".fdjax-", suffix=".tmp", dir=self.path.parent
-            )
-            unfinished = Path(name)
-            try:
-                with open(descriptor, "wb") as new, self.path.open("rb") as old:
+        with self._accessible(), ExitStack() as undo:
+            with replacing(self.path) as new:
+                with self.path.open("rb") as old:
                     for index, line in enumerate(old):
-                        new.write(encode(*rows[index]) if index in rows else line)
-                    new.flush()
-                    os.fsync(new.fileno())
-                shutil.copymode(self.path, unfinished)
-                self._take_place(unfinished)
-            finally:
-                unfinished.unlink(missing_ok=True)
+                        new.write(line_of(*rows[index]) if index in rows else line)
+                new.flush()
+                # Locked before anybody sees it.
+                lines = undo.enter_context(self._open(Path(new.name)))
+            undo.pop_all()
+            replaced, self._lines = self._lines, lines
+            replaced.close()
 
     def close(self) -> None:
         """Flush and close; a new file without rows goes, and folders made for it."""
-        if self._file.closed:
+        if self._lines.closed:
             return
-        with self._accessible(), self._file:
-            os.fsync(self._file.fileno())
-            if self._new and self._end == 0:
+        with self._accessible(), self._lines:
+            if self._new and self._lines.size == 0:
                 self.path.unlink()
                 # Somebody else may have begun to use a folder.
                 with suppress(OSError):
@@ -253,20 +247,9 @@ class VerdictFile:
                 "folder where you may write."
             ) from error
 
-    def _take_place(self, unfinished: Path) -> None:
-        """Let another file, locked before anybody sees it, be the one at `path`."""
-        file = self._open(unfinished)
-        try:
-            os.replace(unfinished, self.path)
-        except OSError:
-            file.close()
-            raise
-        self._file.close()
-        self._file, self._end = file, file.tell()
-
-    def _open(self, path: Path) -> FileIO:
+    def _open(self, path: Path) -> LineFile:
         """The file at its end, locked."""
-        file = path.open("ab", buffering=0)
+        file = LineFile(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -282,8 +265,7 @@ class VerdictFile:
 
     def _cut(self, end: int) -> None:
         with self._accessible():
-            self._file.truncate(end)
-        self._end = end
+            self._lines.cut(end)
 
     def _read(
         self, number: int, line: bytes, submission: SubmissionRow
@@ -291,9 +273,9 @@ class VerdictFile:
         """Status and seconds of a row that must be about the submission."""
         expected = _about(submission)
         try:
-            values = json.loads(line)
+            values = decode(line)
             same = values["digest"] == submission.digest()
-            status, seconds = Status(values["status"]), float(values["seconds"])
+            status, seconds = Status(values["status"]), as_float(values["seconds"])
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise self._foreign(number, expected, line) from error
         if not same:
@@ -309,13 +291,9 @@ class VerdictFile:
         )
 
 
-def encode(submission: SubmissionRow, verdict: Verdict) -> bytes:
-    """The line of a verdict, in UTF-8 also where the submission is not Unicode."""
-    row = {**_key(submission), **verdict.to_dict()}
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:
-        return json.dumps(row).encode() + b"\n"
+def line_of(submission: SubmissionRow, verdict: Verdict) -> bytes:
+    """The line of a verdict."""
+    return encode({**_key(submission), **verdict.to_dict()})
 
 
 def _key(submission: SubmissionRow) -> dict[str, str]:
@@ -325,12 +303,8 @@ def _key(submission: SubmissionRow) -> dict[str, str]:
 
 def _may_begin(half: bytes, submission: SubmissionRow) -> bool:
     """Whether half a line can be what a killed writer left of the submission's row."""
-    for ascii_only in (False, True):
-        text = json.dumps(_key(submission), ensure_ascii=ascii_only).removesuffix("}")
-        begin = text.encode(errors="surrogatepass")
-        if half.startswith(begin) or begin.startswith(half):
-            return True
-    return False
+    begins = [line.removesuffix(b"}\n") for line in spellings(_key(submission))]
+    return any(half.startswith(begin) or begin.startswith(half) for begin in begins)
 
 
 def _about(submission: SubmissionRow) -> str:

@@ -123,7 +123,7 @@ def _verify_file(
                 seconds=display.seconds,
             )
     Console().print(table)
-    crashed = standing.tally.statuses[Status.CRASHED]
+    crashed = standing.tally.crashed
     if crashed:
         console.print(
             f"{crashed:,} of {standing.total:,} rows are CRASHED: the checker failed, "

@@ -3,7 +3,8 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+from fdjax.signals import first_stop_signal
 
 __all__ = ["StopSignal", "StoppedError", "stop_on_signal"]
 
@@ -53,17 +54,5 @@ def stop_on_signal() -> Iterator[StopSignal]:
     Only the main thread may use it.
     """
     stop = StopSignal()
-    previous = {}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-        stop.request(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
+    with first_stop_signal(stop.request):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

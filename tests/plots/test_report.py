@@ -136,6 +136,9 @@ def test_browser_data_names_every_arm(page):
         "fd": {"label": "FD", "place": 1},
     }
     assert data["samples"][0]["kl"] == [0.25, None, 0.5, 2.0, None]
+    assert data["statuses"] == [
+        *("verified", "rejected", "unsafe", "timeout", "crashed")
+    ]
     assert data["samples"][0]["messages"][0]["line"] == 2
 
 

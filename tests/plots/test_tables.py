@@ -1,6 +1,6 @@
 import pytest
 
-from fdjax.plots import read_run
+from fdjax.plots import headline_ks, read_run
 from fdjax.plots.tables import (
     claim_rows,
     headline,
@@ -24,6 +24,19 @@ def test_headline_shows_the_saved_numbers(run_dir):
     assert fd["cells"][1]["theorems"] == 11
     assert (table["theorems"], table["samples"], table["missing"]) == (12, 4, 1)
     assert table["partial"]
+
+
+@pytest.mark.parametrize(
+    ("ks", "shown"),
+    [
+        ((1, 2, 4, 8, 16, 32, 64), [1, 4, 16, 64]),
+        ((1, 2, 4, 8), [1, 4, 8]),
+        ((1, 64, 128), [1, 64, 128]),
+        ((2,), [2]),
+    ],
+)
+def test_tables_show_a_few_k_and_the_largest(ks, shown):
+    assert headline_ks(ks) == shown
 
 
 def test_claim_bars_lie_around_zero():

@@ -4,7 +4,13 @@ import itertools
 from collections.abc import Iterator
 
 from fdjax.data.theorems.expression import Expression, Language
-from fdjax.data.theorems.logic import logical_steps, reflexive, trivial
+from fdjax.data.theorems.logic import (
+    logical_steps,
+    reflexive,
+    rewritten_fact,
+    rewritten_goal,
+    trivial,
+)
 from fdjax.data.theorems.search import Sequent, Step
 
 __all__ = ["OBTAINED", "VARIABLES", "ArithmeticTactics"]
@@ -150,8 +156,7 @@ class ArithmeticTactics:
         for source, text, old, new in rules:
             if old in goal.contents:
                 changed = language.replace(goal, old, new)
-                after = () if reflexive(changed) else (sequent.aim(changed),)
-                yield Step(f"rw [{text}]", after, reversible=True)
+                yield rewritten_goal(sequent, text, changed)
             if last:
                 continue
             for index, (label, item) in enumerate(context):
@@ -159,13 +164,7 @@ class ArithmeticTactics:
                     continue
                 changed = language.replace(item, old, new)
                 if changed not in known:
-                    replaced = (label, changed)
-                    state = (*context[:index], replaced, *context[index + 1 :])
-                    yield Step(
-                        f"rw [{text}] at {label}",
-                        (sequent._replace(context=state),),
-                        reversible=True,
-                    )
+                    yield rewritten_fact(sequent, index, text, changed)
 
     def _sums(self, *items: Expression) -> dict[Expression, Expression]:
         """The sums that occur, and each with its parts exchanged."""

@@ -5,7 +5,12 @@ from collections.abc import Iterator
 
 from fdjax.data.theorems.expression import Expression, Language
 from fdjax.data.theorems.list_language import LISTS, OBTAINED, list_lemmas
-from fdjax.data.theorems.logic import logical_steps, reflexive
+from fdjax.data.theorems.logic import (
+    logical_steps,
+    reflexive,
+    rewritten_fact,
+    rewritten_goal,
+)
 from fdjax.data.theorems.search import Sequent, Step
 
 __all__ = ["ListTactics"]
@@ -32,23 +37,16 @@ class ListTactics:
         yield from logical_steps(self.language, sequent, last)
         yield from self._equality(sequent)
         for text, changed in self._rewrites(goal, context):
-            after = () if reflexive(changed) else (sequent.aim(changed),)
-            yield Step(f"rw [{text}]", after, reversible=True)
+            yield rewritten_goal(sequent, text, changed)
         if last:
             return
         known = {item for _, item in context}
-        for index, (label, item) in enumerate(context):
+        for index, (_, item) in enumerate(context):
             if not _about_members(item):
                 continue
             for text, changed in self._rewrites(item, context):
                 if changed not in known:
-                    replaced = (label, changed)
-                    state = (*context[:index], replaced, *context[index + 1 :])
-                    yield Step(
-                        f"rw [{text}] at {label}",
-                        (sequent._replace(context=state),),
-                        reversible=True,
-                    )
+                    yield rewritten_fact(sequent, index, text, changed)
         yield from self._induction(sequent)
 
     def _equality(self, sequent: Sequent) -> Iterator[Step]:

@@ -1,11 +1,17 @@
-"""Tactics for the connectives, shared by all families."""
+"""Tactics that families share: for the connectives, and rewriting."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 from fdjax.data.theorems.expression import Expression, Language
 from fdjax.data.theorems.search import Sequent, Step
 
-__all__ = ["logical_steps", "reflexive", "trivial"]
+__all__ = [
+    "logical_steps",
+    "reflexive",
+    "rewritten_fact",
+    "rewritten_goal",
+    "trivial",
+]
 
 
 def reflexive(item: Expression) -> bool:
@@ -35,6 +41,21 @@ def trivial(
     return premises == list(goal.parts[given:]) and all(
         trivial(half, hypotheses, equal) for half in goal.parts[:given]
     )
+
+
+def rewritten_goal(sequent: Sequent, rules: str, changed: Expression) -> Step:
+    """`rw [rules]`, which makes the goal `changed` and ends it where that is `rfl`."""
+    after = () if reflexive(changed) else (sequent.aim(changed),)
+    return Step(f"rw [{rules}]", after, reversible=True)
+
+
+def rewritten_fact(
+    sequent: Sequent, index: int, rules: str, changed: Expression
+) -> Step:
+    """`rw [rules] at` the hypothesis at `index`, which becomes `changed`."""
+    name, _ = sequent.context[index]
+    after = (sequent.change(index, changed),)
+    return Step(f"rw [{rules}] at {name}", after, reversible=True)
 
 
 def logical_steps(language: Language, sequent: Sequent, last: bool) -> Iterator[Step]:

@@ -37,6 +37,12 @@ class Sequent(NamedTuple):
         """With another goal."""
         return Sequent(self.context, goal, self.fresh)
 
+    def change(self, index: int, proposition: Expression) -> "Sequent":
+        """With another proposition as the hypothesis at `index`."""
+        changed = (self.context[index][0], proposition)
+        context = (*self.context[:index], changed, *self.context[index + 1 :])
+        return Sequent(context, self.goal, self.fresh)
+
 
 class Step(NamedTuple):
     """A tactic and the goals that it leaves, in Lean's order."""

@@ -1,27 +1,13 @@
 """Verdicts: what Lean said about one proof, as data."""
 
-import enum
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from fdjax.records import Status
 
 __all__ = ["Diagnostic", "Goal", "Severity", "Status", "Verdict"]
 
 Severity = Literal["error", "warning", "information"]
-
-
-class Status(enum.Enum):
-    """Outcome of checking one proof; see `docs/lean.md` for the exact meanings."""
-
-    VERIFIED = "verified"
-    """The kernel accepted a theorem with exactly the trusted statement."""
-    REJECTED = "rejected"
-    """Lean refused the proof, or it rests on `sorry` or a foreign axiom."""
-    UNSAFE = "unsafe"
-    """The text may not be run, or it does not stay inside the proof."""
-    TIMEOUT = "timeout"
-    """The proof's own elaboration used up its time or memory limit."""
-    CRASHED = "crashed"
-    """The checker failed, which says nothing about the proof: mask the sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +73,7 @@ class Verdict:
 
         The checker failed, or the problem is at fault.
         """
-        return self.status is Status.CRASHED or self.broken_statement
+        return not self.status.decided or self.broken_statement
 
     @property
     def verified(self) -> bool:

@@ -90,6 +90,16 @@ class Verdict:
         return self.status is Status.CRASHED or self.broken_statement
 
     @property
+    def lasting(self) -> bool:
+        """Whether another check would decide the same: a cache may keep it.
+
+        What time, memory or a broken machine decided may come out otherwise, and what
+        is wrong with a problem is told anew each time.
+        """
+        decided_by_chance = self.status in (Status.TIMEOUT, Status.CRASHED)
+        return not (decided_by_chance or self.broken_statement)
+
+    @property
     def verified(self) -> bool:
         """Whether the proof counts as a proof."""
         return self.status is Status.VERIFIED

@@ -8,7 +8,7 @@ from fdjax.cli import main
 from fdjax.lean import NativeBackend, WasmBackend
 from fdjax.lean.embedded import wasm as wasm_module
 from fdjax.lean.engine.selftest import selftest
-from fdjax.lean.facts.safety import POLICY
+from fdjax.lean.facts.policy import POLICY
 
 
 def failures(backend, header=""):

@@ -61,7 +61,7 @@ function isComplete(lean, constant, count) {
 
 // Whether a value is plain data, so that making it costs little and does nothing else.
 // `known` is the environment before the submission: of what that declares, nothing is
-// data. `policy` is the part of safety.py's that says which functions are.
+// data. `policy` is the part of policy.py's that says which functions are.
 class PlainData {
   constructor(lean, known, policy) {
     Object.assign(this, { lean, known, policy });

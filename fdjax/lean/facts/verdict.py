@@ -111,16 +111,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values; `from_dict` reads it back."""
-        return {
-            "status": self.status.value,
-            "diagnostics": [asdict(diagnostic) for diagnostic in self.diagnostics],
-            "goals": [asdict(goal) for goal in self.goals],
-            "axioms": list(self.axioms),
-            "seconds": self.seconds,
-            "reason": self.reason,
-            "cached": self.cached,
-            "broken_statement": self.broken_statement,
-        }
+        return asdict(self) | {"status": self.status.value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Verdict":

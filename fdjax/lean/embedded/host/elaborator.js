@@ -10,6 +10,7 @@ const STATE = { env: 0, messages: 1, scopes: 2 };
 const SCOPE = { options: 1, namespace: 2, openDecls: 3 };
 const MESSAGE = { fields: 5, severity: 1, isSilent: 2 };
 const SEVERITY = ['information', 'warning', 'error'];
+const PRIVATE_LEVEL = 2; // of what a module shows
 const END = 'Lean.Parser.Command.eoi';
 
 class Elaborator {
@@ -54,7 +55,6 @@ class Elaborator {
       const { lean } = this;
       const lines = key.split('\n').map((name) => 'import ' + name + '\n').join('');
       const { input, parser, messages, imports } = this.open(lines);
-      const PRIVATE_LEVEL = 2;
       const result = lean.call(
         'l_Lean_importModules', imports, lean.retain(lean.global('l_Lean_Options_empty')),
         0, lean.emptyArray(), 1, 1, PRIVATE_LEVEL, lean.global('l_Lean_NameSet_empty'));
@@ -227,22 +227,18 @@ class Elaborator {
     }).filter((entry) => !entry.silent || SEVERITY[entry.severity] === 'error');
     entries.sort((a, b) => b.severity - a.severity || a.order - b.order);
     const shown = [];
-    let left = outputBytes;
+    let bytes = outputBytes;
     for (const entry of entries) {
-      if (left <= 0 || performance.now() > deadline) break;
-      const rendered = this.renderOne(entry, left);
-      left -= Buffer.byteLength(rendered.text);
+      if (bytes <= 0 || performance.now() > deadline) break;
+      const rendered = this.renderOne(entry, bytes);
+      bytes -= Buffer.byteLength(rendered.text);
       shown.push([entry.order, rendered]);
     }
     lean.release(list);
     const leftOut = shown.length < entries.length
       && SEVERITY[entries[shown.length].severity] !== 'information';
-    const place = ([order, { line, column }]) => [line, column, order];
-    shown.sort((a, b) => {
-      const left = place(a), right = place(b);
-      const at = left.findIndex((value, i) => value !== right[i]);
-      return at < 0 ? 0 : left[at] - right[at];
-    });
+    shown.sort(([m, left], [n, right]) => (
+      left.line - right.line || left.column - right.column || m - n));
     return { messages: shown.map(([, rendered]) => rendered), left_out: leftOut };
   }
 

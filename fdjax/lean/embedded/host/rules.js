@@ -3,7 +3,7 @@
 'use strict';
 const { isBoxed } = require('./objects.js');
 const {
-  KindNames, childrenOf, firstToken, identifierOf, isAtom, isNode, kindOf, wordOf,
+  childrenOf, firstToken, identifierOf, isAtom, isNode, kindOf, kindReader, wordOf,
 } = require('./syntax.js');
 
 const ATTRIBUTE = 'Lean.Parser.Term.attrInstance';
@@ -60,7 +60,7 @@ class Rules {
   // Syntax trees in a row.
   walk(trees) {
     const { lean } = this;
-    const kinds = new KindNames(lean);
+    const readKind = kindReader(lean);
     // Of a node: its kind, its children, whether it lies in a tactic's configuration.
     const stack = [['null', trees, false]];
     while (stack.length) {
@@ -79,7 +79,7 @@ class Rules {
           continue;
         }
         if (isNode(lean, child)) {
-          const inner = kinds.get(lean.field(child, 1));
+          const inner = readKind(child);
           const inside = inConfiguration || /config/i.test(inner);
           const refused = this.refuseKind(inner, inside)
             || (inner === ATTRIBUTE ? this.refuseAttribute(child) : '');

@@ -81,31 +81,25 @@ function firstToken(lean, syntax) {
   return isAtom(lean, syntax) ? wordOf(lean, syntax) : identifierOf(lean, syntax);
 }
 
-// Names of node kinds; kinds are few and the parser's own, so they are looked up by
+// Gives the kinds of nodes. They are few and the parser's own, so they are looked up by
 // address within one walk, while the tree keeps them alive.
-class KindNames {
-  constructor(lean) {
-    Object.assign(this, { lean, names: new Map() });
-  }
-
-  get(kind) {
-    let name = this.names.get(kind);
-    if (name === undefined) {
-      name = this.lean.nameText(kind);
-      this.names.set(kind, name);
-    }
-    return name;
-  }
+function kindReader(lean) {
+  const names = new Map();
+  return (node) => {
+    const kind = lean.field(node, 1);
+    if (!names.has(kind)) names.set(kind, lean.nameText(kind));
+    return names.get(kind);
+  };
 }
 
 // The first node whose kind is a key of `kinds`, null when there is none.
 function findKind(lean, root, kinds) {
-  const names = new KindNames(lean);
+  const readKind = kindReader(lean);
   const stack = [root];
   while (stack.length) {
     const node = stack.pop();
     if (!isNode(lean, node)) continue;
-    const kind = names.get(lean.field(node, 1));
+    const kind = readKind(node);
     if (kinds.has(kind)) return { node, kind };
     stack.push(...childrenOf(lean, node).reverse());
   }
@@ -122,6 +116,6 @@ function positionOf(lean, node, source) {
 }
 
 module.exports = {
-  KindNames, childrenOf, findKind, firstToken, identifierOf, isAtom, isBare, isNode,
-  kindOf, lastToken, ownValue, positionOf, wordOf,
+  childrenOf, findKind, firstToken, identifierOf, isAtom, isBare, isNode, kindOf,
+  kindReader, lastToken, ownValue, positionOf, wordOf,
 };

@@ -123,6 +123,7 @@ class Compiler {
     this.replaceLeans();
   }
 
+  // Puts ours in front of what Lean compiles declarations with.
   replaceLeans() {
     const { lean } = this;
     const reference = lean.global('l_Lean_compileDeclsRef');

@@ -15,13 +15,9 @@ from fdjax.lean.backends.repl import ReplBackend
 from fdjax.lean.embedded.install import install
 from fdjax.lean.embedded.location import default_target, installed
 from fdjax.lean.embedded.wasm import WasmBackend
+from fdjax.lean.engine.outcomes import Elaboration, StatementReport
 from fdjax.lean.engine.pool import Cancellation
-from fdjax.lean.engine.verifier import (
-    Elaboration,
-    StatementReport,
-    Statistics,
-    Verifier,
-)
+from fdjax.lean.engine.verifier import Statistics, Verifier
 from fdjax.lean.facts.backend import (
     Backend,
     CheckRequest,
@@ -34,7 +30,7 @@ from fdjax.lean.facts.backend import (
     WholeFile,
     WorkerDiedError,
 )
-from fdjax.lean.facts.safety import scan, scan_file
+from fdjax.lean.facts.scan import scan, scan_file
 from fdjax.lean.facts.verdict import Diagnostic, Goal, Status, Verdict
 from fdjax.records import Problem
 

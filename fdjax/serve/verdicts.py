@@ -12,9 +12,7 @@ from fdjax.lean import (
     RunRequest,
     Status,
     Verdict,
-    WholeFile,
     WorkerDiedError,
-    scan,
     scan_file,
 )
 from fdjax.lean.backends.wire import (
@@ -23,7 +21,7 @@ from fdjax.lean.backends.wire import (
     CheckAnswer,
     ServerIdentity,
 )
-from fdjax.lean.facts.source import body_of
+from fdjax.lean.facts.scan import refusal
 from fdjax.serve.models import VerifyBody, VerifyItem
 from fdjax.serve.work import Job, Work
 
@@ -109,14 +107,9 @@ def _refusal(
     request: CheckRequest | RunRequest, fault: Callable[[CheckRequest], str]
 ) -> RawReport | None:
     """The report of a text that may not be run; None when it may."""
-    if isinstance(request, RunRequest):
-        reason = scan_file(request.source)
-    elif broken := fault(request):
+    if isinstance(request, CheckRequest) and (broken := fault(request)):
         return RawReport(statement_error=broken)
-    elif isinstance(request.proof, WholeFile):
-        reason = scan_file(body_of(request.proof, request.header), request.statement)
-    else:
-        reason = scan(request.proof or "")
+    reason = refusal(request)
     return RawReport(refused=reason) if reason else None
 
 

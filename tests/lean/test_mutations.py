@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from fdjax.lean import RunRequest, WasmBackend, WholeFile
 from lean.corpus import FILES, THEOREMS, UNSAFE
 
-EXAMPLES = 300
-MANY = 3000
+BATCH = 10
+"""Mutants that the verifier's two workers are given at once."""
+EXAMPLES = 300 // BATCH
+MANY = 3000 // BATCH
 TOKEN = re.compile(r"\s+|[\w'.]+|\W")
 CHEATS = ["sorryAx", "cheat", "ofReduceBool", "trustCompiler"]
 FRAGMENTS = [
@@ -158,38 +160,46 @@ def test_the_other_opinion_refuses_cheats(other):
     assert not is_proved(other, target, "theorem swap : True := trivial")
 
 
-def accepts_no_more_than(other, verifier, target, submission):
-    [verdict] = verifier.verify([(target, submission)])
-    event(verdict.status.value)
-    if verdict.verified:
-        whole = isinstance(submission, WholeFile)
-        text = submission.text if whole else proof_text(target, submission)
-        assert is_proved(other, target, text)
+def batches(proved):
+    return st.lists(mutants(proved), min_size=BATCH, max_size=BATCH, unique=True)
+
+
+def accepts_no_more_than(other, verifier, items):
+    for (target, submission), verdict in zip(
+        items, verifier.verify(items), strict=True
+    ):
+        event(verdict.status.value)
+        if verdict.verified:
+            whole = isinstance(submission, WholeFile)
+            text = submission.text if whole else proof_text(target, submission)
+            assert is_proved(other, target, text), (target, submission)
+
+
+def as_files(batch):
+    return [(target, WholeFile(text)) for target, text in batch]
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(mutant=mutants(THEOREMS))
-def test_mutated_proofs(verifier, other, mutant):
-    accepts_no_more_than(other, verifier, *mutant)
+@given(batch=batches(THEOREMS))
+def test_mutated_proofs(verifier, other, batch):
+    accepts_no_more_than(other, verifier, batch)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(mutant=mutants(FILES))
-def test_mutated_files(verifier, other, mutant):
-    target, text = mutant
-    accepts_no_more_than(other, verifier, target, WholeFile(text))
+@given(batch=batches(FILES))
+def test_mutated_files(verifier, other, batch):
+    accepts_no_more_than(other, verifier, as_files(batch))
 
 
 @pytest.mark.slow
 @settings(max_examples=MANY, deadline=None)
-@given(mutant=mutants(THEOREMS))
-def test_many_mutated_proofs(verifier, other, mutant):
-    accepts_no_more_than(other, verifier, *mutant)
+@given(batch=batches(THEOREMS))
+def test_many_mutated_proofs(verifier, other, batch):
+    accepts_no_more_than(other, verifier, batch)
 
 
 @pytest.mark.slow
 @settings(max_examples=MANY, deadline=None)
-@given(mutant=mutants(FILES))
-def test_many_mutated_files(verifier, other, mutant):
-    target, text = mutant
-    accepts_no_more_than(other, verifier, target, WholeFile(text))
+@given(batch=batches(FILES))
+def test_many_mutated_files(verifier, other, batch):
+    accepts_no_more_than(other, verifier, as_files(batch))

@@ -18,7 +18,7 @@ open Lean Elab
 
 namespace Fdjax
 
-/-- What a value that Lean compiles may be made of; see fdjax/lean/facts/safety.py. -/
+/-- What a value that Lean compiles may be made of; see fdjax/lean/facts/policy.py. -/
 structure Data where
   /-- Functions that it may call. -/
   functions : NameSet
@@ -31,7 +31,7 @@ structure Data where
   /-- The most parts it may have. -/
   nodes : Nat
 
-/-- What proofs and files may contain; see fdjax/lean/facts/safety.py. -/
+/-- What proofs and files may contain; see fdjax/lean/facts/policy.py. -/
 structure Policy where
   options : List String
   /-- Those that take numbers of four digits and more only. -/

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fdjax.lean.backends.lake import toolchain
-from fdjax.lean.facts.safety import POLICY
+from fdjax.lean.facts.policy import POLICY
 from fdjax.lean.sandbox.confinement import Confinement
 from fdjax.lean.sandbox.process import CheckerProcess, Program
 

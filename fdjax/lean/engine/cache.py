@@ -13,7 +13,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 from fdjax.lean.facts.backend import CheckRequest, Limits, WholeFile
-from fdjax.lean.facts.verdict import Status, Verdict
+from fdjax.lean.facts.verdict import Verdict
 
 __all__ = ["VerdictCache", "cache_setting", "verdict_key"]
 
@@ -21,8 +21,6 @@ _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 7
 """Raise it when the meaning of a verdict changes: scan, judgement, fields."""
-CACHED = frozenset({Status.VERIFIED, Status.REJECTED, Status.UNSAFE})
-"""What time or a broken machine decided is checked again."""
 IN_MEMORY = 50_000
 """Verdicts kept in front of the file, 1 to 2 kB each."""
 DIGEST_BYTES = 16
@@ -74,6 +72,7 @@ class VerdictCache:
         self._lock = threading.Lock()
         self._memory: OrderedDict[bytes, Verdict] = OrderedDict()
         self._unsaved: dict[bytes, bytes] = {}
+        self._flushed = time.monotonic()
         self._file: int | None = None  # inode of the file that is open
         self._database = self._open()
 
@@ -96,8 +95,8 @@ class VerdictCache:
             return found
 
     def put(self, key: bytes, verdict: Verdict) -> None:
-        """Keep a verdict; `flush` writes it. TIMEOUT and CRASHED are not kept."""
-        if verdict.status not in CACHED:
+        """Keep a verdict that lasts; `flush` writes it."""
+        if not verdict.lasting:
             return
         verdict = replace(verdict, cached=True)
         with self._lock:
@@ -105,9 +104,13 @@ class VerdictCache:
             if self._database is not None:
                 self._unsaved[key] = _encode(key, verdict)
 
-    def flush(self) -> None:
-        """Write what `put` collected."""
+    def flush(self, every_s: float = 0.0) -> None:
+        """Write what `put` collected, unless it was done less than `every_s` ago."""
         with self._lock:
+            now = time.monotonic()
+            if now - self._flushed < every_s:
+                return
+            self._flushed = now
             unsaved, self._unsaved = self._unsaved, {}
             if not unsaved or self._database is None:
                 return

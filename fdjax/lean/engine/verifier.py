@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
-from fdjax.errors import BackendError, DataError
+from fdjax.errors import DataError
 from fdjax.lean.embedded.wasm import WasmBackend
+from fdjax.lean.engine import outcomes
 from fdjax.lean.engine.cache import VerdictCache, cache_setting, verdict_key
-from fdjax.lean.engine.pool import Cancellation, WorkerPool
+from fdjax.lean.engine.call import Call
+from fdjax.lean.engine.outcomes import Elaboration, StatementReport
+from fdjax.lean.engine.pool import Answer, Cancellation, WorkerPool
 from fdjax.lean.facts.backend import (
     DEFAULT_LIMITS,
     Backend,
@@ -22,17 +24,14 @@ from fdjax.lean.facts.backend import (
     RawReport,
     RunRequest,
     Submission,
-    WholeFile,
     WorkerDiedError,
 )
-from fdjax.lean.facts.judge import judge
-from fdjax.lean.facts.safety import misfit, scan, scan_file
-from fdjax.lean.facts.source import File, body_of
-from fdjax.lean.facts.verdict import Diagnostic, Status, Verdict
+from fdjax.lean.facts.scan import refusal
+from fdjax.lean.facts.verdict import Status, Verdict
 from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 
-__all__ = ["Elaboration", "StatementReport", "Statistics", "Verifier"]
+__all__ = ["Statistics", "Verifier"]
 
 WORKERS = Whole(1, 4096)
 """Workers of a pool; each has a thread of its own."""
@@ -56,34 +55,6 @@ class Statistics:
     """Workers that died during a request and were replaced."""
     seconds: float = 0.0
     """Wall time spent in `verify`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatementReport:
-    """Whether a problem's own header and statement can be used."""
-
-    ok: bool
-    """Whether proofs of it can be checked."""
-    reason: str = ""
-    """What is wrong, with Lean's words; empty when `ok`."""
-    diagnostics: tuple[Diagnostic, ...] = ()
-    """Lean's messages about the statement or its header."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Elaboration:
-    """What Lean says about a file; not a verdict about any theorem."""
-
-    diagnostics: tuple[Diagnostic, ...] = ()
-    """Messages in source order, capped by `Limits.output_bytes`."""
-    complete: bool = True
-    """Whether every error and warning is among the diagnostics."""
-    ended: Literal["done", "unsafe", "timeout", "memory", "crashed"] = "done"
-    """Whether all of it was elaborated, and what was in the way."""
-    reason: str = ""
-    """One sentence for people; empty when `done`."""
-    seconds: float = 0.0
-    """Wall time of the elaboration."""
 
 
 class Verifier:
@@ -131,11 +102,7 @@ class Verifier:
             self._pool.close()
             raise
         self._lock = threading.Lock()
-        self._checked = 0
-        self._cached = 0
-        self._crashed = 0
-        self._broken = 0
-        self._seconds = 0.0
+        self._counts = Statistics()
 
     @property
     def identity(self) -> str:
@@ -179,22 +146,21 @@ class Verifier:
             `check_statements`).
         """
         begin = time.monotonic()
+        requests = [self._request(problem, proof) for problem, proof in items]
+        call = Call(
+            requests=requests,
+            keys=[verdict_key(request, self._setting) for request in requests],
+            progress=progress or _no_progress,
+            decided=decided or _not_told,
+        )
         try:
-            verdicts, broken = self._verify(
-                items, progress or _no_progress, decided or _not_told, cancellation
-            )
+            self._decide(call, cancellation)
         finally:
             self._cache.flush()
-            with self._lock:
-                self._seconds += time.monotonic() - begin
-        if broken and broken_statements == "raise":
-            name, reason = next(iter(broken.items()))
-            raise DataError(
-                "Verifier.verify: expected statements that elaborate and end before "
-                f"`:=`, got {len(broken)} that do not, among them {name}: {reason}; "
-                "find them with check_statements before verifying proofs."
-            )
-        return verdicts
+            self._count(seconds=time.monotonic() - begin)
+        if broken_statements == "raise":
+            _require_statements(requests, call.verdicts)
+        return call.verdicts
 
     async def averify(
         self,
@@ -246,26 +212,27 @@ class Verifier:
           concurrent.futures.CancelledError: it was given up.
           BackendError, InstallError: Lean cannot be started.
         """
+        requests = [
+            RunRequest(source=source, limits=limits or self._limits)
+            for source in sources
+        ]
         found = {
             index: Elaboration(ended="unsafe", reason=reason)
-            for index, source in enumerate(sources)
-            if (reason := scan_file(source))
+            for index, request in enumerate(requests)
+            if (reason := refusal(request))
         }
         progress = progress or _no_progress
         if found:
             progress(len(found))
-        left = [index for index in range(len(sources)) if index not in found]
-        requests = [
-            RunRequest(source=sources[index], limits=limits or self._limits)
-            for index in left
-        ]
+        left = [index for index in range(len(requests)) if index not in found]
 
-        def receive(position: int, answer: RawReport | WorkerDiedError) -> None:
-            found[left[position]] = _elaboration(requests[position], answer)
+        def receive(position: int, answer: Answer) -> None:
+            index = left[position]
+            found[index] = outcomes.elaboration(requests[index], answer)
             progress(len(found))
 
-        self._pool.run(requests, receive, cancellation)
-        return [found[index] for index in range(len(sources))]
+        self._pool.run([requests[index] for index in left], receive, cancellation)
+        return [found[index] for index in range(len(requests))]
 
     def observe(
         self,
@@ -300,27 +267,13 @@ class Verifier:
           BackendError, InstallError: Lean cannot be started or died twice.
         """
         requests = [self._request(problem, None) for problem in problems]
-        reports = []
-        for request, answer in zip(requests, self._pool.run(requests), strict=True):
-            if isinstance(answer, WorkerDiedError):
-                raise BackendError(
-                    f"{request.name}: expected Lean to elaborate the statement, but it "
-                    f"died twice: {answer}"
-                )
-            reports.append(_statement_report(request, answer))
-        return reports
+        answers = self._pool.run(requests)
+        return list(map(outcomes.statement_report, requests, answers))
 
     @property
     def statistics(self) -> Statistics:
         """A snapshot of the counts."""
-        return Statistics(
-            checked=self._checked,
-            cached=self._cached,
-            crashed=self._crashed,
-            broken_statements=self._broken,
-            restarts=self._pool.deaths,
-            seconds=self._seconds,
-        )
+        return replace(self._counts, restarts=self._pool.deaths)
 
     def start(self) -> None:
         """Start all workers now instead of with the first request (2 to 5 s).
@@ -338,92 +291,40 @@ class Verifier:
     def __enter__(self) -> "Verifier":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _verify(
-        self,
-        items: Sequence[tuple[Problem, Submission]],
-        progress: Callable[[int], None],
-        decided: Callable[[int, Verdict], None],
-        cancellation: Cancellation | None,
-    ) -> tuple[list[Verdict], dict[str, str]]:
-        """All verdicts, and why statements are broken by the problem's name."""
-        requests = [self._request(problem, proof) for problem, proof in items]
-        keys = [verdict_key(request, self._setting) for request in requests]
-        places: dict[bytes, list[int]] = {}
-        for index, key in enumerate(keys):
-            places.setdefault(key, []).append(index)
-        first = {key: requests[indices[0]] for key, indices in places.items()}
-        verdicts = self._cache.get_many(list(first))
-        finished = 0
-        for key, verdict in verdicts.items():
-            finished += len(places[key])
-            for index in places[key]:
-                decided(index, verdict)
-        with self._lock:
-            self._cached += finished
-        if finished:
-            progress(finished)
-
-        def decide(key: bytes, verdict: Verdict, *, keep: bool = True) -> None:
-            nonlocal finished
-            verdicts[key] = verdict
-            if keep:
-                self._cache.put(key, verdict)
-            finished += len(places[key])
-            for index in places[key]:
-                decided(index, verdict)
-            progress(finished)
-
+    def _decide(self, call: Call, cancellation: Cancellation | None) -> None:
+        """From the cache, by the scan, or by Lean, whichever decides first."""
+        known = self._cache.get_many(list(call.open))
+        self._count(cached=call.decide(known))
         to_check = []
-        for key, request in first.items():
-            if key in verdicts:
-                continue
-            if refused := _scan(request):
-                decide(key, Verdict(status=Status.UNSAFE, reason=refused))
+        for key, request in call.open.items():
+            if refused := refusal(request):
+                verdict = Verdict(status=Status.UNSAFE, reason=refused)
+                self._cache.put(key, verdict)
+                call.decide({key: verdict})
             else:
-                to_check.append(key)
+                to_check.append((key, request))
 
-        broken: dict[str, str] = {}
-        last_flush = time.monotonic()
-
-        def receive(index: int, answer: RawReport | WorkerDiedError) -> None:
-            nonlocal last_flush
-            key = to_check[index]
-            verdict = self._verdict(first[key], answer)
-            if verdict.broken_statement:
-                broken[first[key].name] = verdict.reason
-                with self._lock:
-                    self._broken += len(places[key])
-            decide(key, verdict, keep=not verdict.broken_statement)
-            if time.monotonic() - last_flush > FLUSH_S:
-                self._cache.flush()
-                last_flush = time.monotonic()
-
-        self._pool.run([first[key] for key in to_check], receive, cancellation)
-        return [verdicts[key] for key in keys], broken
-
-    def _verdict(
-        self, request: CheckRequest, answer: RawReport | WorkerDiedError
-    ) -> Verdict:
-        crashed = isinstance(answer, WorkerDiedError)
-        with self._lock:
-            self._checked += 1
-            self._crashed += crashed
-        if isinstance(answer, WorkerDiedError):
-            return Verdict(
-                status=Status.CRASHED, reason=f"the checker failed twice: {answer}"
+        def receive(index: int, answer: Answer) -> None:
+            key, request = to_check[index]
+            verdict = outcomes.verdict(request, answer)
+            self._cache.put(key, verdict)
+            items = call.decide({key: verdict})
+            self._count(
+                checked=1,
+                crashed=verdict.status is Status.CRASHED,
+                broken_statements=items * verdict.broken_statement,
             )
-        verdict = judge(answer, request)
-        if answer.has_errors and (reason := misfit(request.proof or "")):
-            return replace(verdict, reason=f"{verdict.reason}: {reason}")
-        return verdict
+            self._cache.flush(every_s=FLUSH_S)
+
+        self._pool.run([request for _, request in to_check], receive, cancellation)
+
+    def _count(self, **more: float) -> None:
+        with self._lock:
+            sums = {name: getattr(self._counts, name) + more[name] for name in more}
+            self._counts = replace(self._counts, **sums)
 
     def _request(self, problem: Problem, proof: Submission | None) -> CheckRequest:
         return CheckRequest(
@@ -435,42 +336,21 @@ class Verifier:
         )
 
 
-def _statement_report(request: CheckRequest, answer: RawReport) -> StatementReport:
-    if not answer.statement_error:
-        return StatementReport(ok=True)
-    verdict = judge(answer, request)
-    return StatementReport(
-        ok=False, reason=verdict.reason, diagnostics=verdict.diagnostics
-    )
-
-
-def _scan(request: CheckRequest) -> str:
-    if isinstance(request.proof, WholeFile):
-        return scan_file(body_of(request.proof, request.header), request.statement)
-    return scan(request.proof or "")
-
-
-def _elaboration(
-    request: RunRequest, answer: RawReport | WorkerDiedError
-) -> Elaboration:
-    if isinstance(answer, WorkerDiedError):
-        return Elaboration(ended="crashed", reason=f"Lean failed twice: {answer}")
-    source = File(text=request.source)
-    ended, reason = "done", ""
-    if answer.refused:
-        ended, reason = "unsafe", f"`{answer.refused}` is not allowed"
-    elif answer.timed_out:
-        ended, reason = "timeout", "the file used up its time"
-    elif answer.out_of_memory:
-        ended, reason = "memory", "the file used up its memory"
-    shows_errors = any(message.severity == "error" for message in answer.messages)
-    return Elaboration(
-        diagnostics=tuple(map(source.diagnostic, answer.messages)),
-        complete=not answer.left_out and shows_errors == answer.has_errors,
-        ended=ended,
-        reason=reason,
-        seconds=answer.seconds,
-    )
+def _require_statements(
+    requests: Sequence[CheckRequest], verdicts: Sequence[Verdict]
+) -> None:
+    broken = {
+        request.name: verdict.reason
+        for request, verdict in zip(requests, verdicts, strict=True)
+        if verdict.broken_statement
+    }
+    if broken:
+        name, reason = next(iter(broken.items()))
+        raise DataError(
+            "Verifier.verify: expected statements that elaborate and end before `:=`, "
+            f"got {len(broken)} that do not, among them {name}: {reason}; find them "
+            "with check_statements before verifying proofs."
+        )
 
 
 def _no_progress(finished: int) -> None:

@@ -13,6 +13,7 @@ __all__ = [
     "Backend",
     "CheckRequest",
     "Limits",
+    "Place",
     "RawMessage",
     "RawReport",
     "RunRequest",
@@ -69,6 +70,9 @@ class WholeFile:
     """The file, untrusted."""
 
 
+Place = tuple[int, int]
+"""A line, from 1 on, and a column in code points, from 0 on."""
+
 Submission = str | WholeFile
 """Tactic text as it follows `:= by` on a new line, or a whole file."""
 
@@ -113,6 +117,18 @@ class RawMessage:
     end_column: int | None = None
     kind: str = ""
     text: str = ""
+
+    @property
+    def start(self) -> Place:
+        """Line and column of the first character."""
+        return self.line, self.column
+
+    @property
+    def end(self) -> Place | None:
+        """Line, and column after the last character; None when unknown."""
+        if self.end_line is None or self.end_column is None:
+            return None
+        return self.end_line, self.end_column
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,13 @@
 import re
 from dataclasses import dataclass
 
-from fdjax.lean.facts.backend import CheckRequest, RawMessage, RawReport, WholeFile
+from fdjax.lean.facts.backend import (
+    CheckRequest,
+    Place,
+    RawMessage,
+    RawReport,
+    WholeFile,
+)
 from fdjax.lean.facts.verdict import Diagnostic, Goal
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "Splice",
     "Trusted",
     "alone",
+    "as_read",
     "body_of",
     "goals_of",
     "opening_of",
@@ -40,28 +47,20 @@ class Splice:
         proof and points at its beginning.
         """
         in_proof = message.line >= self.opening_line
-        line, column = self._shift(message.line, message.column)
-        end_line, end_column = None, None
-        if message.end_line is not None and message.end_column is not None:
-            end = (message.end_line, message.end_column)
-            ends_later = (message.line, message.column) < end
-            ends_in_proof = message.end_line >= self.opening_line
-            if ends_in_proof == in_proof or (in_proof and ends_later):
-                end_line, end_column = self._shift(*end)
-        return Diagnostic(
-            severity=message.severity,
-            line=line,
-            column=column,
-            end_line=end_line,
-            end_column=end_column,
-            kind=message.kind,
-            text=message.text,
+        end = message.end
+        if end is not None and (end[0] >= self.opening_line) != in_proof:
+            end = None
+        return _diagnostic(
+            message,
+            self._shift(message.start),
+            end and self._shift(end),
             in_proof=in_proof,
         )
 
-    def _shift(self, line: int, column: int) -> tuple[int, int]:
+    def _shift(self, place: Place) -> Place:
+        line, column = place
         if line < self.opening_line:
-            return line, column
+            return place
         if line == self.opening_line:
             return 1, 0
         return line - self.opening_line, column
@@ -76,15 +75,7 @@ class File:
 
     def diagnostic(self, message: RawMessage) -> Diagnostic:
         """The message, unchanged."""
-        return Diagnostic(
-            severity=message.severity,
-            line=message.line,
-            column=message.column,
-            end_line=message.end_line,
-            end_column=message.end_column,
-            kind=message.kind,
-            text=message.text,
-        )
+        return _diagnostic(message, message.start, message.end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +88,9 @@ class Trusted:
 
     def diagnostic(self, message: RawMessage) -> Diagnostic:
         """The message; what is said about our own text points at the text's end."""
-        line, column = min((message.line, message.column), self._end)
-        end_line, end_column = message.end_line, message.end_column
-        if end_line is not None and end_column is not None:
-            end_line, end_column = min((end_line, end_column), self._end)
-        return Diagnostic(
-            severity=message.severity,
-            line=line,
-            column=column,
-            end_line=end_line,
-            end_column=end_column,
-            kind=message.kind,
-            text=message.text,
-            in_proof=False,
-        )
+        last = self._end
+        end = message.end and min(message.end, last)
+        return _diagnostic(message, min(message.start, last), end, in_proof=False)
 
     def remedy(self, messages: tuple[RawMessage, ...]) -> str:
         """What to do when Lean misses something behind the text; else empty."""
@@ -124,8 +104,8 @@ class Trusted:
         return "the statement must end where `:= by` and a proof can follow"
 
     @property
-    def _end(self) -> tuple[int, int]:
-        """Line and column of the text's end."""
+    def _end(self) -> Place:
+        """Where the text ends."""
         lines = self.text.split("\n")
         return len(lines), len(lines[-1])
 
@@ -134,11 +114,26 @@ class Trusted:
 
         It gives a token that it did not expect, and the blanks before, as a span.
         """
-        start = (message.line, message.column)
-        if message.end_line is None:
-            return start >= self._end
-        our_own = (self._end[0] + 1, len(":="))
-        return (message.end_line, message.end_column) == our_own
+        if message.end is None:
+            return message.start >= self._end
+        return message.end == (self._end[0] + 1, len(":="))
+
+
+def _diagnostic(
+    message: RawMessage, start: Place, end: Place | None, *, in_proof: bool = True
+) -> Diagnostic:
+    """A message at another place."""
+    end_line, end_column = end or (None, None)
+    return Diagnostic(
+        severity=message.severity,
+        line=start[0],
+        column=start[1],
+        end_line=end_line,
+        end_column=end_column,
+        kind=message.kind,
+        text=message.text,
+        in_proof=in_proof,
+    )
 
 
 def source_of(request: CheckRequest) -> Splice | File:
@@ -151,8 +146,8 @@ def source_of(request: CheckRequest) -> Splice | File:
 def trusted_source(request: CheckRequest, report: RawReport) -> Trusted:
     """The header or the statement, whichever a report calls unusable."""
     if report.in_header:
-        return Trusted(text=request.header.replace("\r\n", "\n"), is_header=True)
-    return Trusted(text=request.statement.rstrip().replace("\r\n", "\n"))
+        return Trusted(text=as_read(request.header), is_header=True)
+    return Trusted(text=as_read(request.statement.rstrip()))
 
 
 def splice(statement: str, proof: str) -> Splice:
@@ -173,8 +168,13 @@ def alone(statement: str) -> str:
 
 def opening_of(statement: str) -> int:
     """Where our own `:=` begins in both, in bytes of UTF-8 as Lean counts them."""
-    before = _opened(statement).replace("\r\n", "\n")
+    before = as_read(_opened(statement))
     return len(before.encode("utf-8", "surrogatepass"))
+
+
+def as_read(text: str) -> str:
+    """A text with the line breaks that Lean makes of its own."""
+    return text.replace("\r\n", "\n")
 
 
 def _opened(statement: str) -> str:
@@ -187,8 +187,7 @@ def body_of(file: WholeFile, header: str) -> str:
     The header has been elaborated by then; a definition in it would be there twice.
     Lines and columns stay what they were, and lines end as Lean's own do.
     """
-    text, header = (each.replace("\r\n", "\n") for each in (file.text, header))
-    header = header.strip()
+    text, header = as_read(file.text), as_read(header).strip()
     start = len(text) - len(text.lstrip())
     end = start + len(header)
     repeats = header and text.startswith(header, start)

@@ -76,6 +76,16 @@ class Verdict:
         return not self.status.decided or self.broken_statement
 
     @property
+    def lasting(self) -> bool:
+        """Whether another check would decide the same: a cache may keep it.
+
+        What time, memory or a broken machine decided may come out otherwise, and what
+        is wrong with a problem is told anew each time.
+        """
+        decided_by_chance = self.status in (Status.TIMEOUT, Status.CRASHED)
+        return not (decided_by_chance or self.broken_statement)
+
+    @property
     def verified(self) -> bool:
         """Whether the proof counts as a proof."""
         return self.status is Status.VERIFIED
@@ -87,16 +97,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values; `from_dict` reads it back."""
-        return {
-            "status": self.status.value,
-            "diagnostics": [asdict(diagnostic) for diagnostic in self.diagnostics],
-            "goals": [asdict(goal) for goal in self.goals],
-            "axioms": list(self.axioms),
-            "seconds": self.seconds,
-            "reason": self.reason,
-            "cached": self.cached,
-            "broken_statement": self.broken_statement,
-        }
+        return asdict(self) | {"status": self.status.value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Verdict":

@@ -130,3 +130,9 @@ def test_json_round_trip():
 def test_senseless_limits_are_refused(values):
     with pytest.raises(ConfigError, match="expected"):
         Limits(**values)
+
+
+def test_what_time_or_a_failure_decided_does_not_last():
+    lasting = [status for status in Status if Verdict(status=status).lasting]
+    assert lasting == [Status.VERIFIED, Status.REJECTED, Status.UNSAFE]
+    assert not Verdict(status=Status.REJECTED, broken_statement=True).lasting

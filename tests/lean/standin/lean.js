@@ -87,7 +87,7 @@ async function run() {
   // As in stock Lean, this option switches the kernel off.
   lean.setField(lean.global('l_Lean_debug_skipKernelTC'), 0, lean.name('debug.skipKernelTC'));
   const elaborator = new Elaborator(lean, FOREVER_MS);
-  elaborator.compilesAll = true; // as Lean does
+  elaborator.compiler.compilesAll = true; // as Lean does
   const shims = fs.readFileSync(path.join(__dirname, 'shims.lean'), 'utf8');
   const source = fs.readFileSync(file, 'utf8').replace(/^import Lean$/m, (line) => `${line}\n${shims}`);
   const { main, NONE } = evaluate(lean, elaborate(elaborator, source), 'main');

@@ -156,7 +156,7 @@ async function main() {
     install: settings.install, runtime: settings.runtime, memoryMiB: settings.memory_mb,
   });
   const elaborator = new Elaborator(lean, FOREVER_MS);
-  elaborator.compilesAll = true; // as Lean does
+  elaborator.compiler.compilesAll = true; // as Lean does
   const repl = new Repl(elaborator);
   for (const request of requests()) {
     const answer = repl.answer(JSON.parse(request));

@@ -2,15 +2,22 @@
 'use strict';
 const { isBoxed } = require('./objects.js');
 
-const DEFINITION = 1, THEOREM = 2, INDUCTIVE = 5, CONSTRUCTOR = 6; // of ConstantInfo
+// Constructors of ConstantInfo, and of Expr.
+const DEFINITION = 1, THEOREM = 2, INDUCTIVE = 5, CONSTRUCTOR = 6;
 const VALUED = new Set([DEFINITION, THEOREM]);
-// Constructors of Expr, and of Literal.
-const BOUND = 0, CONST = 4, APPLICATION = 5, PI = 7, LET = 8, LITERAL = 9, MDATA = 10;
-const PROJ = 11;
-const NATURAL = 0;
+const EXPRESSION = {
+  bound: 0, constant: 4, application: 5, lambda: 6, pi: 7, let: 8, literal: 9, data: 10,
+  projection: 11,
+};
 // Where an expression's parts are that are expressions, by constructor: the function
 // and argument of an application, type and body of a binder, and so on.
-const PARTS = new Map([[5, [0, 1]], [6, [1, 2]], [7, [1, 2]], [8, [1, 2, 3]], [PROJ, [2]]]);
+const PARTS = new Map([
+  [EXPRESSION.application, [0, 1]],
+  [EXPRESSION.lambda, [1, 2]],
+  [EXPRESSION.pi, [1, 2]],
+  [EXPRESSION.let, [1, 2, 3]],
+  [EXPRESSION.projection, [2]],
+]);
 
 // Parts of a ConstantInfo (borrowed): its ConstantVal, name, universe names, type, and a
 // definition's or a theorem's value.
@@ -31,6 +38,9 @@ function findConstant(lean, environment, name) {
   return constant;
 }
 
+const hasConstant = (lean, environment, name) => (
+  ofConstant(lean, environment, name, () => true));
+
 // What `look` says of the constant of that name, false when there is none.
 function ofConstant(lean, environment, name, look) {
   const constant = findConstant(lean, environment, name);
@@ -38,95 +48,6 @@ function ofConstant(lean, environment, name, look) {
   const answer = look(constant);
   lean.release(constant);
   return answer;
-}
-
-// Whether a constant takes a part of a structure, not of an instance of a class.
-function isProjection(lean, environment, name) {
-  const found = lean.call(
-    'l_Lean_Environment_getProjectionFnInfo_x3f', lean.retain(environment),
-    lean.retain(name));
-  if (isBoxed(found)) return false;
-  const info = lean.field(found, 0);
-  const fromClass = lean.byte(info + 8 + 4 * 3) !== 0;
-  lean.release(found);
-  return !fromClass;
-}
-
-// Whether a function with this number of arguments has all.
-function isComplete(lean, constant, count) {
-  let type = typeOf(lean, constant);
-  for (; count && lean.tag(type) === PI; count--) type = lean.field(type, 2);
-  return lean.tag(type) !== PI;
-}
-
-// Whether a value is plain data, so that making it costs little and does nothing else.
-// `known` is the environment before the submission: of what that declares, nothing is
-// data. `policy` is the part of safety.py's that says which functions are.
-class PlainData {
-  constructor(lean, known, policy) {
-    Object.assign(this, { lean, known, policy });
-  }
-
-  // Whether a known constant is data, as applied to some arguments: a type, a
-  // constructor, one of the functions; and outside the arguments of one whose result
-  // grows, the projection of a structure or a value whose type is an inductive type by
-  // itself, such as Nat.
-  isData(name, constant, count, inGrowing) {
-    const { lean, known, policy } = this;
-    const text = lean.nameText(name);
-    if (policy.unlike.has(text.split('.')[0])) return false;
-    if (policy.growing.has(text)) return !inGrowing && isComplete(lean, constant, count);
-    if (policy.functions.has(text)) return true;
-    const tag = lean.tag(constant);
-    if (tag === INDUCTIVE || tag === CONSTRUCTOR) return true;
-    if (inGrowing) return false;
-    if (isProjection(lean, known, name)) return true;
-    const type = typeOf(lean, constant);
-    return lean.tag(type) === CONST && ofConstant(
-      lean, known, lean.field(type, 0), (of) => lean.tag(of) === INDUCTIVE);
-  }
-
-  isSmall(literal) {
-    const { lean, policy } = this;
-    const value = lean.field(literal, 0);
-    return lean.tag(literal) !== NATURAL
-      || (isBoxed(value) && value >>> 1 <= policy.largest);
-  }
-
-  // The parts of an expression; null when it is no data.
-  parts(expression, inGrowing) {
-    const { lean, policy } = this;
-    const tag = lean.tag(expression);
-    if (tag === LITERAL) {
-      return !inGrowing || this.isSmall(lean.field(expression, 0)) ? [] : null;
-    }
-    if (tag === BOUND) return inGrowing ? null : [];
-    if (tag === LET) {
-      const all = [1, 2, 3].map((i) => [lean.field(expression, i), false]);
-      return inGrowing ? null : all;
-    }
-    let head = expression;
-    const parts = [];
-    for (; lean.tag(head) === APPLICATION; head = lean.field(head, 0)) {
-      parts.push(lean.field(head, 1));
-    }
-    if (lean.tag(head) !== CONST) return null;
-    const name = lean.field(head, 0);
-    const grows = policy.growing.has(lean.nameText(name));
-    const isData = ofConstant(lean, this.known, name, (constant) => (
-      this.isData(name, constant, parts.length, inGrowing)));
-    return isData ? parts.map((part) => [part, inGrowing || grows]) : null;
-  }
-
-  has(expression) {
-    const stack = [[expression, false]];
-    for (let nodes = this.policy.nodes; stack.length; nodes--) {
-      const parts = nodes > 0 ? this.parts(...stack.pop()) : null;
-      if (!parts) return false;
-      stack.push(...parts);
-    }
-    return true;
-  }
 }
 
 // Compares trusted constants with those of a submission. Elaborating a statement may
@@ -164,12 +85,13 @@ class Comparison {
       const tag = lean.tag(left);
       if (tag !== lean.tag(right)) return false;
       const parts = PARTS.get(tag);
-      if (tag === CONST) {
+      if (tag === EXPRESSION.constant) {
         if (!this.sameUses(left, right)) return false;
       } else if (!parts) {
         if (!this.isEqual(left, right)) return false;
       } else {
-        if (tag === PROJ && !this.sameProjections(left, right)) return false;
+        const isSame = tag !== EXPRESSION.projection || this.sameProjections(left, right);
+        if (!isSame) return false;
         for (const i of parts) stack.push([lean.field(left, i), lean.field(right, i)]);
       }
     }
@@ -178,7 +100,7 @@ class Comparison {
 
   withoutData(expression) {
     const { lean } = this;
-    while (lean.tag(expression) === MDATA) expression = lean.field(expression, 1);
+    while (lean.tag(expression) === EXPRESSION.data) expression = lean.field(expression, 1);
     return expression;
   }
 
@@ -218,6 +140,6 @@ class Comparison {
 }
 
 module.exports = {
-  Comparison, DEFINITION, PlainData, THEOREM, VALUED, findConstant, nameOf, ofConstant,
-  typeOf, valueOf,
+  CONSTRUCTOR, Comparison, DEFINITION, EXPRESSION, INDUCTIVE, THEOREM, VALUED, findConstant,
+  hasConstant, nameOf, ofConstant, typeOf, valueOf,
 };

@@ -1,8 +1,7 @@
 // Imports, parsing and elaboration of single commands.
 'use strict';
-const { Worker } = require('worker_threads');
-const path = require('path');
-const { DEFINITION, PlainData, ofConstant, valueOf } = require('./constants.js');
+const { Compiler } = require('./compiler.js');
+const { Deadline } = require('./deadline.js');
 const { box, isBoxed, NONE } = require('./objects.js');
 const { isNode, kindOf, lastToken } = require('./syntax.js');
 
@@ -11,96 +10,15 @@ const STATE = { env: 0, messages: 1, scopes: 2 };
 const SCOPE = { options: 1, namespace: 2, openDecls: 3 };
 const MESSAGE = { fields: 5, severity: 1, isSilent: 2 };
 const SEVERITY = ['information', 'warning', 'error'];
-const CORE_STATE = { env: 0 };
+const PRIVATE_LEVEL = 2; // of what a module shows
 const END = 'Lean.Parser.Command.eoi';
-const CONTROL = { sequence: 0, token: 1, milliseconds: 2, fired: 3 };
-
-const NO_DATA = { functions: [], growing: [], unlike: [], largest: 0, nodes: 0 };
 
 class Elaborator {
-  // `policy` says what counts as data in safety.py's words.
-  constructor(lean, graceMs, policy = NO_DATA) {
+  constructor(lean, graceMs, policy) {
     this.lean = lean;
-    this.data = {
-      functions: new Set(policy.functions),
-      growing: new Set(policy.growing),
-      unlike: new Set(policy.unlike),
-      largest: policy.largest,
-      nodes: policy.nodes,
-    };
-    this.known = 0; // the environment before the submission, while one is elaborated
+    this.compiler = new Compiler(lean, policy);
+    this.deadline = new Deadline(lean.internals.memory, graceMs);
     this.environments = new Map();
-    this.control = new Int32Array(new SharedArrayBuffer(16));
-    new Worker(path.join(__dirname, 'watchdog.js'), {
-      workerData: {
-        control: this.control.buffer, memory: lean.internals.memory, graceMs,
-      },
-    }).unref();
-    this.compilesAll = false;
-    this.limitCompiler();
-  }
-
-  // ---- code generation
-  // Tactics compile and run their configuration (`simp +arith`) and the tactic blocks of
-  // automatic parameters, both under names that Lean makes up. Where these are plain data
-  // they are compiled, and nothing else of a submission is: what has no code cannot be
-  // run, whatever asks for it.
-  //
-  // The package lacks the intermediate code of some library functions, and a definition
-  // that cannot be compiled is still a definition: such failures are dropped. The
-  // kernel never sees compiled code.
-  limitCompiler() {
-    const { lean } = this;
-    const reference = lean.global('l_Lean_compileDeclsRef');
-    const compile = lean.call('lean_st_ref_get', reference);
-    const index = lean.module.addFunction((names, context, state, world) => {
-      const done = () => lean.constructorObject(0, [box(0)]);
-      if (!this.compilesAll && !this.mayCompile(names, state)) return done();
-      const result = lean.call(
-        'lean_apply_4', lean.retain(compile), names, context, state, world);
-      if (lean.tag(result) === 0) return result;
-      lean.release(result);
-      return done();
-    }, 'iiiii');
-    const limited = lean.closure(index, 4);
-    lean.release(lean.call('lean_st_ref_set', reference, limited));
-  }
-
-  // Whether all names of an array are Lean's own and stand for plain data. A coercion or
-  // an instance of the submission would bring its own terms into a configuration.
-  mayCompile(names, coreState) {
-    const { lean } = this;
-    if (!this.known) return false;
-    const data = new PlainData(lean, this.known, this.data);
-    const core = lean.call('lean_st_ref_get', coreState);
-    const environment = lean.field(core, CORE_STATE.env);
-    let may = true;
-    for (let i = 0; may && i < lean.arraySize(names); i++) {
-      const name = lean.element(names, i);
-      may = this.isLeansOwn(name) && ofConstant(lean, environment, name, (constant) => (
-        lean.tag(constant) === DEFINITION && data.has(valueOf(lean, constant))));
-    }
-    lean.release(core);
-    return may;
-  }
-
-  // Whether no submission can spell the name: no part of a name in it begins with
-  // `_tmp` or `_auto` (policy.reserved), and parts are no numbers.
-  isLeansOwn(name) {
-    const { lean } = this;
-    const parts = lean.nameText(name).split('.');
-    return lean.isNumbered(name)
-      ? parts[0] === '_tmp' : /^_auto(Param|_\d+)$/.test(parts[parts.length - 1]);
-  }
-
-  // What `action` elaborates is trusted, and compiled.
-  withCode(action) {
-    this.compilesAll = true;
-    try {
-      return action();
-    } finally {
-      this.compilesAll = false;
-    }
   }
 
   // ---- imports
@@ -126,11 +44,8 @@ class Elaborator {
 
   importNames(imports) {
     const { lean } = this;
-    const names = new Set();
-    for (let i = 0; i < lean.arraySize(imports); i++) {
-      names.add(lean.nameText(lean.field(lean.element(imports, i), 0)));
-    }
-    return [...names];
+    return [...new Set(lean.elements(imports).map(
+      (each) => lean.nameText(lean.field(each, 0))))];
   }
 
   // The environment of a set of modules (borrowed); made once and kept.
@@ -140,11 +55,10 @@ class Elaborator {
       const { lean } = this;
       const lines = key.split('\n').map((name) => 'import ' + name + '\n').join('');
       const { input, parser, messages, imports } = this.open(lines);
-      const PRIVATE_LEVEL = 2;
       const result = lean.call(
         'l_Lean_importModules', imports, lean.retain(lean.global('l_Lean_Options_empty')),
         0, lean.emptyArray(), 1, 1, PRIVATE_LEVEL, lean.global('l_Lean_NameSet_empty'));
-      for (const object of [input, parser, messages]) lean.release(object);
+      lean.releaseAll([input, parser, messages]);
       this.environments.set(key, lean.value(result, 'import'));
     }
     return this.environments.get(key);
@@ -225,6 +139,10 @@ class Elaborator {
     return { syntax, position, messages };
   }
 
+  releaseCommand({ syntax, position, messages }) {
+    this.lean.releaseAll([syntax, position, messages]);
+  }
+
   // Whether a command is the end of the text. For Lean, `#exit` and an `import` behind
   // another command are ends as well, and what follows them is never read.
   isEnd(syntax) {
@@ -253,48 +171,21 @@ class Elaborator {
       NONE, // incremental snapshot
       lean.some(lean.retain(token)),
     ], 1);
-    this.arm(token, wallMs);
+    this.deadline.arm(token, wallMs);
     let result;
     try {
       result = lean.call(
         'l_Lean_Elab_Command_elabCommandTopLevel', lean.retain(command.syntax), context,
         lean.retain(reference));
     } finally {
-      this.disarm();
+      this.deadline.disarm();
     }
     const interrupted = lean.tag(result) !== 0;
     lean.release(result);
     const next = lean.call('lean_st_ref_get', reference);
     lean.release(reference);
     lean.release(token);
-    const timedOut = Atomics.load(this.control, CONTROL.fired) === 1;
-    return { state: next, timedOut, interrupted };
-  }
-
-  // The same for a command of a submission. `known` is the environment (borrowed) before
-  // all of it.
-  elaborateUntrusted(known, cursor, command, state, wallMs) {
-    this.known = known;
-    try {
-      return this.elaborate(cursor, command, state, wallMs);
-    } finally {
-      this.known = 0;
-    }
-  }
-
-  arm(token, wallMs) {
-    const { control } = this;
-    Atomics.store(control, CONTROL.fired, 0);
-    Atomics.store(control, CONTROL.token, token);
-    Atomics.store(control, CONTROL.milliseconds, Math.max(1, Math.ceil(wallMs)));
-    Atomics.add(control, CONTROL.sequence, 1);
-    Atomics.notify(control, CONTROL.sequence);
-  }
-
-  disarm() {
-    Atomics.store(this.control, CONTROL.token, 0);
-    Atomics.add(this.control, CONTROL.sequence, 1);
-    Atomics.notify(this.control, CONTROL.sequence);
+    return { state: next, timedOut: this.deadline.fired, interrupted };
   }
 
   // ---- messages
@@ -310,6 +201,13 @@ class Elaborator {
     const log = lean.field(state, STATE.messages);
     lean.setField(state, STATE.messages, this.emptyLog());
     return log;
+  }
+
+  joinedLogs(logs) {
+    const { lean } = this;
+    return logs.reduce(
+      (left, right) => lean.call('l_Lean_MessageLog_append', left, lean.retain(right)),
+      this.emptyLog());
   }
 
   // Renders a log (borrowed), errors first, until the byte limit or the time is used
@@ -329,22 +227,18 @@ class Elaborator {
     }).filter((entry) => !entry.silent || SEVERITY[entry.severity] === 'error');
     entries.sort((a, b) => b.severity - a.severity || a.order - b.order);
     const shown = [];
-    let left = outputBytes;
+    let bytes = outputBytes;
     for (const entry of entries) {
-      if (left <= 0 || performance.now() > deadline) break;
-      const rendered = this.renderOne(entry, left);
-      left -= Buffer.byteLength(rendered.text);
+      if (bytes <= 0 || performance.now() > deadline) break;
+      const rendered = this.renderOne(entry, bytes);
+      bytes -= Buffer.byteLength(rendered.text);
       shown.push([entry.order, rendered]);
     }
     lean.release(list);
     const leftOut = shown.length < entries.length
       && SEVERITY[entries[shown.length].severity] !== 'information';
-    const place = ([order, { line, column }]) => [line, column, order];
-    shown.sort((a, b) => {
-      const left = place(a), right = place(b);
-      const at = left.findIndex((value, i) => value !== right[i]);
-      return at < 0 ? 0 : left[at] - right[at];
-    });
+    shown.sort(([m, left], [n, right]) => (
+      left.line - right.line || left.column - right.column || m - n));
     return { messages: shown.map(([, rendered]) => rendered), left_out: leftOut };
   }
 

@@ -76,13 +76,13 @@ async function run(settings) {
     runtime: settings.runtime,
     memoryMiB: settings.memory_mb,
   });
-  const { policy, grace_ms } = settings;
-  const checker = new Checker(new Elaborator(lean, grace_ms, policy), policy);
+  const { policy, grace_ms, heartbeats } = settings;
+  const checker = new Checker(new Elaborator(lean, grace_ms, policy), policy, heartbeats);
   const warm = checker.check({
     kind: 'proof', name: 'warm', header: '',
     statement: WARM + ':= sorry', source: WARM + ':= by omega',
     opening: Buffer.byteLength(WARM),
-    heartbeats: settings.heartbeats, wall_ms: 60000, output_bytes: 4096,
+    heartbeats, wall_ms: 60000, output_bytes: 4096,
   }, () => {});
   const ready = Boolean(warm.target && warm.target.matches_statement);
   send({

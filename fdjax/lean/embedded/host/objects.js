@@ -70,6 +70,11 @@ class LeanObjects {
     return this.word(array + 16 + 4 * index);
   }
 
+  // Borrowed.
+  elements(array) {
+    return Array.from({ length: this.arraySize(array) }, (_, i) => this.element(array, i));
+  }
+
   // ---- reference counts: positive for one thread, negative for shared, 0 for ever
   retain(object) {
     if (isBoxed(object)) return object;
@@ -84,6 +89,10 @@ class LeanObjects {
     const count = this.word(object) | 0;
     if (count > 1) this.setWord(object, count - 1);
     else if (count !== 0) this.exported('lean_dec_ref_cold')(object);
+  }
+
+  releaseAll(objects) {
+    for (const object of objects) this.release(object);
   }
 
   isExclusive(object) {
@@ -149,13 +158,13 @@ class LeanObjects {
       .toString('utf8');
   }
 
-  // Injective for our purpose: a component with a dot or a comma keeps its guillemets,
-  // so no invented name can read like an axiom of the library.
   // Whether a name's last part is a number, which no text of a program can spell.
   isNumbered(name) {
     return !isBoxed(name) && this.tag(name) !== STRING_COMPONENT;
   }
 
+  // Injective for our purpose: a component with a dot or a comma keeps its guillemets,
+  // so no invented name can read like an axiom of the library.
   nameText(name) {
     if (isBoxed(name)) return '';
     let last;

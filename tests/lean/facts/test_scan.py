@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdjax.lean import WholeFile
-from fdjax.lean.facts.safety import misfit, scan, scan_file
+from fdjax.lean import CheckRequest, RunRequest, WholeFile
+from fdjax.lean.facts.scan import refusal, scan, scan_file
 from fdjax.records import Problem
 from lean.corpus import FAILURES, GIVING_UP, THEOREMS, UNSAFE
 
@@ -145,46 +145,33 @@ def test_a_copy_that_can_be_read_in_two_ways_is_refused():
     assert "can be read in two ways" in scan_file(f"{statement} := h", statement)
 
 
-FENCED = "```lean4\ntheorem t : True := trivial\n```"
-
-
-@pytest.mark.parametrize(
-    ("submission", "said"),
-    [
-        ("by\n  simp", "begins with `by`, which is there already: leave it out"),
-        ("-- so\nby simp", "begins with `by`"),
-        (
-            "theorem t : True := by\n  simp",
-            "whole theorem is given as `proof`: give it",
-        ),
-        ("import Std\nopen Nat\nlemma t : p := h", "give it as `source`"),
-        ("open Nat\n@[simp] theorem t : p := h", "give it as `source`"),
-        ("  simp\n```", "no tactic text: prose or a code fence"),
-        ("<think>simp?</think>\n  simp", "no tactic text: prose or a code fence"),
-        (WholeFile(FENCED), "no Lean file: prose or a code fence before the first"),
-        (WholeFile(f"### Proof\n\n{FENCED}"), "no Lean file: prose or a code fence"),
-        (WholeFile("Here is the theorem.\ntheorem t : p := h"), "no Lean file: prose"),
-        (WholeFile("  exact h"), "no Lean file"),
-        ("  simp", ""),
-        ("  open Nat in\n  simp", ""),
-        ("  set_option maxRecDepth 4000 in\n  simp", ""),
-        ("  -- ``` theorem\n  by_cases h : p", ""),
-        ("", ""),
-        (WholeFile("-- the theorem\n/-! ```\n``` -/\ntheorem t : p := h"), ""),
-        (WholeFile("set_option maxHeartbeats 9 in\n@[simp] theorem t : p := h"), ""),
-        (WholeFile("#check 1"), ""),
-        (WholeFile("nonrec theorem t : p := h"), ""),
-        (WholeFile("\n"), ""),
-    ],
-)
-def test_what_a_submission_is_instead(submission, said):
-    assert said in misfit(submission)
-    assert bool(said) == bool(misfit(submission))
-
-
 def test_refusals_say_what_a_submission_is_instead():
     assert scan("theorem t : p := h").startswith("a whole theorem is given as `proof`")
     assert scan_file("A Lean proof:").endswith(
         "(`Lean` is not allowed: its namespace is for metaprograms)"
     )
     assert scan("  exact unsafe h") == "`unsafe` is not allowed"
+
+
+@pytest.mark.parametrize(
+    ("proof", "refused"),
+    [
+        (None, ""),
+        ("  rfl", ""),
+        ("  exact unsafe h", "`unsafe` is not allowed"),
+        # The header's own copy is trusted; what follows it is not.
+        (WholeFile('macro "m" : tactic => `(tactic| rfl)\n' + f"{NAMED} := rfl"), ""),
+        (WholeFile('macro "n" : tactic => `(tactic| rfl)\n' + f"{NAMED} := rfl"), "m"),
+    ],
+)
+def test_what_is_untrusted_in_a_request_is_scanned(proof, refused):
+    request = CheckRequest(
+        name="t",
+        header='macro "m" : tactic => `(tactic| rfl)',
+        statement=NAMED,
+        proof=proof,
+    )
+    assert refused in refusal(request)
+    assert bool(refused) == bool(refusal(request))
+    assert refusal(RunRequest(source="def one := 1")) == ""
+    assert refusal(RunRequest(source="#eval 1")) == "the command `#eval` is not allowed"

@@ -15,8 +15,7 @@ import pytest
 from fdjax import cli
 from fdjax.errors import BackendError
 from fdjax.lean import FakeBackend, WorkerDiedError, install
-from fdjax.lean.backends import choice
-from fdjax.lean.backends.choice import BackendKind
+from fdjax.lean.backends.config import Fake
 from fdjax.lean.backends.fake import accepted
 from fdjax.lean.sandbox import machine
 from fdjax.verify import VerifyOptions, display, run, verify_file
@@ -56,8 +55,7 @@ def answer(monkeypatch):
     """Let a function of the request stand for the fake backend's answer."""
 
     def use(function, backend=FakeBackend):
-        kind = BackendKind(make=lambda options: lambda: backend(function))
-        monkeypatch.setitem(choice._KINDS, "fake", kind)
+        monkeypatch.setattr(Fake, "make", lambda config: backend(function))
 
     return use
 
@@ -360,15 +358,17 @@ def test_retried_rows_are_written_now_and_then(files, answer, monkeypatch):
 def test_the_number_of_workers(monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(machine, "available_memory_mb", lambda: 10_000)
+    lake, server = {"project": Path("lake")}, {"url": "http://h"}
     for options, expected in [
         ({"backend": "wasm"}, 8),
         ({"backend": "wasm", "memory_mb": 2000}, 4),
-        ({"backend": "native"}, 1),
-        ({"backend": "native", "memory_mb": 4000}, 2),
+        ({"backend": "native", **lake}, 1),
+        ({"backend": "native", **lake, "memory_mb": 4000}, 2),
+        ({"backend": "repl", **lake}, 1),
         ({"backend": "fake", "memory_mb": 4000}, 8),
-        ({"backend": "remote"}, 16),
-        ({"backend": "kimina"}, 16),
-        ({"backend": "kimina", "workers": 3}, 3),
+        ({"backend": "remote", **server}, 16),
+        ({"backend": "kimina", **server}, 16),
+        ({"backend": "kimina", **server, "workers": 3}, 3),
     ]:
         assert VerifyOptions(**options).number_of_workers() == expected, options
 

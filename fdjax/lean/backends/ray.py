@@ -237,7 +237,7 @@ class RayBackend:
         return None
 
     def _is_like(self, other: "RayBackend") -> bool:
-        return self._factory is other._factory and self._options == other._options
+        return self._factory == other._factory and self._options == other._options
 
     def _lend(self) -> Any:
         if not self._busy.acquire(blocking=False):

@@ -8,20 +8,18 @@ Example:
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from fdjax.errors import ConfigError
 from fdjax.lean.backends.fake import FakeBackend
 from fdjax.lean.backends.http import server_address
+from fdjax.lean.backends.kimina import KiminaBackend
 from fdjax.lean.backends.native import NativeBackend
+from fdjax.lean.backends.remote import RemoteBackend
 from fdjax.lean.backends.repl import ReplBackend
 from fdjax.lean.embedded.wasm import WasmBackend
 from fdjax.lean.facts.backend import DEFAULT_LIMITS
 from fdjax.lean.sandbox.machine import fitting_workers
-
-if TYPE_CHECKING:
-    from fdjax.lean.backends.kimina import KiminaBackend
-    from fdjax.lean.backends.remote import RemoteBackend
 
 __all__ = [
     "BackendConfig",
@@ -153,15 +151,13 @@ class _AtServer:
 class Kimina(_AtServer):
     """A Kimina server; needs the `kimina` extra."""
 
-    def make(self) -> "KiminaBackend":
+    def make(self) -> KiminaBackend:
         """A backend for one worker.
 
         Raises:
           ConfigError: the variable `token_env` is not set.
           InstallError: the packages of the extra are missing.
         """
-        from fdjax.lean.backends.kimina import KiminaBackend
-
         return KiminaBackend(self.url, token=self._token())
 
 
@@ -169,15 +165,13 @@ class Kimina(_AtServer):
 class Remote(_AtServer):
     """An `fdjax serve`; needs the `serve` extra."""
 
-    def make(self) -> "RemoteBackend":
+    def make(self) -> RemoteBackend:
         """A backend for one worker.
 
         Raises:
           ConfigError: the variable `token_env` is not set.
           InstallError: the packages of the extra are missing.
         """
-        from fdjax.lean.backends.remote import RemoteBackend
-
         return RemoteBackend(self.url, token=self._token())
 
 

@@ -13,19 +13,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from fdjax.errors import BackendError, FdjaxError, InstallError
-from fdjax.lean.facts.backend import (
-    Backend,
-    CheckRequest,
-    RawReport,
-    RunRequest,
-    WorkerDiedError,
-)
+from fdjax.lean.facts.backend import Backend, RawReport, Request, WorkerDiedError
 
 __all__ = ["RayBackend"]
 
 _log = logging.getLogger(__name__)
 
-Request = CheckRequest | RunRequest
 T = TypeVar("T")
 
 CONNECT_S = 10.0

@@ -15,6 +15,7 @@ __all__ = [
     "Limits",
     "RawMessage",
     "RawReport",
+    "Request",
     "RunRequest",
     "Submission",
     "Target",
@@ -97,6 +98,10 @@ class RunRequest:
     """The whole file, imports included; untrusted."""
     limits: Limits = DEFAULT_LIMITS
     """What this elaboration may use."""
+
+
+Request = CheckRequest | RunRequest
+"""What a backend may be asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +208,7 @@ class Backend(Protocol):
         """
         ...
 
-    def check(self, request: CheckRequest | RunRequest) -> RawReport:
+    def check(self, request: Request) -> RawReport:
         """Elaborate one request; starts a process where none is running.
 
         Raises:

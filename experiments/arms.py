@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from experiments.attempts import AttemptLog
-from experiments.config import ComparisonConfig
+from experiments.config import ComparisonConfig, DivergenceName
 from experiments.dataset import Row, plain_rows
 from experiments.materials import Materials
 from fdjax.advantages import zscore
 from fdjax.errors import ConfigError
-from fdjax.ops import forward_kl, generalized_jsd, reverse_kl
+from fdjax.ops import Divergence, forward_kl, generalized_jsd, reverse_kl
 from fdjax.rollout import RolloutEngine
 from fdjax.sharding import batch_parts
 from fdjax.train import (
@@ -38,12 +38,6 @@ from fdjax.train import (
 )
 
 __all__ = ["Trainer"]
-
-_DIVERGENCES = {
-    "forward_kl": forward_kl,
-    "reverse_kl": reverse_kl,
-    "jsd": functools.partial(generalized_jsd, alpha=0.5),
-}
 
 _SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
@@ -164,7 +158,7 @@ class Trainer:
         config = self._config.fd
         objective = fd_objective(
             self.materials.model,
-            divergence=_DIVERGENCES[config.divergence],
+            divergence=_divergence(config.divergence),
             temperature=self._config.rollout.temperature,
         )
         return self._step(objective, config.optimizer, config.teacher_rate)
@@ -308,3 +302,14 @@ class Trainer:
                 on_data=functools.partial(log.write, phase.name),
                 on_step=on_step,
             )
+
+
+def _divergence(name: DivergenceName) -> Divergence:
+    """What `DistillationConfig.divergence` names."""
+    match name:
+        case "forward_kl":
+            return forward_kl
+        case "reverse_kl":
+            return reverse_kl
+        case "jsd":
+            return functools.partial(generalized_jsd, alpha=0.5)

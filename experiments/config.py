@@ -21,6 +21,7 @@ from fdjax.train.teacher import TEACHER_RATE
 __all__ = [
     "ComparisonConfig",
     "DistillationConfig",
+    "DivergenceName",
     "EvaluationConfig",
     "ModelSize",
     "PolicyGradientConfig",

@@ -12,7 +12,7 @@ import jax
 
 import fdjax
 from fdjax.errors import FdjaxError
-from fdjax.lean import Verifier, WasmBackend, installed
+from fdjax.lean import Status, Verifier, WasmBackend, installed
 from fdjax.records import Problem
 
 __all__ = ["Finding", "examine"]
@@ -100,7 +100,7 @@ def _embedded_lean() -> Finding:
             found=str(error),
             remedy=f"delete {folder}, then fdjax lean install",
         )
-    if not good.verified or bad.status.value != "rejected":
+    if not good.verified or bad.status is not Status.REJECTED:
         return Finding(
             part=part,
             state="missing",

@@ -15,8 +15,7 @@ import pytest
 from fdjax import cli
 from fdjax.errors import BackendError
 from fdjax.lean import FakeBackend, WorkerDiedError, install
-from fdjax.lean.backends import choice
-from fdjax.lean.backends.choice import BackendKind
+from fdjax.lean.backends.config import Fake
 from fdjax.lean.backends.fake import accepted
 from fdjax.lean.sandbox import machine
 from fdjax.verify import VerifyOptions, display, run, verify_file
@@ -56,8 +55,7 @@ def answer(monkeypatch):
     """Let a function of the request stand for the fake backend's answer."""
 
     def use(function, backend=FakeBackend):
-        kind = BackendKind(make=lambda options: lambda: backend(function))
-        monkeypatch.setitem(choice._KINDS, "fake", kind)
+        monkeypatch.setattr(Fake, "make", lambda config: backend(function))
 
     return use
 
@@ -130,7 +128,7 @@ def test_reasons_say_what_a_submission_is_instead(files):
 
 def test_a_killed_run_goes_on_where_it_ended(files):
     source, out = files
-    rows = [proof(n, "trivial" if n % 3 else "simp") for n in range(30_000)]
+    rows = [proof(n, "trivial" if n % 3 else "simp") for n in range(12_000)]
     write(source, rows)
     arguments = [*COMMAND, source, "--out", out, "--backend", "fake", "--workers", "2"]
     for size in (100_000, 2_000_000):
@@ -144,10 +142,10 @@ def test_a_killed_run_goes_on_where_it_ended(files):
     assert subprocess.run(arguments, capture_output=True, check=False).returncode == 0
     whole = before[: before.rfind(b"\n") + 1]
     assert out.read_bytes().startswith(whole)
-    expected = ["verified" if n % 3 else "rejected" for n in range(30_000)]
+    expected = ["verified" if n % 3 else "rejected" for n in range(12_000)]
     assert statuses(out) == expected
     # The digest names the proof: nothing is missing, doubled or out of place.
-    assert len({row["digest"] for row in read(out)}) == 30_000
+    assert len({row["digest"] for row in read(out)}) == 12_000
 
 
 def test_a_finished_file_is_not_verified_again(files, answer):
@@ -360,15 +358,17 @@ def test_retried_rows_are_written_now_and_then(files, answer, monkeypatch):
 def test_the_number_of_workers(monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(machine, "available_memory_mb", lambda: 10_000)
+    lake, server = {"project": Path("lake")}, {"url": "http://h"}
     for options, expected in [
         ({"backend": "wasm"}, 8),
         ({"backend": "wasm", "memory_mb": 2000}, 4),
-        ({"backend": "native"}, 1),
-        ({"backend": "native", "memory_mb": 4000}, 2),
+        ({"backend": "native", **lake}, 1),
+        ({"backend": "native", **lake, "memory_mb": 4000}, 2),
+        ({"backend": "repl", **lake}, 1),
         ({"backend": "fake", "memory_mb": 4000}, 8),
-        ({"backend": "remote"}, 16),
-        ({"backend": "kimina"}, 16),
-        ({"backend": "kimina", "workers": 3}, 3),
+        ({"backend": "remote", **server}, 16),
+        ({"backend": "kimina", **server}, 16),
+        ({"backend": "kimina", **server, "workers": 3}, 3),
     ]:
         assert VerifyOptions(**options).number_of_workers() == expected, options
 
@@ -548,8 +548,8 @@ def test_memory_does_not_grow_with_the_file(files):
         scale = 1 if sys.platform == "darwin" else 1024
         return usage.ru_maxrss * scale / 1e6
 
-    # The proofs alone are 100 MB; 10 MB of growth is what a block of them takes.
-    assert peak_mb(100_000) < peak_mb(5_000) + 30
+    # The proofs alone are 60 MB; 10 MB of growth is what a block of them takes.
+    assert peak_mb(60_000) < peak_mb(5_000) + 30
 
 
 # ---- with the embedded Lean

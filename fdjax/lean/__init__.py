@@ -8,6 +8,15 @@ with Verifier(workers=2) as verifier:
     [verdict] = verifier.verify([(problem, "  rfl")])
 """
 
+from fdjax.lean.backends.config import (
+    BackendConfig,
+    Embedded,
+    Fake,
+    Kimina,
+    Native,
+    Remote,
+    Repl,
+)
 from fdjax.lean.backends.fake import FakeBackend
 from fdjax.lean.backends.native import NativeBackend
 from fdjax.lean.backends.remote import RemoteBackend
@@ -36,18 +45,25 @@ from fdjax.records import Problem
 
 __all__ = [
     "Backend",
+    "BackendConfig",
     "Cancellation",
     "CheckRequest",
     "Diagnostic",
     "Elaboration",
+    "Embedded",
+    "Fake",
     "FakeBackend",
     "Goal",
+    "Kimina",
     "Limits",
+    "Native",
     "NativeBackend",
     "Problem",
     "RawMessage",
     "RawReport",
+    "Remote",
     "RemoteBackend",
+    "Repl",
     "ReplBackend",
     "RunRequest",
     "StatementReport",

@@ -2,25 +2,18 @@
 
 import ipaddress
 import logging
-import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from fdjax.backend_flags import BackendName, backend_of_flags, limits_of_flags
 from fdjax.errors import ConfigError
-from fdjax.lean import Backend, Verifier
-from fdjax.lean.backends.choice import (
-    BackendName,
-    BackendOptions,
-    backend_factory,
-    default_workers,
-    flag_limits,
-)
+from fdjax.lean import Verifier
+from fdjax.lean.backends.config import environment_token
 from fdjax.ranges import Whole, require
 from fdjax.serve.config import ServeConfig
 
@@ -92,14 +85,21 @@ def serve(
         max_pending=max_pending,
         trust_headers=trust_headers,
     )
-    limits = flag_limits(backend, timeout=timeout, memory_mb=memory_mb)
-    options = BackendOptions(project=project, url=url, token_env=backend_token_env)
-    factory = _factory(backend, options)
+    lean = backend_of_flags(
+        backend,
+        project=project,
+        url=url,
+        token_env=backend_token_env,
+        token_flag="--backend-token-env",  # here, --token-env is the clients' token
+    )
+    limits = limits_of_flags(lean, timeout=timeout, memory_mb=memory_mb)
     if workers is None:
-        workers = default_workers(backend, memory_mb)
+        workers = lean.default_workers(memory_mb)
     with (
         _bound(host, port) as listener,
-        Verifier(factory, workers=workers, limits=limits, cache_path=cache) as verifier,
+        Verifier(
+            lean.make, workers=workers, limits=limits, cache_path=cache
+        ) as verifier,
     ):
         verifier.start()  # errors of an installation are better met here
 
@@ -110,15 +110,6 @@ def serve(
 
         run(make_app(verifier, config), listener, drain, announce)
     return 0
-
-
-def _factory(name: BackendName, options: BackendOptions) -> Callable[[], Backend]:
-    try:
-        return backend_factory(name, options)
-    except ConfigError as error:
-        # Here, --token-env is the clients' token.
-        text = str(error).replace("--token-env", "--backend-token-env")
-        raise ConfigError(text) from error
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -149,32 +140,28 @@ def _address(listener: socket.socket) -> tuple[str, int]:
 
 
 def _token(file: Path | None, variable: str | None) -> str | None:
-    if file is None and variable is None:
-        return None
     if file is not None and variable is not None:
         raise ConfigError(
             "fdjax serve: expected --token-file or --token-env, got both; leave one "
             "out."
         )
-    if file is not None:
-        place, token = str(file), _text(file)
-    else:
-        place = f"the environment variable {variable}"
-        token = os.environ.get(variable or "", "").strip()
-    if not token:
-        raise ConfigError(
-            f"fdjax serve: expected a token in {place}, got nothing; write it there."
-        )
-    return token
+    if variable is not None:
+        return environment_token(variable, "--token-env")
+    return None if file is None else _file_token(file)
 
 
-def _text(file: Path) -> str:
+def _file_token(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"fdjax serve: expected a token in {file}, got: {error}; write it there."
+            f"--token-file: expected a token in {file}, got: {error}; write it there."
         ) from error
+    if not token:
+        raise ConfigError(
+            f"--token-file: expected a token in {file}, got nothing; write it there."
+        )
+    return token
 
 
 def _require_token(host: str, token: str | None, insecure: bool) -> str | None:

@@ -41,6 +41,10 @@ class Job:
         self._count(self._items - finished - self._left)
         self._left = self._items - finished
 
+    def end(self) -> None:
+        """Take note that nothing is left, however it ended."""
+        self.progress(self._items)
+
 
 class Work:
     """The verifier, as routes use it."""
@@ -76,7 +80,7 @@ class Work:
         """
         job = self._admit(items)
         running = asyncio.get_running_loop().run_in_executor(
-            self._executor, self._work, job, items, task
+            self._executor, self._work, job, task
         )
         running.add_done_callback(_look_at)
         leaving = asyncio.create_task(_disconnected(request))
@@ -111,7 +115,7 @@ class Work:
         self._count(0)
         return Job(items, self._count)
 
-    def _work(self, job: Job, items: int, task: Callable[[Job], Any]) -> bytes:
+    def _work(self, job: Job, task: Callable[[Job], Any]) -> bytes:
         try:
             values = task(job)
             self._health.succeeded()
@@ -120,7 +124,7 @@ class Work:
             self._health.failed(error)
             raise
         finally:
-            job.progress(items)
+            job.end()
 
     def _count(self, more: int) -> None:
         with self._lock:

@@ -1,18 +1,12 @@
 """What a run of `fdjax verify` is told."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fdjax.backend_flags import BackendName, backend_of_flags, limits_of_flags
 from fdjax.errors import ConfigError
-from fdjax.lean.backends.choice import (
-    BackendName,
-    BackendOptions,
-    backend_factory,
-    default_workers,
-    flag_limits,
-)
-from fdjax.lean.facts.backend import DEFAULT_LIMITS, Backend, Limits
+from fdjax.lean.backends.config import BackendConfig
+from fdjax.lean.facts.backend import DEFAULT_LIMITS, Limits
 
 __all__ = ["VerifyOptions"]
 
@@ -47,10 +41,23 @@ class VerifyOptions:
     overwrite: bool = False
     """Replace the output instead of going on where an earlier run ended."""
 
+    def backend_config(self) -> BackendConfig:
+        """What makes a backend for each worker.
+
+        Raises:
+          ConfigError: the backend's options do not fit it.
+        """
+        return backend_of_flags(
+            self.backend,
+            project=self.project,
+            url=self.url,
+            token_env=self.token_env,
+        )
+
     def limits(self) -> Limits:
         """What one proof may use."""
-        return flag_limits(
-            self.backend,
+        return limits_of_flags(
+            self.backend_config(),
             timeout=self.timeout,
             memory_mb=self.memory_mb,
             heartbeats=self.heartbeats,
@@ -60,18 +67,7 @@ class VerifyOptions:
         """The workers asked for, or as many as this machine holds or a server suits."""
         if self.workers is not None:
             return self.workers
-        return default_workers(self.backend, self.memory_mb)
-
-    def factory(self) -> Callable[[], Backend]:
-        """What makes a backend for each worker.
-
-        Raises:
-          ConfigError: the backend's options do not fit it.
-        """
-        options = BackendOptions(
-            project=self.project, url=self.url, token_env=self.token_env
-        )
-        return backend_factory(self.backend, options)
+        return self.backend_config().default_workers(self.memory_mb)
 
     def check_cache(self) -> None:
         """Whether the cache file is none, new or a cache.

@@ -88,7 +88,7 @@ def _verify_file(
     console: Console,
     stop: StopSignal,
 ) -> int:
-    factory, limits = options.factory(), options.limits()
+    backend, limits = options.backend_config(), options.limits()
     options.check_cache()
     _require_regular(submissions)
     with VerdictFile(verdicts) as file:
@@ -100,7 +100,7 @@ def _verify_file(
         standing = _standing(submissions, file, overwrite=options.overwrite)
         with (
             Verifier(
-                factory,
+                backend.make,
                 workers=options.number_of_workers(),
                 limits=limits,
                 cache_path=options.cache,

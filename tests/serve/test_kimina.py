@@ -4,13 +4,12 @@ import importlib.util
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from programs import found_by
 from serving import Server
 
 TOKEN = "kimina"
@@ -166,15 +165,7 @@ def test_the_published_client(real):
     if importlib.util.find_spec("kimina_client") is None:
         pytest.skip("kimina-client is not installed; it is part of the dev extra")
     program = Path(__file__).parent / "kimina_program.py"
-    done = subprocess.run(
-        [sys.executable, str(program), real.url, TOKEN],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = found_by(program, real.url, TOKEN, timeout_s=120)
     words = ["valid", "valid", "sorry", "valid", "lean_error"] * 4
     expected = {str(i): word for i, word in enumerate(words)}
     expected |= {"code": "lean_error", "slow": "timeout_error"}

@@ -16,7 +16,7 @@ from fdjax.lean.facts.backend import (
     CheckRequest,
     RawMessage,
     RawReport,
-    RunRequest,
+    Request,
     WorkerDiedError,
 )
 from fdjax.records import Problem
@@ -114,7 +114,7 @@ class LeanDojoBackend:
         _lean_dojo()
         self._confirm.start()
 
-    def check(self, request: CheckRequest | RunRequest) -> RawReport:
+    def check(self, request: Request) -> RawReport:
         """Refuse by Dojo's word, or ask the deciding backend.
 
         Raises:
@@ -136,7 +136,7 @@ class LeanDojoBackend:
         self._leave()
         self._confirm.close()
 
-    def _refusal(self, request: CheckRequest | RunRequest) -> RawReport | None:
+    def _refusal(self, request: Request) -> RawReport | None:
         """Why Dojo does not accept a proof; None when it does or cannot tell."""
         if not isinstance(request, CheckRequest) or not isinstance(request.proof, str):
             return None

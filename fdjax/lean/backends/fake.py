@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from fdjax.lean.facts.backend import (
-    CheckRequest,
     RawMessage,
     RawReport,
+    Request,
     RunRequest,
     Target,
     WholeFile,
@@ -30,9 +30,6 @@ def rejected(text: str = "unsolved goals\n⊢ False") -> RawReport:
         text=text,
     )
     return RawReport(has_errors=True, messages=(message,), seconds=0.001)
-
-
-Request = CheckRequest | RunRequest
 
 
 def _accept_references(request: Request) -> RawReport:

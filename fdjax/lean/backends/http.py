@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx
     import tenacity
 
-__all__ = ["JsonClient"]
+__all__ = ["JsonClient", "server_address"]
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class JsonClient:
                 f"Asking a server needs the package {error.name}, which is missing; "
                 "run `pip install fdjax[serve]`, or fdjax[kimina] for a Kimina server."
             ) from error
-        self.url = _address(url)
+        self.url = server_address(url)
         """The server's address."""
         self._health_path = health_path
         self._timeout_s = timeout_s
@@ -326,8 +326,12 @@ def _failure(state: "tenacity.RetryCallState") -> _TransientError:
     return error
 
 
-def _address(url: str) -> str:
-    """`url` without a slash at its end."""
+def server_address(url: str) -> str:
+    """`url` without a slash at its end.
+
+    Raises:
+      ConfigError: it is no address of a server.
+    """
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -13,19 +13,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from fdjax.errors import BackendError, FdjaxError, InstallError
-from fdjax.lean.facts.backend import (
-    Backend,
-    CheckRequest,
-    RawReport,
-    RunRequest,
-    WorkerDiedError,
-)
+from fdjax.lean.facts.backend import Backend, RawReport, Request, WorkerDiedError
 
 __all__ = ["RayBackend"]
 
 _log = logging.getLogger(__name__)
 
-Request = CheckRequest | RunRequest
 T = TypeVar("T")
 
 CONNECT_S = 10.0
@@ -237,7 +230,7 @@ class RayBackend:
         return None
 
     def _is_like(self, other: "RayBackend") -> bool:
-        return self._factory is other._factory and self._options == other._options
+        return self._factory == other._factory and self._options == other._options
 
     def _lend(self) -> Any:
         if not self._busy.acquire(blocking=False):

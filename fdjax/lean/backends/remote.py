@@ -13,12 +13,7 @@ from fdjax.lean.backends.wire import (
     CheckAnswer,
     ServerIdentity,
 )
-from fdjax.lean.facts.backend import (
-    CheckRequest,
-    RawReport,
-    RunRequest,
-    WorkerDiedError,
-)
+from fdjax.lean.facts.backend import RawReport, Request, WorkerDiedError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -97,7 +92,7 @@ class RemoteBackend:
         """
         self._require(self._server().identity)
 
-    def check(self, request: CheckRequest | RunRequest) -> RawReport:
+    def check(self, request: Request) -> RawReport:
         """Have one request elaborated.
 
         Raises:

@@ -16,6 +16,7 @@ __all__ = [
     "Place",
     "RawMessage",
     "RawReport",
+    "Request",
     "RunRequest",
     "Submission",
     "Target",
@@ -101,6 +102,10 @@ class RunRequest:
     """The whole file, imports included; untrusted."""
     limits: Limits = DEFAULT_LIMITS
     """What this elaboration may use."""
+
+
+Request = CheckRequest | RunRequest
+"""What a backend may be asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +224,7 @@ class Backend(Protocol):
         """
         ...
 
-    def check(self, request: CheckRequest | RunRequest) -> RawReport:
+    def check(self, request: Request) -> RawReport:
         """Elaborate one request; starts a process where none is running.
 
         Raises:

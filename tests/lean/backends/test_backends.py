@@ -1,74 +1,95 @@
-from dataclasses import fields
+import pickle
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from fdjax.errors import ConfigError
-from fdjax.lean import FakeBackend, WasmBackend
-from fdjax.lean.backends import choice
-from fdjax.lean.backends.choice import (
-    BackendKind,
-    BackendName,
-    BackendOptions,
-    backend_factory,
-    backend_kind,
-    check_options,
+from fdjax.lean import (
+    FakeBackend,
+    NativeBackend,
+    RemoteBackend,
+    ReplBackend,
+    Verifier,
+    WasmBackend,
 )
+from fdjax.lean.backends.config import (
+    Embedded,
+    Fake,
+    Kimina,
+    Native,
+    Remote,
+    Repl,
+    environment_token,
+)
+from fdjax.lean.backends.kimina import KiminaBackend
+from fdjax.lean.backends.ray import RayBackend
+from lean.corpus import TRUE
 
-PROJECT = BackendOptions(project=Path("lake"))
-SERVER = BackendOptions(url="http://127.0.0.1:8000", token_env="TOKEN")
-KINDS = {
-    "here": BackendKind(make=lambda options: FakeBackend, needs=("project",)),
-    "there": BackendKind(
-        make=lambda options: FakeBackend, needs=("url",), takes=("token_env",)
-    ),
-    "away": BackendKind(make=lambda options: FakeBackend, needs=("url",)),
-}
-
-
-def test_every_name_has_a_backend():
-    assert set(get_args(BackendName)) == set(choice._KINDS)
-    options = {field.name for field in fields(BackendOptions)}
-    for name in get_args(BackendName):
-        kind = backend_kind(name)
-        assert {*kind.takes, *kind.needs} <= options
-
-
-def test_factories_make_backends_of_their_own():
-    assert isinstance(backend_factory("wasm")(), WasmBackend)
-    factory = backend_factory("fake")
-    assert factory() is not factory()
-
-
-def test_options_that_fit():
-    check_options("here", PROJECT, KINDS)
-    check_options("there", SERVER, KINDS)
+PROJECT = Path("lake")
+URL = "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "message"),
+    ("config", "kind"),
     [
-        ("there", PROJECT, r"expected no --project, got lake; .*--backend here, or"),
-        ("here", SERVER, r"expected --project, got nothing"),
-        ("away", SERVER, r"no --token-env, got TOKEN; choose --backend there, or"),
-        ("there", BackendOptions(), r"expected --url, got nothing"),
+        (Embedded(), WasmBackend),
+        (Native(project=PROJECT), NativeBackend),
+        (Repl(project=PROJECT), ReplBackend),
+        (Kimina(url=URL), KiminaBackend),
+        (Remote(url=URL), RemoteBackend),
+        (Fake(), FakeBackend),
     ],
 )
-def test_options_that_do_not_fit(name, options, message):
+def test_configs_make_backends_of_their_own(config, kind):
+    first, second = config.make(), config.make()
+    assert type(first) is type(second) is kind
+    assert first is not second
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "memory_mb"),
+    [
+        (Embedded(), 2048),
+        (Native(project=PROJECT), 8192),
+        (Repl(project=PROJECT), 8192),
+        (Kimina(url=URL), 2048),
+        (Remote(url=URL), 2048),
+        (Fake(), 2048),
+    ],
+)
+def test_the_memory_that_suits_a_backend(config, memory_mb):
+    assert config.default_memory_mb == memory_mb
+
+
+def test_a_verifier_takes_what_makes_them():
+    with Verifier(Fake().make, workers=2) as verifier:
+        [verdict] = verifier.verify([(TRUE, "  trivial")])
+    assert verdict.verified
+
+
+def test_backends_of_one_config_share_their_actors():
+    config = Fake()
+    first, second = RayBackend(config.make), RayBackend(config.make)
+    assert first._is_like(second)
+    assert not first._is_like(RayBackend(Embedded().make))
+
+
+@pytest.mark.parametrize("kind", [Kimina, Remote])
+@pytest.mark.parametrize("url", ["", "h", "ftp://h", "http://h:0"])
+def test_an_address_is_needed(kind, url):
+    with pytest.raises(ConfigError, match=f"got '{url}'; correct the address"):
+        kind(url=url)
+
+
+@pytest.mark.parametrize("kind", [Kimina, Remote])
+def test_the_token_comes_from_the_environment(monkeypatch, kind):
+    config = kind(url=URL, token_env="TOKEN")
+    monkeypatch.delenv("TOKEN", raising=False)
+    message = rf"^{kind.__name__}\.token_env: .* variable TOKEN, got none; export it"
     with pytest.raises(ConfigError, match=message):
-        check_options(name, options, KINDS)
-
-
-def test_an_option_of_no_backend_is_to_be_left_out():
-    with pytest.raises(ConfigError, match=r"expected no --url, got x; leave it out\."):
-        check_options("here", BackendOptions(url="x"), {"here": BackendKind(make=str)})
-
-
-def test_the_token_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("TOKEN", "secret")
-    assert SERVER.token() == "secret"
-    assert PROJECT.token() == ""
-    monkeypatch.delenv("TOKEN")
-    with pytest.raises(ConfigError, match="variable TOKEN, got none; export it"):
-        SERVER.token()
+        config.make()
+    monkeypatch.setenv("TOKEN", "secret\n")
+    assert environment_token("TOKEN", "--token-env") == "secret"
+    assert "secret" not in repr(config)
+    config.make()

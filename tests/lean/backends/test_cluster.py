@@ -1,10 +1,7 @@
 """Verdicts survive the death of cluster nodes; one program runs all scenarios."""
 
 import importlib.util
-import json
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from lean.corpus import (
     TRUE,
     UNSAFE,
 )
+from programs import found_by
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or sys.platform != "linux",
@@ -30,22 +28,14 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory, lean_folder):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "MARKER": str(tmp_path_factory.mktemp("cluster") / "hung-once"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    environment.pop("RAY_ADDRESS", None)
-    finished = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("on_cluster.py"))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return json.loads(finished.stdout.splitlines()[-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        return found_by(
+            Path(__file__).with_name("on_cluster.py"),
+            timeout_s=240,
+            MARKER=str(tmp_path_factory.mktemp("cluster") / "hung-once"),
+            RAY_USAGE_STATS_ENABLED="0",
+        )
 
 
 @needs_ray

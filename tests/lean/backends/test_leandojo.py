@@ -1,9 +1,6 @@
 """Dojo may refuse a proof and never verifies one by itself."""
 
 import importlib.util
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +11,7 @@ from fdjax.errors import InstallError
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.lean.backends.dojo import LeanDojoBackend
 from lean.corpus import TRUE
+from programs import found_by
 
 needs_lean_dojo = pytest.mark.skipif(
     importlib.util.find_spec("lean_dojo") is None,
@@ -23,21 +21,8 @@ needs_lean_dojo = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    path = os.pathsep.join(path for path in sys.path if path)
-    finished = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("on_dojo.py")),
-            str(tmp_path_factory.mktemp("dojo")),
-        ],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return json.loads(finished.stdout.splitlines()[-1])
+    program = Path(__file__).with_name("on_dojo.py")
+    return found_by(program, tmp_path_factory.mktemp("dojo"), timeout_s=120)
 
 
 @needs_lean_dojo

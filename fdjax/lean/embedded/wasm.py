@@ -76,7 +76,7 @@ class WasmBackend(CheckerProcess):
             raise InstallError(
                 f"The embedded Lean was expected in {where} and is not there, or is "
                 "of another version; run `fdjax lean install`, or call "
-                "fdjax.lean.embedded.install()."
+                "fdjax.lean.install()."
             )
         folder = folder.resolve()
         settings = {

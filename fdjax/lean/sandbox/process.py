@@ -133,7 +133,7 @@ class LeanProcess(ABC):
                 f"{program.command[0]} was expected to become ready, got: {error}; "
                 f"{program.remedy}."
             )
-            if getattr(error, "how", "") in FROM_OUTSIDE:
+            if isinstance(error, ChildLostError) and error.how in FROM_OUTSIDE:
                 raise WorkerDiedError(what, innocent=True) from error
             raise BackendError(what) from error
 

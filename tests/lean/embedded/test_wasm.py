@@ -316,5 +316,5 @@ def test_identity_changes_with_the_host(backend):
 def test_a_stack_that_is_used_up_is_a_timeout(backend):
     """Not a crash, which would be masked: a policy could learn to cause one."""
     proof = "  set_option maxRecDepth 10000000 in\n  iterate 10000000 skip\n  rfl"
-    assert backend.check(request(TRUE, proof)).out_of_memory
+    assert backend.check(request(TRUE, proof, wall_s=60.0)).out_of_memory
     assert not backend.check(request(TRUE, "  rfl")).has_errors

@@ -167,6 +167,8 @@ class Child:
                 status = self._process.wait(REAP_S)
             if status is not None:
                 what = f"{what} (exit status {status})"
+                # What it left behind: the id stays taken while its group has members.
+                self._kill_group()
             how = "killed" if status in KILLED else how
         elif _is_stopped(self._process.pid):
             what, how = "had been stopped", "stopped"
@@ -183,8 +185,7 @@ class Child:
         """Kill its group; its owner meets the end of its pipes."""
         # Until it is reaped the id is ours.
         if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
 
     def close(self) -> None:
         """Kill it and what it started and wait for its end; may be called twice."""
@@ -194,6 +195,10 @@ class Child:
         self._output.close()
         # What left the group may hold the pipe for ever; the thread goes on alone.
         self._drain.join(REAP_S)
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait_for(self, descriptor: int, event: int, deadline: float) -> None:
         """Return when there is something to read or room to write."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fdjax.lean.sandbox.child import Child, ChildLostError
+from lean.embedded.test_wasm import alive
 
 PANIC = "echo INTERNAL PANIC: out of memory >&2"
 
@@ -102,6 +103,18 @@ def test_standard_error_is_drained_and_its_end_is_told(shell):
     assert ask(child) == b"done"
     with pytest.raises(ChildLostError, match=r"INTERNAL PANIC: out of memory$"):
         ask(child, b"\n")
+
+
+def test_a_child_that_ends_leaves_nobody_in_its_group(shell):
+    child = shell("sleep 60 >/dev/null 2>&1 & echo $!; exit 3")
+    pid = int(ask(child))
+    assert alive(pid)
+    with pytest.raises(ChildLostError, match="exit status 3"):
+        ask(child)
+    deadline = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(pid)
 
 
 def test_closing_does_not_wait_for_what_left_the_group(shell):

@@ -129,13 +129,14 @@ class LeanProcess(ABC):
             self._born = time.monotonic()
             self._make_ready()
         except (OSError, ChildLostError) as error:
-            what = (
+            if isinstance(error, ChildLostError) and error.how in FROM_OUTSIDE:
+                raise WorkerDiedError(
+                    f"as it started, {error}", innocent=True
+                ) from error
+            raise BackendError(
                 f"{program.command[0]} was expected to become ready, got: {error}; "
                 f"{program.remedy}."
-            )
-            if isinstance(error, ChildLostError) and error.how in FROM_OUTSIDE:
-                raise WorkerDiedError(what, innocent=True) from error
-            raise BackendError(what) from error
+            ) from error
 
     def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; starts the process where there is none.

@@ -4,12 +4,12 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fdjax.lean.backends.lake import toolchain
 from fdjax.lean.facts.policy import POLICY
+from fdjax.lean.sandbox.checker import CheckerProcess
 from fdjax.lean.sandbox.confinement import Confinement
-from fdjax.lean.sandbox.process import CheckerProcess, Program
+from fdjax.lean.sandbox.process import Program
 
 __all__ = ["NativeBackend"]
 
@@ -47,12 +47,13 @@ class NativeBackend(CheckerProcess):
           confinement: kind of sandbox; the strongest that works here by default.
         """
         super().__init__(
-            grace_s=grace_s, start_timeout_s=start_timeout_s, confinement=confinement
+            grace_s=grace_s,
+            start_timeout_s=start_timeout_s,
+            confinement=confinement,
+            most_answers=recycle_after,
         )
         self._project = Path(project).resolve()
         self._lake = lake
-        self._recycle_after = recycle_after
-        self._answered = 0
 
     @property
     def identity(self) -> str:
@@ -66,7 +67,6 @@ class NativeBackend(CheckerProcess):
 
     def _program(self) -> Program:
         project = toolchain(self._project, self._lake)
-        self._answered = 0
         settings = {
             "search_path": [
                 *map(str, project.folders),
@@ -81,11 +81,5 @@ class NativeBackend(CheckerProcess):
             folder=self._project,
             readable=[*project.readable, CHECKER],
             memory_mb=self._memory_mb + THREADS_MB,
+            remedy=f"run `fdjax lean selftest --project {self._project}`",
         )
-
-    def _remedy(self) -> str:
-        return f"run `fdjax lean selftest --project {self._project}`"
-
-    def _is_worn(self, answer: dict[str, Any]) -> bool:
-        self._answered += 1
-        return self._answered >= self._recycle_after

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fdjax.errors import BackendError, InstallError
+from fdjax.errors import InstallError
 from fdjax.lean.backends.lake import toolchain
 from fdjax.lean.backends.record import (
     NOT_TEXT,
@@ -24,15 +24,15 @@ from fdjax.lean.backends.record import (
     trusted_report,
     without_program,
 )
-from fdjax.lean.backends.repl_process import NoAnswerError, ReplProcess
 from fdjax.lean.facts.backend import (
-    DEFAULT_LIMITS,
     CheckRequest,
     RawReport,
     RunRequest,
     WorkerDiedError,
 )
-from fdjax.lean.sandbox.confinement import Confinement, confined
+from fdjax.lean.sandbox import process
+from fdjax.lean.sandbox.child import ChildLostError
+from fdjax.lean.sandbox.confinement import Confinement
 
 __all__ = ["ReplBackend"]
 
@@ -40,11 +40,15 @@ TRUSTED_S = 60.0
 """Longest wait for a header's commands or a statement."""
 RENDER_S = 0.25
 """What the answer may take after the proof's own time."""
+END = b"\n\n"
+"""What ends a request and an answer."""
+LONGEST_ANSWER = 256 << 20
+"""Bytes; our program's messages are cut, but not what else a session prints."""
 THREADS_MB = 2048
 """Private memory besides Lean's heap: stacks and arenas, reserved rather than used."""
 
 
-class ReplBackend:
+class ReplBackend(process.LeanProcess):
     """A `lake env repl` process; see github.com/leanprover-community/repl.
 
     Imports, headers and statements are elaborated once per process and kept. All that
@@ -78,17 +82,15 @@ class ReplBackend:
             because the REPL keeps every state it has been in.
           confinement: kind of sandbox; the strongest that works here by default.
         """
+        super().__init__(confinement=confinement)
         self._project = Path(project).resolve()
         self._lake = lake
         self._own_command = None if command is None else list(command)
         self._own_variables = tuple(environment)
-        self._confinement: Confinement | None = confinement
-        self._memory_mb = DEFAULT_LIMITS.memory_mb
         self._first_header = header
         self._import_timeout_s = import_timeout_s
         self._commands_per_process = commands_per_process
-        self._program = Program()
-        self._process: ReplProcess | None = None
+        self._session = Program()
         self._forget()
 
     @property
@@ -107,91 +109,35 @@ class ReplBackend:
             what = hashlib.sha256(words.encode()).hexdigest()[:16]
         return f"repl/{what}/{program_version()}"
 
-    @property
-    def pid(self) -> int | None:
-        """Process id of the running REPL, None when there is none."""
-        return self._process.pid if self._process else None
-
-    def start(self) -> None:
-        """Start the REPL and have it elaborate our program (seconds).
-
-        Raises:
-          BackendError: the REPL cannot be started, or its Lean does not take our
-            program.
-          InstallError: the project has no REPL.
-          WorkerDiedError: somebody killed it as it started.
-        """
-        self.close()
-        command, variables = self._how_to_run()
-        try:
-            process = ReplProcess(command, folder=self._project, environment=variables)
-        except OSError as error:
-            raise BackendError(
-                f"ReplBackend: expected to run {command} in {self._project}, got "
-                f"{error}; build the project and the REPL there, or pass command=."
-            ) from error
-        self._process = process
-        try:
-            ready = self._header("")
-            if self._first_header:
-                self._header(self._first_header)
-        except WorkerDiedError as error:
-            if process.was_killed:
-                raise
-            ready = RawReport(statement_error=str(error))
-        if isinstance(ready, RawReport):
-            self.close()
-            raise BackendError(
-                f"ReplBackend: expected the REPL in {self._project} to elaborate "
-                f"`import Lean` and our program, got: {ready.statement_error}; check "
-                "that the REPL runs there, built with the project's toolchain."
-            )
-
     def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; starts the process where there is none.
 
         Raises:
           WorkerDiedError: the process ended or stopped answering before the proof's
             own time was used up.
-          BackendError: the process cannot be started.
+          BackendError, InstallError: the process cannot be started.
         """
         if not is_text(request):
             return NOT_TEXT
-        if request.limits.memory_mb != self._memory_mb:
-            self._memory_mb = request.limits.memory_mb
+        if self._commands >= self._commands_per_process:
             self.close()
-        if self._process and self._process.commands >= self._commands_per_process:
-            self.close()
-        if self._process is None:
-            self.start()
-        if isinstance(request, RunRequest):
-            state = self._imports(request.source)
-        else:
-            state = self._statement(request)
-            if request.proof is None and not isinstance(state, RawReport):
-                return RawReport()
-        if isinstance(state, RawReport):
-            return state
-        return self._submission(request, state)
+        return super().check(request)
 
-    def interrupt(self) -> None:
-        """Kill the process; the owner's `check` raises `WorkerDiedError`."""
-        process = self._process
-        if process is not None:
-            process.kill()
-
-    def close(self) -> None:
-        """Kill the process group and wait for its end."""
-        process, self._process = self._process, None
-        self._forget()
-        if process is not None:
-            process.close()
-
-    def _how_to_run(self) -> tuple[list[str], dict[str, str]]:
-        """The command line and its variables."""
+    def _program(self) -> process.Program:
+        remedy = (
+            f"build the project {self._project} and the REPL there, with the project's "
+            "toolchain, or pass command="
+        )
         if self._own_command is not None:
             names = [name for name in self._own_variables if name in os.environ]
-            return self._own_command, {name: os.environ[name] for name in names}
+            return process.Program(
+                command=self._own_command,
+                folder=self._project,
+                remedy=remedy,
+                environment={name: os.environ[name] for name in names},
+                readable=None,
+                memory_mb=self._memory_mb,
+            )
         project = toolchain(self._project, self._lake)
         repl = shutil.which("repl", path=project.programs)
         if repl is None:
@@ -201,20 +147,74 @@ class ReplBackend:
                 "lakefile and build it, or pass command=."
             )
         search_path = ":".join(map(str, project.folders))
-        command = confined(
-            [str(Path(repl).absolute())],
-            readable=[*project.readable, Path(repl).absolute()],
-            memory_mb=self._memory_mb + THREADS_MB,
+        return process.Program(
+            command=[str(Path(repl).absolute())],
+            folder=self._project,
+            remedy=remedy,
             # With its sysroot named, Lean asks no other program for it.
             environment={
                 "LEAN_PATH": search_path,
                 "LEAN_SYSROOT": str(project.sysroot),
             },
-            confinement=self._confinement,
+            readable=[*project.readable, Path(repl).absolute()],
+            memory_mb=self._memory_mb + THREADS_MB,
         )
-        return command, {}
+
+    def _make_ready(self) -> None:
+        """Have our program elaborated, which takes seconds."""
+        assert self._child is not None
+        self._forget()
+        ready = self._header("")
+        if isinstance(ready, RawReport):
+            raise self._child.lost(f"said: {ready.statement_error}", "ended")
+        if self._first_header:
+            self._header(self._first_header)
+
+    def _elaborate(self, request: CheckRequest | RunRequest) -> RawReport:
+        try:
+            if isinstance(request, RunRequest):
+                state = self._imports(request.source)
+            else:
+                state = self._statement(request)
+        except ChildLostError as lost:
+            raise WorkerDiedError(str(lost), innocent=True) from lost
+        if isinstance(state, RawReport):
+            return state
+        if isinstance(request, CheckRequest) and request.proof is None:
+            return RawReport()
+        return self._submission(request, state)
+
+    def _ask(self, cmd: str, env: int | None, deadline: float) -> dict[str, Any]:
+        """Have Lean text elaborated.
+
+        Args:
+          cmd: the text.
+          env: number of the state to go on from; None for a fresh one with imports.
+          deadline: on the monotonic clock, in seconds.
+
+        Returns:
+          The answer: the next state's number as `env`, and `messages`.
+
+        Raises:
+          ChildLostError: there is no answer in time.
+        """
+        assert self._child is not None
+        self._commands += 1
+        # What came unasked cannot be told from an answer.
+        self._child.require_silence()
+        request = {"cmd": cmd} if env is None else {"cmd": cmd, "env": env}
+        # Lean's JSON reader need not know surrogate pairs.
+        line = json.dumps(request, ensure_ascii=False)
+        self._child.write(line.encode() + END, deadline)
+        answer = process.read_object(self._child, END, deadline, LONGEST_ANSWER)
+        if not isinstance(answer.get("env"), int):
+            what = f"answered {str(answer)[:500]} and not with a state"
+            raise self._child.lost(what, "ended")
+        return answer
 
     def _forget(self) -> None:
+        # The REPL keeps the state after each command.
+        self._commands = 0
         # Answers to imports; then numbers of states, or why there is none.
         self._bases: dict[tuple[str, ...], dict[str, Any]] = {}
         self._headers: dict[str, int | RawReport] = {}
@@ -227,12 +227,12 @@ class ReplBackend:
         if header not in self._headers:
             modules = imports_of(header)
             if modules not in self._bases:
-                source = self._program.begin(header)
+                source = self._session.begin(header)
                 base = self._trusted(source, None, self._import_timeout_s)
                 self._bases[modules] = base
             base = self._bases[modules]
             nonce = secrets.token_hex(16)
-            command = self._program.header(header, nonce)
+            command = self._session.header(header, nonce)
             reply = self._trusted(command, base["env"], TRUSTED_S)
             record = read_record(reply, nonce)
             if record is None:
@@ -250,7 +250,7 @@ class ReplBackend:
         key = (request.header, request.statement, request.name)
         if key not in self._statements:
             nonce = secrets.token_hex(16)
-            command = self._program.statement(request, nonce)
+            command = self._session.statement(request, nonce)
             reply = self._trusted(command, header, TRUSTED_S)
             record = self._require_record(reply, nonce)
             self._statements[key] = trusted_report(record) or reply["env"]
@@ -264,38 +264,20 @@ class ReplBackend:
 
     def _trusted(self, cmd: str, env: int | None, patience_s: float) -> dict[str, Any]:
         """The answer to text that no submission has a part in."""
-        assert self._process is not None
-        try:
-            return self._process.ask(cmd, env, time.monotonic() + patience_s)
-        except NoAnswerError:
-            what = f"the REPL did not answer to trusted text in {patience_s:g} s"
-        except WorkerDiedError as error:
-            what = str(error)
-        self.close()
-        raise WorkerDiedError(what, innocent=True)
+        return self._ask(cmd, env, time.monotonic() + patience_s)
 
     # ---- untrusted text
 
     def _submission(self, request: CheckRequest | RunRequest, state: int) -> RawReport:
-        assert self._process is not None
         nonce = secrets.token_hex(16)
-        command = self._program.check(request, nonce)
-        wall_s = request.limits.wall_s
-        begin = time.monotonic()
-        try:
-            reply = self._process.ask(command, state, begin + wall_s + RENDER_S)
-        except (NoAnswerError, WorkerDiedError) as error:
-            elapsed = time.monotonic() - begin
-            stopped = self._process.is_stopped()
-            self.close()
-            if elapsed < wall_s:
-                exhausted = isinstance(error, WorkerDiedError) and error.exhausted
-                raise WorkerDiedError(str(error), exhausted=exhausted) from error
-            if stopped:
-                raise WorkerDiedError(
-                    "the REPL had been stopped", innocent=True
-                ) from error
-            return RawReport(timed_out=True, seconds=elapsed)
+        command = self._session.check(request, nonce)
+        reply = process.in_own_time(
+            lambda deadline: self._ask(command, state, deadline),
+            request.limits.wall_s,
+            RENDER_S,
+        )
+        if isinstance(reply, RawReport):
+            return reply
         return report_of(self._require_record(reply, nonce), request.limits)
 
     def _require_record(self, reply: dict[str, Any], nonce: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fdjax.errors import InstallError
 from fdjax.lean.embedded.location import (
@@ -19,8 +18,9 @@ from fdjax.lean.embedded.location import (
 )
 from fdjax.lean.facts.backend import DEFAULT_LIMITS
 from fdjax.lean.facts.policy import POLICY
+from fdjax.lean.sandbox.checker import CheckerProcess
 from fdjax.lean.sandbox.confinement import Confinement
-from fdjax.lean.sandbox.process import CheckerProcess, Program
+from fdjax.lean.sandbox.process import Program
 
 __all__ = ["WasmBackend"]
 
@@ -28,7 +28,7 @@ MOST_MEMORY_MB = 2048
 """What a 32-bit WebAssembly memory is given at most."""
 ENGINE_MB = 2048
 """Private memory of Node.js besides Lean's, reserved rather than used."""
-RECYCLE_FRACTION = 0.75
+MOST_HEAP = 0.75
 """A worker whose heap has grown past this part of its memory is replaced."""
 
 
@@ -56,7 +56,11 @@ class WasmBackend(CheckerProcess):
           confinement: kind of sandbox; the strongest that works here by default.
         """
         super().__init__(
-            grace_s=grace_s, start_timeout_s=start_timeout_s, confinement=confinement
+            grace_s=grace_s,
+            start_timeout_s=start_timeout_s,
+            confinement=confinement,
+            most_memory_mb=MOST_MEMORY_MB,
+            most_heap=MOST_HEAP,
         )
         self._install_dir = install_dir
 
@@ -72,7 +76,7 @@ class WasmBackend(CheckerProcess):
             raise InstallError(
                 f"The embedded Lean was expected in {where} and is not there, or is "
                 "of another version; run `fdjax lean install`, or call "
-                "fdjax.lean.embedded.install()."
+                "fdjax.lean.install()."
             )
         folder = folder.resolve()
         settings = {
@@ -98,14 +102,5 @@ class WasmBackend(CheckerProcess):
             folder=folder,
             readable=[folder, HOST_DIR.resolve(), node_folder()],
             memory_mb=self._memory_mb + ENGINE_MB,
+            remedy=f"remove {folder} and run `fdjax lean install`",
         )
-
-    def _remedy(self) -> str:
-        folder = self._install_dir or default_target()
-        return f"remove {folder} and run `fdjax lean install`"
-
-    def _usable_memory_mb(self, wanted_mb: int) -> int:
-        return min(wanted_mb, MOST_MEMORY_MB)
-
-    def _is_worn(self, answer: dict[str, Any]) -> bool:
-        return answer["heap_mb"] > RECYCLE_FRACTION * self._memory_mb

@@ -14,7 +14,7 @@ from fdjax.lean.facts.backend import (
 )
 from fdjax.lean.facts.judge import judge
 from fdjax.lean.facts.verdict import Status
-from fdjax.lean.sandbox.process import CheckerProcess
+from fdjax.lean.sandbox.checker import CheckerProcess
 from fdjax.records import Problem
 
 __all__ = ["Outcome", "selftest"]

@@ -1,21 +1,12 @@
-"""A checker process that speaks our JSON lines, and how it is kept alive or ended."""
+"""A backend with a process on this machine: confined, asked in JSON, replaced."""
 
 import json
-import logging
 import math
 import os
-import re
-import secrets
-import select
-import signal
-import subprocess
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,93 +14,67 @@ from fdjax.errors import BackendError
 from fdjax.lean.facts.backend import (
     DEFAULT_LIMITS,
     CheckRequest,
-    RawMessage,
     RawReport,
     RunRequest,
-    Target,
-    WholeFile,
     WorkerDiedError,
 )
-from fdjax.lean.facts.source import alone, opening_of, source_of
+from fdjax.lean.sandbox.child import Child, ChildLostError
 from fdjax.lean.sandbox.confinement import Confinement, confined
 
-__all__ = ["CheckerProcess", "Program", "is_exhausted", "is_stopped", "kill_group"]
+__all__ = ["LeanProcess", "Program", "in_own_time", "read_object"]
 
-_log = logging.getLogger(__name__)
-
-TRUSTED_S = 190.0
-"""Longest wait for a header and a statement: the checker gives each a minute, and
-importing a large library takes time, too."""
 LIFE_S = 3600.0
 """A process as old as this is replaced after its answer."""
-LOOK_S = 2.0
-"""How often a process that does not answer is looked at."""
-REAP_S = 0.5
-"""How long a process that closed its pipe may take to end."""
-LINE_BYTES = 1 << 20
-LINE_FACTOR = 256
-"""Longest line that a checker may print: so much, and so much more for each byte of
-output that it may show, since a message of one byte has a position and a kind."""
-RENDER_S = 0.15
-"""What the checker may take to print messages after the proof's own time."""
-TOO_LARGE = (-signal.SIGFPE, 128 + signal.SIGFPE)
-"""How GMP ends a process for a number beyond its limits, without a word."""
-
-_LAST_WORDS = re.compile(
-    r"Stack overflow detected\. Aborting\."
-    r"|INTERNAL PANIC: (?:out of memory|.* too big)"
-    r"|GNU MP: Cannot (?:re)?allocate memory|gmp: overflow in mpz type"
-    r"|std::bad_alloc"
-)
+FROM_OUTSIDE = ("killed", "stopped", "misspoke")
+"""What a process that starts does not do by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A checker to run."""
+    """What to run."""
 
     command: Sequence[str]
-    """Absolute path of the program, and its arguments."""
+    """The program and its arguments; an absolute path where it is confined."""
     folder: Path
     """Working directory."""
-    readable: Sequence[Path]
-    """All it may read besides the system's own libraries."""
+    remedy: str
+    """What to do when it does not become ready."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """All the variables that it gets."""
+    readable: Sequence[Path] | None
+    """All it may read besides the system's own libraries; None for no sandbox."""
     memory_mb: int
-    """Limit of its private memory, in MiB."""
+    """Limit of its private memory in the sandbox, in MiB."""
 
 
-class CheckerProcess(ABC):
-    """The part of a backend that is the same wherever the checker runs.
+class LeanProcess(ABC):
+    """The part of a backend that is the same for every process on this machine.
 
     The process runs in the strongest sandbox of this machine (see
-    `fdjax.lean.sandbox.confinement`), with an empty environment, a session of its own
-    and nothing but three pipes. The parent never waits longer than the limits allow.
+    `fdjax.lean.sandbox.confinement`), with no variables but its own, a session of its
+    own and nothing but three pipes. The parent never waits longer than the limits
+    allow.
     """
 
     def __init__(
         self,
         *,
-        grace_s: float,
-        start_timeout_s: float,
         confinement: Confinement | None = None,
+        most_memory_mb: int | None = None,
     ) -> None:
         """Prepare; `start` does the work.
 
         Args:
-          grace_s: time between Lean's own cancellation and a hard kill, seconds.
-          start_timeout_s: longest wait for the process to become ready, seconds.
           confinement: kind of sandbox; the strongest that works here by default.
+          most_memory_mb: what it can use of the memory that a request allows, in MiB;
+            all of it by default.
         """
         self._confinement: Confinement | None = confinement
-        self._grace_s = grace_s
-        self._start_timeout_s = start_timeout_s
+        self._most_memory_mb = most_memory_mb
         self._memory_mb = DEFAULT_LIMITS.memory_mb
         self._wall_s = LIFE_S
-        self._process: subprocess.Popen[bytes] | None = None
-        self._buffer = bytearray()
-        self._longest_line = LINE_BYTES
         self._born = 0.0
-        self._complaints: deque[bytes] = deque(maxlen=20)
-        self._drain: threading.Thread | None = None
+        self._child: Child | None = None
 
     @property
     @abstractmethod
@@ -117,28 +82,24 @@ class CheckerProcess(ABC):
         """Toolchain and checker: verdicts of equal identity are equal."""
 
     @abstractmethod
-    def _program(self) -> "Program":
+    def _program(self) -> Program:
         """What to run; may raise `InstallError`."""
 
     @abstractmethod
-    def _remedy(self) -> str:
-        """What to do when the process does not become ready."""
+    def _make_ready(self) -> None:
+        """Wait until it can check, or raise `ChildLostError`."""
 
     @abstractmethod
-    def _is_worn(self, answer: dict[str, Any]) -> bool:
-        """Whether the process should be replaced after this answer."""
-
-    def _usable_memory_mb(self, wanted_mb: int) -> int:
-        """What the process may be given of it."""
-        return wanted_mb
+    def _elaborate(self, request: CheckRequest | RunRequest) -> RawReport:
+        """Have it answer; raises `ChildLostError` and `WorkerDiedError`."""
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running worker's supervisor, None when there is none.
+        """Process id of the running process, None when there is none.
 
         It leads the process group of all that belongs to the worker.
         """
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
     def start(self) -> None:
         """Start the process and wait until it can check.
@@ -146,50 +107,36 @@ class CheckerProcess(ABC):
         Raises:
           InstallError: a part of it is not installed.
           BackendError: the process does not become ready.
+          WorkerDiedError: something outside ended, stopped or disturbed it.
         """
         self.close()
         program = self._program()
-        command = confined(
-            program.command,
-            readable=program.readable,
-            memory_mb=program.memory_mb,
-            # What all its threads can use in a long life: only a process that got out
-            # of our sight ever meets this limit.
-            cpu_s=math.ceil(LIFE_S + self._wall_s) * (os.cpu_count() or 1),
-            confinement=self._confinement,
-        )
-        try:
-            self._process = subprocess.Popen(
+        command, environment = program.command, program.environment
+        if program.readable is not None:
+            command = confined(
                 command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                env={},
-                cwd=program.folder,
-                start_new_session=True,
+                readable=program.readable,
+                memory_mb=program.memory_mb,
+                # What all its threads can use in a long life: only a process that got
+                # out of our sight ever meets this limit.
+                cpu_s=math.ceil(LIFE_S + self._wall_s) * (os.cpu_count() or 1),
+                environment=environment,
+                confinement=self._confinement,
             )
-        except OSError as error:
+            environment = {}
+        try:
+            self._child = Child(command, folder=program.folder, environment=environment)
+            self._born = time.monotonic()
+            self._make_ready()
+        except (OSError, ChildLostError) as error:
+            if isinstance(error, ChildLostError) and error.how in FROM_OUTSIDE:
+                raise WorkerDiedError(
+                    f"as it started, {error}", innocent=True
+                ) from error
             raise BackendError(
-                f"{program.command[0]} was expected to start, got {error}; "
-                f"{self._remedy()}."
+                f"{program.command[0]} was expected to become ready, got: {error}; "
+                f"{program.remedy}."
             ) from error
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-        self._born = time.monotonic()
-        self._complaints.clear()
-        self._drain = threading.Thread(
-            target=self._drain_stderr, args=(self._process,), daemon=True
-        )
-        self._drain.start()
-        answer = self._first_answer()
-        if answer is None or not answer.get("ready"):
-            self._require_own_end()
-            raise BackendError(
-                f"Lean was expected to become ready within {self._start_timeout_s:g} "
-                f"s, got {str(answer)[:1000]} {self._complaint()}; {self._remedy()}."
-            )
-        _log.debug("Lean is ready: %s", answer)
 
     def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; starts the process where there is none.
@@ -199,239 +146,81 @@ class CheckerProcess(ABC):
             own time was used up.
           BackendError, InstallError: the process cannot be started.
         """
-        memory_mb = self._usable_memory_mb(request.limits.memory_mb)
-        wall_s = max(self._wall_s, request.limits.wall_s)
+        limits = request.limits
+        memory_mb = min(limits.memory_mb, self._most_memory_mb or limits.memory_mb)
+        wall_s = max(limits.wall_s, self._wall_s)
         if (memory_mb, wall_s) != (self._memory_mb, self._wall_s):
             self._memory_mb, self._wall_s = memory_mb, wall_s
             self.close()
-        if self._process is None:
+        if self.pid is None:
             self.start()
-        nonce = secrets.token_hex(8)
-        self._longest_line = LINE_BYTES + LINE_FACTOR * request.limits.output_bytes
-        self._write(_request_line(request, nonce))
-        answer = self._answer(nonce, time.monotonic() + TRUSTED_S)
-        started = time.monotonic()
-        in_proof = answer is not None and "started" in answer
-        if in_proof:
-            patience = request.limits.wall_s + self._grace_s + RENDER_S
-            answer = self._answer(nonce, started + patience)
-            if answer is None:
-                return self._lost_proof(
-                    request.limits.wall_s, time.monotonic() - started
-                )
-        if answer is None:
-            raise self._died()
-        if "crash" in answer:
-            seconds = time.monotonic() - started
+        try:
+            report = self._elaborate(request)
+        except ChildLostError as lost:
+            raise WorkerDiedError(str(lost), innocent=lost.how == "stopped") from lost
+        if time.monotonic() > self._born + LIFE_S:
             self.close()
-            if in_proof and answer["out_of_memory"]:
-                return RawReport(out_of_memory=True, seconds=seconds)
-            raise WorkerDiedError(f"Lean failed: {answer['crash']}")
-        if self._is_worn(answer) or time.monotonic() > self._born + LIFE_S:
-            self.close()
-        return _report(answer)
+        return report
 
     def interrupt(self) -> None:
         """Kill the process; the owner's `check` raises `WorkerDiedError`."""
-        process = self._process
-        if process is not None:
-            kill_group(process)
+        child = self._child
+        if child is not None:
+            child.kill()
 
     def close(self) -> None:
         """Kill the process group and wait for its end."""
-        process, self._process = self._process, None
-        self._buffer.clear()
-        if process is None:
-            return
-        kill_group(process)
-        process.wait()
-        if self._drain is not None:
-            self._drain.join()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-
-    def _drain_stderr(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
-        while chunk := process.stderr.read(4096):
-            self._complaints.append(chunk)
-
-    def _complaint(self) -> str:
-        return b"".join(self._complaints).decode(errors="replace")[-1000:].strip()
-
-    def _write(self, line: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        descriptor = self._process.stdin.fileno()
-        deadline = time.monotonic() + TRUSTED_S
-        view = memoryview(line)
-        while view:
-            if not select.select([], [descriptor], [], LOOK_S)[1]:
-                self._require_running()
-                if time.monotonic() > deadline:
-                    raise self._died("it takes no request")
-                continue
-            try:
-                view = view[os.write(descriptor, view) :]
-            except BrokenPipeError:
-                raise self._died() from None
-
-    def _answer(self, nonce: str, deadline: float) -> dict[str, Any] | None:
-        """The next line that carries our nonce; None at the end or the deadline."""
-        while (answer := self._read_line(deadline)) is not None:
-            if nonce in (answer.get("nonce"), answer.get("started")):
-                return answer
-        return None
-
-    def _read_line(self, deadline: float) -> dict[str, Any] | None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer)
-            if searched > self._longest_line:
-                raise self._died(f"it printed {searched} bytes without a line's end")
-            wait = deadline - time.monotonic()
-            if wait <= 0:
-                return None
-            if not select.select([descriptor], [], [], min(wait, LOOK_S))[0]:
-                self._require_running()
-                continue
-            chunk = os.read(descriptor, 1 << 16)
-            if not chunk:
-                return None
-            self._buffer += chunk
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        # Whatever else stands on the pipe, nothing after it can be trusted.
-        if not isinstance(answer, dict):
-            raise self._died(f"it printed {line[:200]!r} instead of an answer")
-        return answer
-
-    def _first_answer(self) -> dict[str, Any] | None:
-        try:
-            return self._read_line(time.monotonic() + self._start_timeout_s)
-        except WorkerDiedError as error:
-            raise WorkerDiedError(str(error), innocent=True) from None
-
-    def _require_own_end(self) -> None:
-        """End a process that is not ready; raise if something else had ended it."""
-        process = self._process
-        assert process is not None
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(REAP_S)
-        killed = process.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        self.close()
-        if killed:
-            raise WorkerDiedError(
-                "the Lean process was ended as it started", innocent=True
-            )
-
-    def _require_running(self) -> None:
-        """Give up a process that something outside has stopped."""
-        assert self._process is not None
-        if is_stopped(self._process.pid):
-            self.close()
-            raise WorkerDiedError("the Lean process had been stopped", innocent=True)
-
-    def _lost_proof(self, wall_s: float, elapsed: float) -> RawReport:
-        """No report came: the proof's fault only when its time was really used up."""
-        if elapsed < wall_s:
-            raise self._died(in_proof=True)
-        self._require_running()
-        self.close()
-        return RawReport(timed_out=True, seconds=elapsed)
-
-    def _died(self, what: str = "", *, in_proof: bool = False) -> WorkerDiedError:
-        process = self._process
-        self.close()
-        status = process.returncode if process else None
-        what = what or f"exit status {status}"
-        said = self._complaint()
-        return WorkerDiedError(
-            f"The Lean process ended ({what}) {said}".rstrip(),
-            exhausted=in_proof and is_exhausted(said, status),
-        )
+        if self._child is not None:
+            self._child.close()
 
 
-def is_exhausted(said: str, status: int | None) -> bool:
-    """Whether a Lean process that ended had used up its memory or stack.
-
-    Only Lean's own last words count, or those of the libraries in it: a process that
-    something else has killed says nothing.
+def read_object(
+    child: Child, delimiter: bytes, deadline: float, longest: int
+) -> dict[str, Any]:
+    """The next JSON object that a process prints.
 
     Args:
-      said: the end of its standard error.
-      status: its exit status.
+      child: the process.
+      delimiter: what ends an answer.
+      deadline: on the monotonic clock, in seconds.
+      longest: bytes after which it is no answer.
+
+    Raises:
+      ChildLostError: it printed none in time; nothing after that can be trusted.
     """
-    return status in TOO_LARGE or bool(_LAST_WORDS.search(said))
+    answer = child.read_until(delimiter, deadline, longest)
+    try:
+        found = json.loads(answer)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise child.lost(f"printed {answer[:200]!r}, which is no JSON object")
+    return found
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill the group that the process leads; until it is reaped the id is ours."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def in_own_time(
+    ask: Callable[[float], dict[str, Any]], wall_s: float, patience_s: float
+) -> dict[str, Any] | RawReport:
+    """The answer about a proof, or the report that its time was used up.
 
+    No answer is the proof's fault only when its time was really used up and nothing
+    had stopped its process.
 
-def is_stopped(group: int) -> bool:
-    """Whether a process of the group is stopped, where that can be known."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # After the command's name, which is in brackets: state, parent, group.
-            state, _, member_of = path.read_text().rpartition(")")[2].split()[:3]
-            if int(member_of) == group and state == "T":
-                return True
-    return False
+    Args:
+      ask: gives the answer before a deadline on the monotonic clock.
+      wall_s: the proof's own time, in seconds from now.
+      patience_s: what the answer may take after that, in seconds.
 
-
-def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:
-    fields: dict[str, Any] = {
-        "nonce": nonce,
-        "heartbeats": request.limits.heartbeats,
-        "wall_ms": round(request.limits.wall_s * 1000),
-        "output_bytes": request.limits.output_bytes,
-    }
-    if isinstance(request, RunRequest):
-        fields |= {"kind": "run", "source": request.source}
-    else:
-        kinds = {type(None): "statement", str: "proof", WholeFile: "file"}
-        fields |= {
-            "kind": kinds[type(request.proof)],
-            "name": request.name,
-            "header": request.header,
-            "statement": alone(request.statement),
-            "opening": opening_of(request.statement),
-            "source": source_of(request).text,
-        }
-    return json.dumps(fields).encode() + b"\n"
-
-
-def _report(answer: dict[str, Any]) -> RawReport:
-    target = answer.get("target")
-    messages = [RawMessage(**message) for message in answer.get("messages", ())]
-    # A checker may print them by importance.
-    messages.sort(key=lambda message: (message.line, message.column))
-    return RawReport(
-        statement_error=answer.get("statement_error", ""),
-        in_header=answer.get("in_header", False),
-        no_proof=answer.get("no_proof", False),
-        has_errors=answer.get("has_errors", False),
-        messages=tuple(messages),
-        left_out=answer.get("left_out", False),
-        timed_out=answer.get("timed_out", False),
-        refused=answer.get("refused", ""),
-        left_proof=answer.get("left_proof", False),
-        target=target
-        and Target(
-            is_theorem=target["is_theorem"],
-            matches_statement=target["matches_statement"],
-            axioms=tuple(target["axioms"]),
-        ),
-        seconds=answer.get("seconds", 0.0),
-    )
+    Raises:
+      WorkerDiedError: the process was lost before.
+    """
+    begin = time.monotonic()
+    try:
+        return ask(begin + wall_s + patience_s)
+    except ChildLostError as lost:
+        stopped = lost.how == "stopped"
+        if lost.moment < begin + wall_s or stopped:
+            raise WorkerDiedError(
+                str(lost), innocent=stopped, exhausted=lost.exhausted
+            ) from lost
+        return RawReport(timed_out=True, seconds=lost.moment - begin)

@@ -11,7 +11,7 @@ from fdjax.lean import CheckRequest, Limits, NativeBackend, Status, Verifier
 from fdjax.lean.backends import lake
 from fdjax.lean.backends import native as native_module
 from fdjax.lean.facts.policy import POLICY
-from fdjax.lean.sandbox.process import is_exhausted
+from fdjax.lean.sandbox.child import is_exhausted
 from lean.conftest import script
 from lean.corpus import FALSE, SWAP, TRUE
 from lean.embedded.test_wasm import SLOW, SLOW_PROOF, alive

@@ -20,7 +20,8 @@ from fdjax.lean import (
     Verifier,
     WorkerDiedError,
 )
-from fdjax.lean.backends import record, repl_process
+from fdjax.lean.backends import record
+from fdjax.lean.backends import repl as repl_module
 from fdjax.lean.backends.repl import ReplBackend
 from fdjax.lean.facts.backend import RunRequest, WholeFile
 from fdjax.lean.facts.judge import judge
@@ -235,7 +236,7 @@ def test_time_limits_are_exact(scripted):
 
 
 def test_an_answer_without_end_is_none(scripted, monkeypatch):
-    monkeypatch.setattr(repl_process, "LONGEST_ANSWER", 50_000)
+    monkeypatch.setattr(repl_module, "LONGEST_ANSWER", 50_000)
     with pytest.raises(WorkerDiedError, match="bytes without an end"):
         scripted.check(request(TRUE, "  flood", wall_s=30.0))
 
@@ -258,7 +259,7 @@ def test_a_process_that_stops_reading_cannot_stop_the_clock(scripted):
 
 def test_a_process_killed_on_trusted_text_is_innocent(scripted):
     scripted.start()
-    scripted._process.kill()
+    scripted._child.kill()
     with pytest.raises(WorkerDiedError, match="status -9") as caught:
         scripted.check(request(TRUE, "  rfl"))
     assert caught.value.innocent
@@ -320,10 +321,9 @@ def test_a_process_is_replaced_after_so_many_commands(scripted_command, tmp_path
 
 def test_a_statement_is_sent_once(scripted, monkeypatch):
     scripted.start()
-    process = scripted._process
     for _ in range(5):
         scripted.check(request(SWAP, GOOD))
-    assert process.commands == 2 + 1 + 5
+    assert scripted._commands == 2 + 1 + 5
 
 
 def test_an_interrupt_ends_a_check(scripted):

@@ -22,6 +22,7 @@ from fdjax.lean import (
 )
 from fdjax.lean.embedded.location import HOST_DIR
 from fdjax.lean.sandbox import process as process_module
+from fdjax.lean.sandbox.child import Child
 from fdjax.lean.sandbox.confinement import best_confinement
 from fdjax.lean.sandbox.process import Program
 from lean.corpus import SWAP, TRUE, problem
@@ -76,13 +77,17 @@ def test_a_file_may_repeat_a_header_with_notation(killable, end):
     assert bad.status is Status.UNSAFE
 
 
-class Doomed(WasmBackend):
-    """Loses its process in the middle of every request about `doomed`."""
+@pytest.fixture
+def doomed(monkeypatch):
+    """Processes are lost in the middle of every request about `doomed`."""
+    write = Child.write
 
-    def _write(self, line):
-        super()._write(line)
-        if b"doomed" in line:
-            os.killpg(self.pid, signal.SIGKILL)
+    def write_and_kill(child, data, deadline):
+        write(child, data, deadline)
+        if b"doomed" in data:
+            os.killpg(child.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Child, "write", write_and_kill)
 
 
 def test_a_killed_worker_is_replaced_and_the_proof_retried(killable):
@@ -97,9 +102,9 @@ def test_a_killed_worker_is_replaced_and_the_proof_retried(killable):
     assert verifier.statistics.crashed == 0
 
 
-def test_a_worker_killed_twice_is_a_crash_and_the_pool_goes_on(lean_folder):
+def test_a_worker_killed_twice_is_a_crash_and_the_pool_goes_on(lean_folder, doomed):
     items = [(TRUE, "  rfl"), (SWAP, "  doomed"), (SWAP, "  exact ⟨h.2, h.1⟩")]
-    with Verifier(lambda: Doomed(lean_folder), workers=1) as verifier:
+    with Verifier(lambda: WasmBackend(lean_folder), workers=1) as verifier:
         verdicts = verifier.verify(items)
         assert [verdict.status for verdict in verdicts] == [
             Status.VERIFIED,
@@ -278,12 +283,13 @@ class Babbling(WasmBackend):
             folder=Path("/"),
             readable=[],
             memory_mb=512,
+            remedy="",
         )
 
 
 def test_a_line_without_end_is_no_answer():
     backend = Babbling()
-    with pytest.raises(WorkerDiedError, match="bytes without a line's end"):
+    with pytest.raises(WorkerDiedError, match="bytes without an end"):
         backend.check(request(TRUE, "  rfl", output_bytes=0))
     assert backend.pid is None
 
@@ -310,5 +316,5 @@ def test_identity_changes_with_the_host(backend):
 def test_a_stack_that_is_used_up_is_a_timeout(backend):
     """Not a crash, which would be masked: a policy could learn to cause one."""
     proof = "  set_option maxRecDepth 10000000 in\n  iterate 10000000 skip\n  rfl"
-    assert backend.check(request(TRUE, proof)).out_of_memory
+    assert backend.check(request(TRUE, proof, wall_s=60.0)).out_of_memory
     assert not backend.check(request(TRUE, "  rfl")).has_errors

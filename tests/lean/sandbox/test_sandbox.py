@@ -19,7 +19,6 @@ import pytest
 
 from fdjax.errors import ConfigError
 from fdjax.lean import CheckRequest, WasmBackend
-from fdjax.lean.embedded.location import HOST_DIR, node_folder
 from fdjax.lean.sandbox import confinement as sandbox
 from fdjax.lean.sandbox.confinement import best_confinement, confined
 
@@ -600,25 +599,9 @@ def test_a_weak_confinement_is_told_once(working, says, monkeypatch, caplog):
     assert "Install bubblewrap" in record.getMessage()
 
 
-class Confined(WasmBackend):
-    confinement = None
-
-    def _command(self):
-        command, folder = super()._command()
-        line = confined(
-            command,
-            readable=[folder, HOST_DIR, node_folder()],
-            # The WebAssembly memory counts whole, Node.js takes 700 MB beside it.
-            memory_mb=4096,
-            confinement=self.confinement,
-        )
-        return line, folder
-
-
 @filtered
 def test_the_embedded_lean_works_confined(confinement, lean_folder):
-    backend = Confined(lean_folder)
-    backend.confinement = confinement
+    backend = WasmBackend(lean_folder, confinement=confinement)
     request = CheckRequest(
         name="two", header="", statement="theorem two : 1 + 1 = 2", proof="  rfl"
     )

@@ -79,9 +79,9 @@ class DistillationBatch(NamedTuple):
     prompt_valid: Bool[Leaf, "B S"]
     responses: Int32[Leaf, "B T"]
     response_valid: Bool[Leaf, "B T"]
-    teacher_prompts: Int32[Leaf, "B S'"]
+    teacher_prompts: Int32[Leaf, "B S_teacher"]
     """Left-padded: the same question after the feedback."""
-    teacher_prompt_valid: Bool[Leaf, "B S'"]
+    teacher_prompt_valid: Bool[Leaf, "B S_teacher"]
     mask: Bool[Leaf, "B T"]
     """Scored tokens: sampled, with feedback, within the scored part."""
     sampling: SamplingConfig | None = None
@@ -174,7 +174,7 @@ def distillation_batch(
     Args:
       rollout: attempts with feedback.
       tokenizer: of the policy.
-      teacher_width: S', tokens of the teacher's prompt.
+      teacher_width: S_teacher, tokens of the teacher's prompt.
       score: which tokens of a failed attempt carry a loss: all, or those up to the
         first that the feedback would change (beyond it the teacher reads a proof that
         its feedback speaks against).

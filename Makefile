@@ -2,6 +2,8 @@
 # conversion against transformers and needs PyTorch, whichever build pip is set up to
 # find (a CPU build is enough). `make tpu` compiles for TPUs and needs their compiler, no
 # TPU.
+# `make jax` runs the tests of what JAX computes, alone: 3.11 has the oldest JAX that we
+# support, later Pythons the newest (`make jax PYTHON=python3.12 VENV=.venv-3.12`).
 # PYTHON chooses the interpreter (3.11 to 3.13), ARGS is passed on to the command.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,18 +11,23 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test parity tpu check lock clean
+.PHONY: quickstart test jax parity tpu check lock clean
 
 quickstart: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m experiments.quickstart $(ARGS)
 
 # The tests start many processes that compile the same programs: one cache serves all.
-test: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/jax-cache
-test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.2
+test jax: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/jax-cache
+test jax: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.2
 test: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m pytest $(ARGS)
+
+jax: $(READY)
+	$(BIN)/python -c 'import jax, sys; print("JAX", jax.__version__, "on", sys.version)'
+	$(BIN)/python -m pytest tests/ops tests/losses tests/advantages tests/model \
+	  tests/sampling tests/train/test_step.py $(ARGS)
 
 parity: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[parity]'

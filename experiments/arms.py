@@ -240,7 +240,10 @@ class Trainer:
         )
 
     def _step(
-        self, objective: Objective, optimizer: OptimizerConfig, teacher_rate: float = 0
+        self,
+        objective: Objective,
+        optimizer: OptimizerConfig,
+        teacher_rate: float = 0.0,
     ) -> Callable[[TrainState, Any], Any]:
         return make_train_step(
             self.materials.model,

@@ -7,6 +7,7 @@ columns, whatever stands before it: the student's prompt or the teacher's longer
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int32
 
 from fdjax.errors import DataError
 from fdjax.ranges import Whole, require
@@ -21,8 +22,8 @@ def padded_width(lengths: Sequence[int], multiple: int = 16) -> int:
 
 def pad_left(
     rows: Sequence[Sequence[int]], *, width: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Right-aligned tokens [B, width] int32 and their validity [B, width] bool.
+) -> tuple[Int32[np.ndarray, "B width"], Bool[np.ndarray, "B width"]]:
+    """Right-aligned tokens and where they are valid.
 
     Raises:
       ConfigError: `width` is not positive, or `pad` is no token id.
@@ -33,8 +34,8 @@ def pad_left(
 
 def pad_right(
     rows: Sequence[Sequence[int]], *, width: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Left-aligned tokens [B, width] int32 and their validity [B, width] bool.
+) -> tuple[Int32[np.ndarray, "B width"], Bool[np.ndarray, "B width"]]:
+    """Left-aligned tokens and where they are valid.
 
     Raises:
       ConfigError: `width` is not positive, or `pad` is no token id.
@@ -45,7 +46,7 @@ def pad_right(
 
 def _pad(
     rows: Sequence[Sequence[int]], *, width: int, pad: int, left: bool
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Int32[np.ndarray, "B width"], Bool[np.ndarray, "B width"]]:
     require("width", width, Whole(1))
     require("pad", pad, Whole(0))
     tokens = np.full((len(rows), width), pad, np.int32)

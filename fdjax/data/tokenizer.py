@@ -6,7 +6,7 @@ Real provers bring their own tokenizer; ours serves models trained from scratch.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsIndex
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -130,7 +130,7 @@ def continuation_tokens(
 
 
 def continuation_texts(
-    tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[int]]
+    tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[SupportsIndex]]
 ) -> list[str]:
     """The text that each row of tokens adds to the text before it.
 
@@ -141,7 +141,9 @@ def continuation_texts(
     return [_text(tokenizer, pieces) for pieces in _pieces(tokenizer, rows)]
 
 
-def token_texts(tokenizer: PreTrainedTokenizerFast, tokens: Iterable[int]) -> list[str]:
+def token_texts(
+    tokenizer: PreTrainedTokenizerFast, tokens: Iterable[SupportsIndex]
+) -> list[str]:
     """The text of each token; joined they are the row's continuation text.
 
     Tokens that have a text only together, such as the bytes of one character, give it
@@ -211,7 +213,7 @@ def _bare(part: Any) -> Any:
 
 
 def _pieces(
-    tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[int]]
+    tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[SupportsIndex]]
 ) -> Iterator[list[str | None]]:
     """The vocabulary's entry for each token, None where it adds no text."""
     control = control_tokens(tokenizer)

@@ -1,11 +1,12 @@
 """Verify Lean 4 proofs, without JAX.
 
-from fdjax.lean import Problem, Verifier, install
-
-install()
-problem = Problem(name="two", statement="theorem two : 1 + 1 = 2")
-with Verifier(workers=2) as verifier:
-    [verdict] = verifier.verify([(problem, "  rfl")])
+>>> from fdjax.lean import Problem, Verifier, install
+>>> _ = install()  # the embedded Lean, once
+>>> problem = Problem(name="two", statement="theorem two : 1 + 1 = 2")
+>>> with Verifier(workers=1) as verifier:
+...     [verdict] = verifier.verify([(problem, "  rfl")])
+>>> verdict.verified
+True
 """
 
 from fdjax.lean.backends.config import (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens, proof_tokens
@@ -41,31 +42,31 @@ Leaf = Any
 class SupervisedBatch(NamedTuple):
     """Reference proofs to imitate."""
 
-    prompts: Leaf
-    """[B, S] int32, left-padded."""
-    prompt_valid: Leaf
-    """[B, S] bool."""
-    responses: Leaf
-    """[B, T] int32, right-padded."""
-    mask: Leaf
-    """[B, T] bool, scored tokens."""
+    prompts: Int32[Leaf, "B S"]
+    """Left-padded."""
+    prompt_valid: Bool[Leaf, "B S"]
+    """False on padding."""
+    responses: Int32[Leaf, "B T"]
+    """Right-padded."""
+    mask: Bool[Leaf, "B T"]
+    """Scored tokens."""
 
 
 class PolicyBatch(NamedTuple):
     """Sampled proofs with advantages, for GRPO."""
 
-    prompts: Leaf
-    prompt_valid: Leaf
-    responses: Leaf
-    response_valid: Leaf
-    """[B, T] bool, sampled tokens."""
-    mask: Leaf
-    """[B, T] bool, scored tokens: sampled, and the reward is known."""
-    old_logprobs: Leaf
-    """[B, T] float32, nats: `Completions.logprobs`, of the policy that sampled, not of
-    what top-k and top-p left of it."""
-    advantages: Leaf
-    """[B] float32."""
+    prompts: Int32[Leaf, "B S"]
+    prompt_valid: Bool[Leaf, "B S"]
+    responses: Int32[Leaf, "B T"]
+    response_valid: Bool[Leaf, "B T"]
+    """Sampled tokens."""
+    mask: Bool[Leaf, "B T"]
+    """Scored tokens: sampled, and the reward is known."""
+    old_logprobs: Float32[Leaf, "B T"]
+    """Nats: `Completions.logprobs`, of the policy that sampled, not of what top-k and
+    top-p left of it."""
+    advantages: Float32[Leaf, " B"]
+    """Of each attempt; 0 where the reward is not known."""
     sampling: SamplingConfig | None = None
     """How the tokens were drawn; objectives hold their temperature against it. None in
     a batch of another origin."""
@@ -74,15 +75,15 @@ class PolicyBatch(NamedTuple):
 class DistillationBatch(NamedTuple):
     """Sampled proofs with the prompt that the teacher reads, for FD."""
 
-    prompts: Leaf
-    prompt_valid: Leaf
-    responses: Leaf
-    response_valid: Leaf
-    teacher_prompts: Leaf
-    """[B, S'] int32, left-padded: the same question after the feedback."""
-    teacher_prompt_valid: Leaf
-    mask: Leaf
-    """[B, T] bool, scored tokens: sampled, with feedback, within the scored part."""
+    prompts: Int32[Leaf, "B S"]
+    prompt_valid: Bool[Leaf, "B S"]
+    responses: Int32[Leaf, "B T"]
+    response_valid: Bool[Leaf, "B T"]
+    teacher_prompts: Int32[Leaf, "B S_teacher"]
+    """Left-padded: the same question after the feedback."""
+    teacher_prompt_valid: Bool[Leaf, "B S_teacher"]
+    mask: Bool[Leaf, "B T"]
+    """Scored tokens: sampled, with feedback, within the scored part."""
     sampling: SamplingConfig | None = None
     """As in `PolicyBatch`."""
 
@@ -122,7 +123,9 @@ def supervised_batch(
     return batch, {"sft/overlong": Mean(float((~fits).sum()), len(fits))}
 
 
-def policy_batch(rollout: Rollout, advantages: np.ndarray) -> PolicyBatch:
+def policy_batch(
+    rollout: Rollout, advantages: Float[np.ndarray, "*groups"]
+) -> PolicyBatch:
     """Arrays for GRPO; samples without a verdict are not scored.
 
     Raises:
@@ -171,7 +174,7 @@ def distillation_batch(
     Args:
       rollout: attempts with feedback.
       tokenizer: of the policy.
-      teacher_width: S', tokens of the teacher's prompt.
+      teacher_width: S_teacher, tokens of the teacher's prompt.
       score: which tokens of a failed attempt carry a loss: all, or those up to the
         first that the feedback would change (beyond it the teacher reads a proof that
         its feedback speaks against).
@@ -251,8 +254,8 @@ def fit_feedback(
 
 
 def _begins_by(
-    tokenizer: PreTrainedTokenizerFast, tokens: np.ndarray, offset: int
-) -> np.ndarray:
-    """True for tokens that begin at character `offset` or before it [T]."""
+    tokenizer: PreTrainedTokenizerFast, tokens: Int[np.ndarray, " T"], offset: int
+) -> Bool[np.ndarray, " T"]:
+    """True for tokens that begin at character `offset` or before it."""
     lengths = np.array([len(text) for text in token_texts(tokenizer, tokens)])
     return np.cumsum(lengths) - lengths <= offset

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, Key
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens
@@ -33,20 +34,20 @@ class Rollout:
     """[B], each problem repeated G times."""
     group_size: int
     """G."""
-    prompts: np.ndarray
-    """Student prompts [B, S], left-padded token ids."""
-    prompt_valid: np.ndarray
-    """[B, S] bool."""
+    prompts: Int32[np.ndarray, "B S"]
+    """Student prompts, left-padded token ids."""
+    prompt_valid: Bool[np.ndarray, "B S"]
+    """True on their tokens, False on padding."""
     completions: Completions
     """Sampled tokens [B, T] and what the sampler knew, as NumPy arrays."""
     proofs: tuple[str, ...]
     """[B], decoded."""
     verdicts: tuple[Verdict, ...]
     """[B]."""
-    rewards: np.ndarray
-    """[B] float32."""
-    known: np.ndarray
-    """[B] bool; False where Lean gave no verdict."""
+    rewards: Float32[np.ndarray, " B"]
+    """1 for a proof, else 0."""
+    known: Bool[np.ndarray, " B"]
+    """False where Lean gave no verdict."""
     feedback: tuple[Feedback, ...]
     """[B]."""
 
@@ -65,8 +66,8 @@ class Rollout:
             )
 
     @property
-    def sampled(self) -> np.ndarray:
-        """[B] bool; False where the prompt was too long to sample from."""
+    def sampled(self) -> Bool[np.ndarray, " B"]:
+        """False where the prompt was too long to sample from."""
         return np.asarray(self.completions.mask).sum(axis=1) > 0
 
 
@@ -91,7 +92,7 @@ class RolloutEngine:
         self,
         params: Any,
         problems: Sequence[Problem],
-        key: jax.Array,
+        key: Key[Array, ""],
         *,
         group_size: int,
         feedback: Sequence[str | None] | None = None,

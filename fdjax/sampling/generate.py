@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float32, Int, Int32, Key
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Cache, Model
@@ -58,7 +58,7 @@ class Generate(Protocol):
         params: Any,
         prompts: Int[Array | np.ndarray, "P S"],
         prompt_valid: Bool[Array | np.ndarray, "P S"],
-        key: jax.Array,
+        key: Key[Array, ""],
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
@@ -114,7 +114,7 @@ def make_generate(
         params: Any,
         prompts: Int[Array | np.ndarray, "P S"],
         prompt_valid: Bool[Array | np.ndarray, "P S"],
-        key: jax.Array,
+        key: Key[Array, ""],
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
@@ -163,7 +163,7 @@ def _first_rows(mesh: Mesh) -> Callable[[Completions, int], Completions]:
     )
 
 
-def _unplaced(key: jax.Array) -> jax.Array:
+def _unplaced(key: Array) -> Key[Array, ""]:
     """The key, bound to no device: one on a mesh would choose another program.
 
     Raises:
@@ -218,7 +218,7 @@ def _generate(
     params: Any,
     prompts: Int[Array, "P S"],
     prompt_valid: Bool[Array, "P S"],
-    key: jax.Array,
+    key: Key[Array, ""],
     *,
     samples_per_prompt: int,
 ) -> Completions:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from fdjax.errors import ConfigError
 from fdjax.losses import (
@@ -36,15 +37,17 @@ __all__ = [
 class Objective:
     """A loss, and what it needs of the state."""
 
-    loss: Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+    loss: Callable[
+        [Any, Any, Any, Float[Array, ""]], tuple[Float32[Array, ""], Metrics]
+    ]
     """`(params, teacher, batch, normalizer) -> (loss, metrics)`, a sum over the batch
     divided by `normalizer`, so that shards and microbatches add up."""
     reads_teacher: bool = False
     """Whether the loss reads the teacher; without, `teacher` is None."""
 
     def __call__(
-        self, params: Any, teacher: Any, batch: Any, normalizer: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+        self, params: Any, teacher: Any, batch: Any, normalizer: Float[Array, ""]
+    ) -> tuple[Float32[Array, ""], Metrics]:
         """The loss and its metrics."""
         return self.loss(params, teacher, batch, normalizer)
 
@@ -52,12 +55,12 @@ class Objective:
 def response_hidden(
     model: Model,
     params: Any,
-    prompts: jax.Array,
-    prompt_valid: jax.Array,
-    responses: jax.Array,
-    response_valid: jax.Array,
-) -> jax.Array:
-    """Last hidden states [B, T, D] that predict each response token from all before.
+    prompts: Int32[Array, "B S"],
+    prompt_valid: Bool[Array, "B S"],
+    responses: Int32[Array, "B T"],
+    response_valid: Bool[Array, "B T"],
+) -> Float[Array, "B T D"]:
+    """Last hidden states that predict each response token from all before.
 
     Of the prompt only its last position is among them.
     """
@@ -70,8 +73,8 @@ def response_hidden(
 
 def distillation_hidden(
     model: Model, params: Any, teacher: Any, batch: DistillationBatch
-) -> tuple[jax.Array, jax.Array]:
-    """Student's and teacher's last hidden states [B, T, D] on the same response tokens.
+) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+    """Student's and teacher's last hidden states on the same response tokens.
 
     Positions differ, because the teacher's prompt is longer; rows are aligned by y.
     """
@@ -98,8 +101,8 @@ def sft_objective(model: Model) -> Objective:
     """Cross-entropy on reference proofs."""
 
     def loss(
-        params: Any, teacher: Any, batch: SupervisedBatch, normalizer: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+        params: Any, teacher: Any, batch: SupervisedBatch, normalizer: Float[Array, ""]
+    ) -> tuple[Float32[Array, ""], Metrics]:
         del teacher
         hidden = response_hidden(
             model,
@@ -147,8 +150,8 @@ def grpo_objective(
     require("temperature", temperature, TEMPERATURE)
 
     def loss(
-        params: Any, teacher: Any, batch: PolicyBatch, normalizer: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+        params: Any, teacher: Any, batch: PolicyBatch, normalizer: Float[Array, ""]
+    ) -> tuple[Float32[Array, ""], Metrics]:
         del teacher
         _require_temperature(batch, temperature)
         hidden = response_hidden(
@@ -195,8 +198,11 @@ def fd_objective(
     require("temperature", temperature, TEMPERATURE)
 
     def loss(
-        params: Any, teacher: Any, batch: DistillationBatch, normalizer: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+        params: Any,
+        teacher: Any,
+        batch: DistillationBatch,
+        normalizer: Float[Array, ""],
+    ) -> tuple[Float32[Array, ""], Metrics]:
         _require_temperature(batch, temperature)
         student, informed = distillation_hidden(model, params, teacher, batch)
         return feedback_distillation_loss_from_hidden(

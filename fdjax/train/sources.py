@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float32
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.pipeline import batches, fingerprint
@@ -289,7 +290,10 @@ class PolicySource(_RolloutSource):
         problems: Sequence[Problem],
         engine: RolloutEngine,
         *,
-        advantage: Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]],
+        advantage: Callable[
+            [Float32[Array, "P G"], Bool[Array, "P G"]],
+            tuple[Float32[Array, "P G"], Metrics],
+        ],
         **settings: int,
     ):
         super().__init__(problems, engine, **settings)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int32, Key
 
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import Model
@@ -27,9 +28,9 @@ class TrainState(NamedTuple):
     """Optimizer state."""
     teacher: Any
     """EMA teacher parameters φ, float32; None where no objective reads them."""
-    step: Any
-    """Optimizer steps taken, int32 scalar."""
-    key: Any
+    step: Int32[Array, ""]
+    """Optimizer steps taken."""
+    key: Key[Array, ""]
     """Root PRNG key (typed); the key of step n is `fold_in(key, n)`."""
 
 
@@ -53,7 +54,7 @@ def state_shardings(
     """
     abstract_params = jax.eval_shape(model.init, jax.random.key(0))
     params = shardings(mesh, model.logical_axes(), abstract_params)
-    replicated = NamedSharding(mesh, PartitionSpec())
+    replicated: Any = NamedSharding(mesh, PartitionSpec())
     abstract_opt_state = jax.eval_shape(optimizer.init, abstract_params)
     opt_state = optax.tree.map_params(
         optimizer,
@@ -71,7 +72,7 @@ def init_state(
     model: Model,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    key: jax.Array,
+    key: Key[Array, ""],
     *,
     teacher: bool = False,
 ) -> TrainState:
@@ -86,7 +87,7 @@ def init_state(
         by `reads_teacher` whether they need it.
     """
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: Key[Array, ""]) -> TrainState:
         init_key, run_key = jax.random.split(key)
         params = model.init(init_key)
         return _begin(params, optimizer, run_key, teacher)
@@ -100,7 +101,7 @@ def restart(
     model: Model,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    key: jax.Array,
+    key: Key[Array, ""],
     *,
     teacher: bool = False,
 ) -> TrainState:
@@ -123,7 +124,7 @@ def restart(
     """
     layout = state_shardings(model, optimizer, mesh, teacher=teacher)
 
-    def begin(params: Any, key: jax.Array) -> TrainState:
+    def begin(params: Any, key: Key[Array, ""]) -> TrainState:
         # Copies: the step donates its state, and the caller keeps its parameters.
         return _begin(jax.tree.map(jnp.copy, params), optimizer, jnp.copy(key), teacher)
 
@@ -158,7 +159,7 @@ def _finite(params: Any) -> Any:
 def _begin(
     params: Any,
     optimizer: optax.GradientTransformation,
-    key: jax.Array,
+    key: Key[Array, ""],
     teacher: bool,
 ) -> TrainState:
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float32
 
 from fdjax.errors import ConfigError
 from fdjax.model import Model
@@ -68,7 +69,7 @@ def make_train_step(
         scored = batch.mask.sum().astype(jnp.float32)
         normalizer = jnp.maximum(scored, 1.0)
 
-        def part(batch: Any) -> tuple[jax.Array, Metrics, Any]:
+        def part(batch: Any) -> tuple[Float32[Array, ""], Metrics, Any]:
             (loss, metrics), grads = gradient(
                 state.params, state.teacher, batch, normalizer
             )
@@ -127,13 +128,15 @@ def make_train_step(
     return checked
 
 
-def _all_finite(tree: Any) -> jax.Array:
+def _all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _accumulate(
-    part: Callable[[Any], tuple[jax.Array, Metrics, Any]], batch: Any, parts: int
-) -> tuple[jax.Array, Metrics, Any]:
+    part: Callable[[Any], tuple[Float32[Array, ""], Metrics, Any]],
+    batch: Any,
+    parts: int,
+) -> tuple[Float32[Array, ""], Metrics, Any]:
     """Sums of `part` over `parts` interleaved slices of the batch.
 
     Row b goes to slice b mod `parts`, so that a sharded batch stays on its devices.

@@ -72,7 +72,7 @@ class Window:
                 one = Mean(float(mean.total), float(mean.weight))
                 sums[name] = sums[name] + one if name in sums else one
         missed = {
-            name: sum(float(step[name].total) for step in steps if name in step)
+            name: sum((float(step[name].total) for step in steps if name in step), 0.0)
             for name in _REMEDIES
         }
         if sum(missed.values()) < len(steps):

@@ -10,6 +10,8 @@ from experiments.arms import Trainer
 from experiments.config import ComparisonConfig
 from experiments.materials import Materials
 from fdjax.errors import ConfigError
+from fdjax.feedback import CompilerFeedback
+from fdjax.lean import FakeBackend, Verifier
 from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
 
 CONFIG = ComparisonConfig()
@@ -24,7 +26,7 @@ def trainer(*, devices=1, informed=ROWS, warm_start=WARM_START, **rollout):
             CONFIG, rollout=replace(ROLLOUT, **rollout), warm_start=warm_start
         ),
         mesh=mesh_of(data=devices),
-        verifier=None,
+        verifier=Verifier(FakeBackend),
         display=SimpleNamespace(say=lambda text: None),
         key=jax.random.key,
     )
@@ -34,7 +36,7 @@ def trainer(*, devices=1, informed=ROWS, warm_start=WARM_START, **rollout):
             splits={"pool": PROBLEMS},
             plain=ROWS,
             informed=informed,
-            provider=None,
+            provider=CompilerFeedback(),
             tokenizer=TOKENIZER,
             model=MODEL,
             prompt_width=64,

@@ -71,6 +71,18 @@ def cispo(logprobs, old, advantages, mask, normalizer, cap, weights):
     return total / normalizer, gradient
 
 
+def sampled_distillation(logprobs, teacher, mask, normalizer, weights):
+    """Σ w (log p − log q) log p / Z, and its gradient w (log p − log q) / Z."""
+    total = 0.0
+    gradient = np.zeros(mask.shape, np.float64)
+    for b, t in _tokens(mask):
+        logprob = float(logprobs[b, t])
+        factor = float(weights[b, t]) * (logprob - float(teacher[b, t]))
+        total += factor * logprob
+        gradient[b, t] = factor / normalizer
+    return total / normalizer, gradient
+
+
 def sft(logprobs, mask, normalizer):
     """−Σ log p / Z."""
     return -sum(float(logprobs[b, t]) for b, t in _tokens(mask)) / normalizer

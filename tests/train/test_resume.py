@@ -16,6 +16,7 @@ from fdjax.checkpoint import CheckpointStore
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 from fdjax.feedback import CompilerFeedback
+from fdjax.lean import FakeBackend, Verifier
 from fdjax.rollout import RolloutEngine
 from fdjax.train import (
     AlternatingSource,
@@ -41,7 +42,7 @@ def engine(prompt_width=64):
     return RolloutEngine(
         generate=lambda *_, **__: pytest.fail("sampled"),
         tokenizer=TOKENIZER,
-        verifier=None,  # type: ignore[arg-type]
+        verifier=Verifier(FakeBackend),
         provider=CompilerFeedback(),
         prompt_width=prompt_width,
     )

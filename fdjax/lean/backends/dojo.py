@@ -68,10 +68,9 @@ class LeanDojoBackend:
     variable TACTIC_MEMORY_LIMIT; `Limits.memory_mb` and `Limits.heartbeats` count for
     `confirm` only. Needs git, elan and a network where LeanDojo needs them.
 
-    Example:
-      repo = lean_dojo.LeanGitRepo(url, commit)
-      trace = read_trace(lean_dojo.get_traced_repo_path(repo))
-      Verifier(lambda: LeanDojoBackend(repo, trace.theorems, confirm))
+    With `repo = lean_dojo.LeanGitRepo(url, commit)` and the theorems of
+    `read_trace(lean_dojo.get_traced_repo_path(repo))`:
+    `Verifier(lambda: LeanDojoBackend(repo, trace.theorems, confirm))`.
     """
 
     def __init__(

@@ -50,8 +50,8 @@ class RayBackend:
 
     The node with Ray's control service (the head) and this process must live.
 
-    Example:
-      Verifier(lambda: RayBackend(WasmBackend, address="auto"), workers=16)
+    The embedded Lean on sixteen cores of the cluster that runs here:
+    `Verifier(lambda: RayBackend(WasmBackend, address="auto"), workers=16)`.
     """
 
     def __init__(

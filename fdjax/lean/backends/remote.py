@@ -30,9 +30,8 @@ class RemoteBackend:
     same. The server uses its own `Limits.memory_mb`; a request for more time or output
     than it allows is a `BackendError`.
 
-    Example:
-      factory = lambda: RemoteBackend("http://127.0.0.1:8000")
-      with Verifier(factory, workers=16) as verifier: ...
+    A server on this machine, asked sixteen proofs at a time:
+    `Verifier(lambda: RemoteBackend("http://127.0.0.1:8000"), workers=16)`.
     """
 
     def __init__(

@@ -61,11 +61,7 @@ class Verifier:
     """Checks proofs of problems with a pool of Lean processes.
 
     A context manager; `close` ends the processes. `verify` may be called from several
-    threads.
-
-    Example:
-      with Verifier(workers=2) as verifier:
-          verdicts = verifier.verify([(problem, "  omega")])
+    threads; the example of `fdjax.lean` is the shortest.
     """
 
     def __init__(

@@ -1,0 +1,88 @@
+"""The annotations of batch types are true of what is put into them.
+
+A NamedTuple checks nothing when it is made; in a pytree its fields hold anything.
+"""
+
+import jax
+import numpy as np
+import pytest
+from beartype.door import is_bearable
+from jaxtyping import jaxtyped
+
+from fdjax.feedback import Feedback
+from fdjax.lean import Status, Verdict
+from fdjax.rollout import (
+    Rollout,
+    distillation_batch,
+    policy_batch,
+    supervised_batch,
+    verdict_rewards,
+)
+from fdjax.sampling import SamplingConfig, make_generate
+from tiny import MODEL, PROBLEMS, TOKENIZER, completions
+
+
+def supervised():
+    rows = [(problem, "hint", problem.references[0]) for problem in PROBLEMS[:3]]
+    return supervised_batch(TOKENIZER, rows, prompt_width=80, response_width=24)[0]
+
+
+def rollout():
+    verdicts = (Verdict(status=Status.VERIFIED), Verdict(status=Status.CRASHED))
+    rewards, known = verdict_rewards(verdicts)
+    return Rollout(
+        problems=(PROBLEMS[0],) * 2,
+        group_size=2,
+        prompts=np.zeros((2, 3), np.int32),
+        prompt_valid=np.ones((2, 3), bool),
+        completions=completions(["  exact h1", "  trivial"]),
+        proofs=("  exact h1", "  trivial"),
+        verdicts=verdicts,
+        rewards=rewards,
+        known=known,
+        feedback=(Feedback(parts=("hint",)), Feedback(error="none")),
+    )
+
+
+def policy():
+    return policy_batch(rollout(), np.array([[0.5, 0.0]]))
+
+
+def distillation():
+    return distillation_batch(rollout(), TOKENIZER, teacher_width=96)[0]
+
+
+def sampled():
+    generate = make_generate(MODEL, SamplingConfig(max_new_tokens=2, top_k=3))
+    prompts = np.ones((2, 3), np.int32)
+    params = jax.jit(MODEL.init)(jax.random.key(0))
+    return generate(params, prompts, prompts == 1, jax.random.key(1))
+
+
+def mistyped(batch):
+    """Fields that are not of their type, all axes read together."""
+    with jaxtyped("context"):
+        return [
+            name
+            for name, annotation in type(batch).__annotations__.items()
+            if not is_bearable(getattr(batch, name), annotation)
+        ]
+
+
+@pytest.mark.parametrize("make", [supervised, policy, distillation, sampled])
+def test_fields_are_of_their_types(make):
+    batch = make()
+    assert mistyped(batch) == []
+    assert mistyped(jax.tree.map(np.asarray, batch)) == []
+    # A step that reads the batch sees the same types.
+    traced = []
+    jax.eval_shape(lambda batch: traced.extend(mistyped(batch)), batch)
+    assert traced == []
+
+
+def test_a_field_of_another_shape_or_type_shows():
+    batch = policy()
+    assert mistyped(batch._replace(advantages=batch.advantages[:1])) == ["advantages"]
+    assert mistyped(batch._replace(mask=batch.mask[:, :5])) == ["mask"]
+    flawed = batch._replace(responses=batch.responses.astype(np.int64))
+    assert mistyped(flawed) == ["responses"]

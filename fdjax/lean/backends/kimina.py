@@ -12,12 +12,12 @@ from fdjax.lean.backends.kimina_http import (
     Patience,
     SnippetTimeoutError,
 )
+from fdjax.lean.backends.program import program_version
 from fdjax.lean.backends.record import (
     NOT_TEXT,
     Program,
     imports_of,
     is_text,
-    program_version,
     read_record,
     report_of,
     run_report,
@@ -80,7 +80,7 @@ class KiminaBackend:
         The server does not tell its toolchain: give another Lean another address, or
         another cache.
         """
-        return f"kimina/{self._server.url}/{program_version()}"
+        return f"kimina/{self._server.url}/{program_version('session')}"
 
     def start(self) -> None:
         """Ask for the server's health.

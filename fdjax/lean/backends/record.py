@@ -1,24 +1,21 @@
 """A checker inside a Lean session that is seen through messages only.
 
-Our Lean program (`session/*.lean`) is elaborated right after a header's imports. It
+Our Lean program (see `program`) is elaborated right after a header's imports. It
 defines one command under a random name. A submission reaches Lean only as a string in
 that command: it is parsed, scanned and elaborated by the program on a copy of the
 session's state, so it can neither end a command nor see the nonce. The answer is one
 message, `<nonce> {json}`, and nothing else that a session prints is ever believed.
 """
 
-import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from fdjax.lean.backends.program import program_text
 from fdjax.lean.facts.backend import (
-    DEFAULT_LIMITS,
     CheckRequest,
     Limits,
     RawMessage,
@@ -27,7 +24,7 @@ from fdjax.lean.facts.backend import (
     Target,
     WholeFile,
 )
-from fdjax.lean.facts.lexer import comment_end
+from fdjax.lean.facts.lexer import code
 from fdjax.lean.facts.safety import POLICY
 from fdjax.lean.facts.source import alone, opening_of, source_of
 
@@ -36,7 +33,6 @@ __all__ = [
     "Program",
     "imports_of",
     "is_text",
-    "program_version",
     "read_record",
     "report_of",
     "run_report",
@@ -44,19 +40,10 @@ __all__ = [
     "without_program",
 ]
 
-SESSION_DIR = Path(__file__).parent / "session"
-PARTS = ("values", "rules", "elaboration", "kernel", "verbs")
-"""The program's files, in the order in which Lean reads them."""
-PLACEHOLDER = "FDJAX"
-
 NOT_TEXT = RawReport(refused="text that is not valid Unicode")
 """The report of what `is_text` denies."""
 
-_BLANK = re.compile(r"(?:\s|--[^\n]*(?:\n|\Z))+")
-_IMPORT = re.compile(
-    r"(?:(?:public|private|meta)\s+)*import\s+(?:(?:all|meta)\s+)?"
-    r"((?:[^\s«»]|«[^»]*»)+)"
-)
+_IMPORTING = frozenset({"all", "import", "meta", "private", "public"})
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _ESCAPED = re.compile(r"[\u0080-\uffff]")
 
@@ -71,11 +58,11 @@ class Program:
     def begin(self, source: str) -> str:
         """The imports of a header or a file, and the program."""
         lines = [f"import {module}" for module in imports_of(source)]
-        return "\n".join([*lines, _template().replace(PLACEHOLDER, self.word)])
+        return "\n".join([*lines, program_text("session", self.word)])
 
     def header(self, source: str, nonce: str) -> str:
         """The command that elaborates a header; the session goes on from it."""
-        return self._command(verb="header", nonce=nonce, source=source)
+        return self._command(verb="header", nonce=nonce, header=source)
 
     def statement(self, request: CheckRequest, nonce: str) -> str:
         """The command that keeps the type of a trusted statement in the session."""
@@ -83,24 +70,23 @@ class Program:
             verb="statement",
             nonce=nonce,
             name=request.name,
-            source=alone(request.statement),
+            statement=alone(request.statement),
             opening=opening_of(request.statement),
         )
 
     def check(self, request: CheckRequest | RunRequest, nonce: str) -> str:
         """The command that elaborates a submission; the session stays as it was."""
         fields: dict[str, Any] = {
+            "verb": "check",
             "nonce": nonce,
+            "heartbeats": request.limits.heartbeats,
+            "wall_ms": round(request.limits.wall_s * 1000),
             "output_bytes": request.limits.output_bytes,
             "policy": asdict(POLICY),
         }
-        if request.limits.heartbeats != DEFAULT_LIMITS.heartbeats:
-            fields["heartbeats"] = request.limits.heartbeats
         if isinstance(request, RunRequest):
-            fields["kind"] = "run"
-            return self._command(verb="check", source=request.source, **fields)
+            return self._command(kind="run", source=request.source, **fields)
         return self._command(
-            verb="check",
             kind="file" if isinstance(request.proof, WholeFile) else "proof",
             name=request.name,
             source=source_of(request).text,
@@ -108,8 +94,7 @@ class Program:
             **fields,
         )
 
-    def _command(self, *, source: str, **fields: Any) -> str:
-        fields["source"] = source.replace("\r\n", "\n")
+    def _command(self, **fields: Any) -> str:
         # Printable text on one line, whatever it is about: no reader on the way may
         # take a character for a line's end. Lean's JSON reader knows no surrogate
         # pairs, so what lies beyond \uffff stays as it is.
@@ -119,17 +104,6 @@ class Program:
         return f'{self.word} "{literal}"'
 
 
-@cache
-def _template() -> str:
-    return "\n".join((SESSION_DIR / f"{part}.lean").read_text() for part in PARTS)
-
-
-@cache
-def program_version() -> str:
-    """Hash of the program's files: verdicts of another program are not reused."""
-    return hashlib.sha256(_template().encode()).hexdigest()[:12]
-
-
 def imports_of(source: str) -> tuple[str, ...]:
     """The modules that a file's header names, in order, and `Lean` for our program.
 
@@ -137,22 +111,17 @@ def imports_of(source: str) -> tuple[str, ...]:
     module missing here is an error there.
     """
     modules = []
-    position = _skip_blank(source, 0)
-    while match := _IMPORT.match(source, position):
-        modules.append(match.group(1))
-        position = _skip_blank(source, match.end())
+    is_named = False
+    for token in code(source):
+        if token.text in _IMPORTING:
+            is_named = is_named or token.text == "import"
+        elif is_named and token.kind == "name" and len(token.text.splitlines()) == 1:
+            modules.append(token.text)
+            is_named = False
+        else:
+            break
     named = dict.fromkeys([*modules, "Lean"])
     return tuple(module for module in named if module != "Init")
-
-
-def _skip_blank(source: str, position: int) -> int:
-    while True:
-        if match := _BLANK.match(source, position):
-            position = match.end()
-        elif source.startswith("/-", position):
-            position = comment_end(source, position)
-        else:
-            return position
 
 
 def is_text(request: CheckRequest | RunRequest) -> bool:
@@ -216,19 +185,15 @@ def run_report(report: RawReport) -> RawReport:
 
 def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
     """The program's answer about a submission."""
-    messages = _shown(record["messages"], limits.output_bytes)
-    complaint = record.get("complaint", "")
-    if complaint:
-        text = f"checked again from the start: {complaint}"
-        again = RawMessage(severity="error", line=1, column=0, text=text)
-        messages = (again, *messages)
-    target = record.get("target")
-    seconds = record["microseconds"] / 1e6
+    messages = [RawMessage(**message) for message in record["messages"]]
+    # They come with errors first.
+    messages.sort(key=lambda message: (message.line, message.column))
+    target = record["target"]
     return RawReport(
-        has_errors=record["has_errors"] or bool(complaint),
-        messages=messages,
+        has_errors=record["has_errors"],
+        messages=tuple(messages),
         left_out=record["left_out"],
-        timed_out=seconds > limits.wall_s,
+        timed_out=record["timed_out"] or record["seconds"] > limits.wall_s,
         refused=record["refused"],
         left_proof=record["left_proof"],
         no_proof=record["no_proof"],
@@ -238,21 +203,5 @@ def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
             matches_statement=target["matches_statement"],
             axioms=tuple(target["axioms"]),
         ),
-        seconds=seconds,
+        seconds=record["seconds"],
     )
-
-
-def _shown(
-    messages: Iterable[Mapping[str, Any]], output_bytes: int
-) -> tuple[RawMessage, ...]:
-    """Messages, which come with errors first, within the limit and in source order."""
-    shown = []
-    left = output_bytes
-    for message in messages:
-        if left <= 0:
-            break
-        kept = message["text"].encode()[:left]
-        left -= len(kept)
-        text = kept.decode(errors="ignore")
-        shown.append(RawMessage(**{**message, "text": text}))
-    return tuple(sorted(shown, key=lambda message: (message.line, message.column)))

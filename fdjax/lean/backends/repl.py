@@ -12,12 +12,12 @@ from typing import Any
 
 from fdjax.errors import BackendError, InstallError
 from fdjax.lean.backends.lake import toolchain
+from fdjax.lean.backends.program import program_version
 from fdjax.lean.backends.record import (
     NOT_TEXT,
     Program,
     imports_of,
     is_text,
-    program_version,
     read_record,
     report_of,
     run_report,
@@ -105,7 +105,7 @@ class ReplBackend:
         else:
             words = json.dumps([str(self._project), self._own_command])
             what = hashlib.sha256(words.encode()).hexdigest()[:16]
-        return f"repl/{what}/{program_version()}"
+        return f"repl/{what}/{program_version('session')}"
 
     @property
     def pid(self) -> int | None:

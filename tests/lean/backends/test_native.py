@@ -7,24 +7,15 @@ from dataclasses import replace
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import CheckRequest, Limits, NativeBackend, Status, Verifier
+from fdjax.lean import NativeBackend, Status, Verifier
 from fdjax.lean.backends import lake
 from fdjax.lean.backends import native as native_module
 from fdjax.lean.facts.safety import POLICY
 from fdjax.lean.sandbox.process import is_exhausted
+from lean.asking import request
 from lean.conftest import script
 from lean.corpus import FALSE, SWAP, TRUE
 from lean.embedded.test_wasm import SLOW, SLOW_PROOF, alive
-
-
-def request(target, proof, **limits):
-    return CheckRequest(
-        name=target.name,
-        header=target.header,
-        statement=target.statement,
-        proof=proof,
-        limits=Limits(**limits),
-    )
 
 
 def test_a_folder_that_is_no_project(tmp_path, lake_project):
@@ -137,7 +128,7 @@ def test_the_kernel_looks_twice(lake_project, monkeypatch):
     assert report.target.axioms == ()
     assert report.has_errors
     assert [m.text for m in report.messages] == [
-        "the kernel refuses target._proof_1 on a second look"
+        "checked again from the start: the kernel refuses target._proof_1"
     ]
 
 

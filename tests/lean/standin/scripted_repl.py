@@ -91,4 +91,5 @@ def main():
         states += 1
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -140,8 +140,9 @@ def checkSource (request : Json) (deadline : Nat) : CommandElabM Outcome := do
   let kind := text request "kind"
   let policy := (request.getObjVal? "policy").toOption.getD .null
   let session ← get
-  let state := if kind == "run" then freshState session.env
-    else continueState session (limited (number request "heartbeats"))
+  let limited := limited (number request "heartbeats")
+  let state := if kind == "run" then freshState session.env (limited {})
+    else continueState session limited
   let (opened, cursor) ← openFile (text request "source") state
   if kind == "proof" then
     return ← checkProof (rulesOf policy false) (number request "opening") cursor

@@ -167,11 +167,10 @@ def trusted_report(
     """What is wrong with a statement, or with a header; None when nothing."""
     if "statement_error" not in record:
         return None
-    messages = tuple(RawMessage(**message) for message in record.get("messages", ()))
     return RawReport(
         statement_error=record["statement_error"],
         in_header=is_header,
-        messages=messages,
+        messages=_messages(record),
     )
 
 
@@ -185,13 +184,10 @@ def run_report(report: RawReport) -> RawReport:
 
 def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
     """The program's answer about a submission."""
-    messages = [RawMessage(**message) for message in record["messages"]]
-    # They come with errors first.
-    messages.sort(key=lambda message: (message.line, message.column))
     target = record["target"]
     return RawReport(
         has_errors=record["has_errors"],
-        messages=tuple(messages),
+        messages=_messages(record),
         left_out=record["left_out"],
         timed_out=record["timed_out"] or record["seconds"] > limits.wall_s,
         refused=record["refused"],
@@ -205,3 +201,9 @@ def report_of(record: Mapping[str, Any], limits: Limits) -> RawReport:
         ),
         seconds=record["seconds"],
     )
+
+
+def _messages(record: Mapping[str, Any]) -> tuple[RawMessage, ...]:
+    """Those of a record, which come with errors first, in source order."""
+    messages = [RawMessage(**message) for message in record.get("messages", ())]
+    return tuple(sorted(messages, key=lambda message: (message.line, message.column)))

@@ -98,7 +98,7 @@ def script(path, *lines):
 
 @pytest.fixture(scope="module")
 def native(lake_project):
-    """A single worker that runs checker.lean."""
+    """A single worker that runs the program for Lake projects."""
     backend = NativeBackend(lake_project, lake=str(lake_project / "lake"))
     yield backend
     backend.close()

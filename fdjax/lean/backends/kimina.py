@@ -12,14 +12,13 @@ from fdjax.lean.backends.kimina_http import (
     Patience,
     SnippetTimeoutError,
 )
-from fdjax.lean.backends.record import (
+from fdjax.lean.backends.program import program_version
+from fdjax.lean.backends.session import (
     NOT_TEXT,
     Program,
     imports_of,
     is_text,
-    program_version,
     read_record,
-    report_of,
     run_report,
     trusted_report,
     without_program,
@@ -30,6 +29,7 @@ from fdjax.lean.facts.backend import (
     RunRequest,
     WorkerDiedError,
 )
+from fdjax.lean.facts.record import report_of
 
 __all__ = ["KiminaBackend", "Patience"]
 
@@ -42,7 +42,7 @@ class KiminaBackend:
 
     Each proof is a request of its own, so one that is refused or lost costs no other.
     All that is believed of an answer is a message with a nonce that our own Lean
-    program writes (see `fdjax.lean.backends.record`). The server and its other clients
+    program writes (see `fdjax.lean.backends.session`). The server and its other clients
     are trusted, and so is how it keeps a submission's process away from everything
     else.
     """
@@ -80,7 +80,7 @@ class KiminaBackend:
         The server does not tell its toolchain: give another Lean another address, or
         another cache.
         """
-        return f"kimina/{self._server.url}/{program_version()}"
+        return f"kimina/{self._server.url}/{program_version('session')}"
 
     def start(self) -> None:
         """Ask for the server's health.
@@ -160,7 +160,7 @@ class _Check:
         record = read_record(answer.reply, nonce)
         if record is None:
             raise WorkerDiedError(f"no record of ours in {str(answer.reply)[:500]}")
-        return report_of(record, request.limits)
+        return report_of(record)
 
     def _broken(self, reply: dict[str, Any]) -> RawReport | None:
         """What an answer says is wrong with header or statement; None when nothing."""

@@ -1,11 +1,11 @@
 """Native Lean: a Lake project's own toolchain, library and dependencies."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from fdjax.lean.backends.lake import toolchain
+from fdjax.lean.backends.program import program_file, program_version
 from fdjax.lean.facts.policy import POLICY
 from fdjax.lean.sandbox.checker import CheckerProcess
 from fdjax.lean.sandbox.confinement import Confinement
@@ -13,7 +13,6 @@ from fdjax.lean.sandbox.process import Program
 
 __all__ = ["NativeBackend"]
 
-CHECKER = Path(__file__).with_name("checker.lean")
 THREADS_MB = 2048
 """Private memory besides Lean's heap: stacks and arenas, reserved rather than used."""
 
@@ -62,8 +61,8 @@ class NativeBackend(CheckerProcess):
         Raises:
           InstallError: there is no `lake`, or the folder is no Lake project.
         """
-        digest = hashlib.sha256(CHECKER.read_bytes()).hexdigest()[:12]
-        return f"{toolchain(self._project, self._lake).version}/{digest}"
+        version = toolchain(self._project, self._lake).version
+        return f"{version}/{program_version('project')}"
 
     def _program(self) -> Program:
         project = toolchain(self._project, self._lake)
@@ -75,11 +74,12 @@ class NativeBackend(CheckerProcess):
             "policy": asdict(POLICY),
             "watchdog": True,
         }
-        command = [str(project.lean), "--run", str(CHECKER), json.dumps(settings)]
+        checker = program_file()
+        command = [str(project.lean), "--run", str(checker), json.dumps(settings)]
         return Program(
             command=command,
             folder=self._project,
-            readable=[*project.readable, CHECKER],
+            readable=[*project.readable, checker],
             memory_mb=self._memory_mb + THREADS_MB,
             remedy=f"run `fdjax lean selftest --project {self._project}`",
         )

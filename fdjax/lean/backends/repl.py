@@ -12,14 +12,13 @@ from typing import Any
 
 from fdjax.errors import InstallError
 from fdjax.lean.backends.lake import toolchain
-from fdjax.lean.backends.record import (
+from fdjax.lean.backends.program import program_version
+from fdjax.lean.backends.session import (
     NOT_TEXT,
     Program,
     imports_of,
     is_text,
-    program_version,
     read_record,
-    report_of,
     run_report,
     trusted_report,
     without_program,
@@ -30,6 +29,7 @@ from fdjax.lean.facts.backend import (
     RunRequest,
     WorkerDiedError,
 )
+from fdjax.lean.facts.record import report_of
 from fdjax.lean.sandbox import process
 from fdjax.lean.sandbox.child import ChildLostError
 from fdjax.lean.sandbox.confinement import Confinement
@@ -53,7 +53,7 @@ class ReplBackend(process.LeanProcess):
 
     Imports, headers and statements are elaborated once per process and kept. All that
     is believed of the process is a message with a nonce that our own Lean program
-    writes (see `fdjax.lean.backends.record`).
+    writes (see `fdjax.lean.backends.session`).
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ReplBackend(process.LeanProcess):
         else:
             words = json.dumps([str(self._project), self._own_command])
             what = hashlib.sha256(words.encode()).hexdigest()[:16]
-        return f"repl/{what}/{program_version()}"
+        return f"repl/{what}/{program_version('session')}"
 
     def check(self, request: CheckRequest | RunRequest) -> RawReport:
         """Elaborate one request; starts the process where there is none.
@@ -278,7 +278,7 @@ class ReplBackend(process.LeanProcess):
         )
         if isinstance(reply, RawReport):
             return reply
-        return report_of(self._require_record(reply, nonce), request.limits)
+        return report_of(self._require_record(reply, nonce))
 
     def _require_record(self, reply: dict[str, Any], nonce: str) -> dict[str, Any]:
         record = read_record(reply, nonce)

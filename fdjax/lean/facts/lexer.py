@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Token", "code", "comment_end", "tokens", "without_comments"]
+__all__ = ["Token", "code", "tokens", "without_comments"]
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_'!?]*")
 _ESCAPE = r"""\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\\"'rnt])"""
@@ -136,12 +136,6 @@ def without_comments(text: str) -> str:
             kept.append(text[end : token.start] + "\n" * token.text.count("\n"))
             end = token.end
     return "".join(kept) + text[end:]
-
-
-def comment_end(text: str, position: int) -> int:
-    """The position after the comment that opens at `position`."""
-    end = _comment_end(text, position)
-    return len(text) if end is None else end
 
 
 def _token(text: str, position: int, braces: list[int]) -> tuple[str, int]:

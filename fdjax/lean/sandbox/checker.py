@@ -6,16 +6,8 @@ import secrets
 import time
 from typing import Any
 
-from fdjax.lean.facts.backend import (
-    CheckRequest,
-    RawMessage,
-    RawReport,
-    RunRequest,
-    Target,
-    WholeFile,
-    WorkerDiedError,
-)
-from fdjax.lean.facts.source import alone, opening_of, source_of
+from fdjax.lean.facts.backend import RawReport, Request, WorkerDiedError
+from fdjax.lean.facts.record import fields_of, report_of
 from fdjax.lean.sandbox.confinement import Confinement
 from fdjax.lean.sandbox.process import LeanProcess, in_own_time, read_object
 
@@ -75,7 +67,7 @@ class CheckerProcess(LeanProcess):
         if not answer.get("ready"):
             raise self._child.lost(f"answered {str(answer)[:1000]}", "ended")
 
-    def _elaborate(self, request: CheckRequest | RunRequest) -> RawReport:
+    def _elaborate(self, request: Request) -> RawReport:
         assert self._child is not None
         child = self._child
         nonce = secrets.token_hex(8)
@@ -89,7 +81,8 @@ class CheckerProcess(LeanProcess):
                 if nonce in (answer.get("nonce"), answer.get("started")):
                     return answer
 
-        child.write(_request_line(request, nonce), time.monotonic() + TRUSTED_S)
+        line = json.dumps({"nonce": nonce, **fields_of(request)}).encode() + b"\n"
+        child.write(line, time.monotonic() + TRUSTED_S)
         answer = answer_by(time.monotonic() + TRUSTED_S)
         begin = time.monotonic()
         in_proof = "started" in answer
@@ -107,51 +100,4 @@ class CheckerProcess(LeanProcess):
         heap = answer.get("heap_mb", 0) / self._memory_mb
         if heap > self._most_heap or self._answers >= self._most_answers:
             self.close()
-        return _report(answer)
-
-
-def _request_line(request: CheckRequest | RunRequest, nonce: str) -> bytes:
-    fields: dict[str, Any] = {
-        "nonce": nonce,
-        "heartbeats": request.limits.heartbeats,
-        "wall_ms": round(request.limits.wall_s * 1000),
-        "output_bytes": request.limits.output_bytes,
-    }
-    if isinstance(request, RunRequest):
-        fields |= {"kind": "run", "source": request.source}
-    else:
-        kinds = {type(None): "statement", str: "proof", WholeFile: "file"}
-        fields |= {
-            "kind": kinds[type(request.proof)],
-            "name": request.name,
-            "header": request.header,
-            "statement": alone(request.statement),
-            "opening": opening_of(request.statement),
-            "source": source_of(request).text,
-        }
-    return json.dumps(fields).encode() + b"\n"
-
-
-def _report(answer: dict[str, Any]) -> RawReport:
-    target = answer.get("target")
-    messages = [RawMessage(**message) for message in answer.get("messages", ())]
-    # A checker may print them by importance.
-    messages.sort(key=lambda message: (message.line, message.column))
-    return RawReport(
-        statement_error=answer.get("statement_error", ""),
-        in_header=answer.get("in_header", False),
-        no_proof=answer.get("no_proof", False),
-        has_errors=answer.get("has_errors", False),
-        messages=tuple(messages),
-        left_out=answer.get("left_out", False),
-        timed_out=answer.get("timed_out", False),
-        refused=answer.get("refused", ""),
-        left_proof=answer.get("left_proof", False),
-        target=target
-        and Target(
-            is_theorem=target["is_theorem"],
-            matches_statement=target["matches_statement"],
-            axioms=tuple(target["axioms"]),
-        ),
-        seconds=answer.get("seconds", 0.0),
-    )
+        return report_of(answer)

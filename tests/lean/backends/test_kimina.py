@@ -7,10 +7,10 @@ import time
 import pytest
 
 from fdjax.errors import BackendError, ConfigError
-from fdjax.lean import CheckRequest, Limits, Problem, Status, Verifier, WorkerDiedError
+from fdjax.lean import Limits, Problem, Status, Verifier, WorkerDiedError
 from fdjax.lean.backends.kimina import KiminaBackend, Patience
 from fdjax.lean.facts.backend import RunRequest, WholeFile
-from fdjax.lean.facts.judge import judge
+from lean.asking import request, status
 from lean.corpus import FAILURES, FALSE, GIVING_UP, SWAP, THEOREMS, TRUE
 from lean.standin.kimina import KiminaStandIn
 from serving import Server, wait_until
@@ -27,21 +27,6 @@ def client(server):
     backend = KiminaBackend(server.url, patience=Patience(queue_s=5.0))
     yield backend
     backend.close()
-
-
-def request(target, proof, **limits):
-    return CheckRequest(
-        name=target.name,
-        header=target.header,
-        statement=target.statement,
-        proof=proof,
-        limits=Limits(**limits),
-    )
-
-
-def status(backend, target, proof):
-    asked = request(target, proof)
-    return judge(backend.check(asked), asked).status
 
 
 # ---- real Lean

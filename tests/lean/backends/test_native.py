@@ -7,24 +7,25 @@ from dataclasses import replace
 import pytest
 
 from fdjax.errors import BackendError, InstallError
-from fdjax.lean import CheckRequest, Limits, NativeBackend, Status, Verifier
+from fdjax.lean import NativeBackend, Status, Verifier, WholeFile
 from fdjax.lean.backends import lake
 from fdjax.lean.backends import native as native_module
+from fdjax.lean.backends.program import program_file
 from fdjax.lean.facts.policy import POLICY
 from fdjax.lean.sandbox.child import is_exhausted
+from lean.asking import request
 from lean.conftest import script
-from lean.corpus import FALSE, SWAP, TRUE
+from lean.corpus import (
+    BEHIND_THE_SCAN,
+    FAILURES,
+    FALSE,
+    FALSE_FILES,
+    FILES,
+    SWAP,
+    THEOREMS,
+    TRUE,
+)
 from lean.embedded.test_wasm import SLOW, SLOW_PROOF, alive
-
-
-def request(target, proof, **limits):
-    return CheckRequest(
-        name=target.name,
-        header=target.header,
-        statement=target.statement,
-        proof=proof,
-        limits=Limits(**limits),
-    )
 
 
 def test_a_folder_that_is_no_project(tmp_path, lake_project):
@@ -137,8 +138,49 @@ def test_the_kernel_looks_twice(lake_project, monkeypatch):
     assert report.target.axioms == ()
     assert report.has_errors
     assert [m.text for m in report.messages] == [
-        "the kernel refuses target._proof_1 on a second look"
+        "checked again from the start: the kernel refuses target._proof_1"
     ]
+
+
+def test_a_session_reports_the_same(native, repl):
+    """Where it matters not that a session has imported `Lean`, too."""
+    items = [
+        *FAILURES[:6],
+        *THEOREMS[:3],
+        *((FALSE, proof) for proof, _ in BEHIND_THE_SCAN),
+        *((FALSE, WholeFile(text)) for text in FALSE_FILES[Status.REJECTED]),
+        *((target, WholeFile(text)) for target, text in FILES[:6]),
+    ]
+    for target, submission in items:
+        asked = request(target, submission)
+        here, there = (
+            replace(backend.check(asked), seconds=0.0) for backend in (native, repl)
+        )
+        assert here == there, submission
+
+
+def test_no_character_is_cut_in_two(native, repl):
+    for output_bytes, shown in ((3, "é"), (4, "éé")):
+        asked = request(TRUE, '  fail "ééé"', output_bytes=output_bytes)
+        for backend in (native, repl):
+            [message] = backend.check(asked).messages
+            assert message.text == shown
+
+
+def test_the_program_is_one_file_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = program_file()
+    text = file.read_text()
+    assert text.startswith("import Lean\n")
+    assert "FDJAX" not in text
+    written = file.stat().st_ino
+    assert program_file().stat().st_ino == written
+    file.write_text(text[:1000])
+    assert program_file().read_text() == text
+    assert list(file.parent.iterdir()) == [file]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    with pytest.raises(InstallError, match="XDG_CACHE_HOME"):
+        program_file()
 
 
 def test_a_proof_that_uses_up_the_memory_twice_is_a_timeout(lake_project):

@@ -1,8 +1,6 @@
 """The REPL backend: real Lean behind the protocol, and a script that misbehaves."""
 
-import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -13,26 +11,28 @@ import pytest
 
 from fdjax.errors import BackendError, InstallError
 from fdjax.lean import (
-    CheckRequest,
-    Limits,
     Problem,
     Status,
     Verifier,
     WorkerDiedError,
 )
-from fdjax.lean.backends import record
 from fdjax.lean.backends import repl as repl_module
+from fdjax.lean.backends import session
+from fdjax.lean.backends.program import program_text
 from fdjax.lean.backends.repl import ReplBackend
 from fdjax.lean.facts.backend import RunRequest, WholeFile
-from fdjax.lean.facts.judge import judge
 from fdjax.lean.sandbox.confinement import best_confinement
+from lean.asking import request, status
 from lean.corpus import (
     FALSE,
+    MATCH,
+    OWN_MATCH,
     SWAP,
     TRUE,
     problem,
 )
 from lean.embedded.test_wasm import worker_of
+from lean.test_contract import rows, sample
 
 GOOD = "  exact ⟨h.2, h.1⟩"
 
@@ -49,26 +49,6 @@ def scripted(scripted_command, tmp_path):
     backend = ReplBackend(tmp_path, command=scripted_command)
     yield backend
     backend.close()
-
-
-def request(target, proof, **limits):
-    return CheckRequest(
-        name=target.name,
-        header=target.header,
-        statement=target.statement,
-        proof=proof,
-        limits=Limits(**limits),
-    )
-
-
-def status(backend, target, proof):
-    """The verdict without the textual scan in front of it."""
-    asked = request(target, proof)
-    try:
-        report = backend.check(asked)
-    except WorkerDiedError:
-        return Status.CRASHED
-    return judge(report, asked).status
 
 
 # ---- real Lean, besides the contract
@@ -102,17 +82,6 @@ def test_heartbeats_and_output_limits(repl):
 
 
 # ---- real Lean: whole files
-
-MATCH = problem("theorem t : (match 0 with | 0 => 1 | _ => 2) = 2")
-OWN_MATCH = """
-def t.match_1.{u} (motive : Nat → Sort u) (x : Nat) (one : Unit → motive 0)
-    (two : (n : Nat) → motive n) : motive x := two x
-theorem t : (let_mvar% ?m := (0 : Nat); (by
-    exact t.match_1 (fun (_ : Nat) => Nat)
-      (0 : Nat) (fun (_ : Unit) => (1 : Nat)) (fun (_ : Nat) => (2 : Nat)))) =
-    (2 : Nat) := rfl
-"""
-"""The type reads like the false statement's, but its `match` is another one."""
 
 
 def test_whole_files(verifying):
@@ -191,19 +160,6 @@ def test_what_a_string_may_hold_arrives_as_it_is(repl):
 
 
 # ---- real Lean: a sample that is not part of the project
-
-
-def rows(name):
-    folder = os.environ.get("FDJAX_TEST_DATA")
-    if folder is None:
-        pytest.skip("FDJAX_TEST_DATA names no folder with sample data")
-    lines = Path(folder, name).read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def sample(statement):
-    name = re.search(r"theorem\s+(\S+)", statement).group(1)
-    return Problem(name=name, statement=statement)
 
 
 def test_sample_failures_are_told_as_the_embedded_lean_tells_them(repl, wasm):
@@ -352,8 +308,12 @@ def test_a_lean_that_compiles_everything_is_given_nothing_to_compile(
     lake_project, monkeypatch
 ):
     """Older ones cannot be told to compile nothing."""
-    template = record._template().replace("compileDeclsRef", "compileNothingRef")
-    monkeypatch.setattr(record, "_template", lambda: template)
+
+    def older(driver, word):
+        return program_text(driver, word).replace("compileDeclsRef", "compileNoneRef")
+
+    assert older("session", "w") != program_text("session", "w")
+    monkeypatch.setattr(session, "program_text", older)
     backend = ReplBackend(lake_project, lake=str(lake_project / "lake"))
     theorems = "theorem a : 1 = 1 := rfl\ntheorem target : (2 : Nat) + 2 = 4 := by simp"
     try:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdjax.lean.facts.lexer import code, comment_end, tokens, without_comments
+from fdjax.lean.facts.lexer import code, tokens, without_comments
 
 
 def words(text):
@@ -68,9 +68,12 @@ def test_text_without_comments():
 
 
 def test_where_a_comment_ends():
-    assert comment_end("a -- b\nc", 2) == 6
-    assert comment_end("/- /- -/ -/ c", 0) == 11
-    assert comment_end("/- /- -/ c", 0) == 10
+    def comment(text):
+        return next(token for token in tokens(text) if token.text[:1] in "-/")
+
+    assert comment("a -- b\nc").end == 6
+    assert comment("/- /- -/ -/ c").end == 11
+    assert comment("/- /- -/ c").end == 10
 
 
 @pytest.mark.parametrize(("letters", "kind"), [(50, "word"), (150, "ambiguous")])

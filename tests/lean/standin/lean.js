@@ -4,8 +4,7 @@
 //   node lean.js HOST_DIR INSTALL_DIR RUNTIME --run FILE ARGUMENT…
 //
 // What a native toolchain has and this one lacks: threads (so the checker's watchdog is
-// switched off; the parent's hard limit remains) and the intermediate code of library
-// functions, for which shims.lean declares the compiled ones.
+// switched off; the parent's hard limit remains).
 'use strict';
 const fs = require('fs');
 const path = require('path');
@@ -88,8 +87,7 @@ async function run() {
   lean.setField(lean.global('l_Lean_debug_skipKernelTC'), 0, lean.name('debug.skipKernelTC'));
   const elaborator = new Elaborator(lean, FOREVER_MS);
   elaborator.compiler.compilesAll = true; // as Lean does
-  const shims = fs.readFileSync(path.join(__dirname, 'shims.lean'), 'utf8');
-  const source = fs.readFileSync(file, 'utf8').replace(/^import Lean$/m, (line) => `${line}\n${shims}`);
+  const source = fs.readFileSync(file, 'utf8');
   const { main, NONE } = evaluate(lean, elaborate(elaborator, source), 'main');
   const list = programArguments.map(adapted).reduceRight(
     (tail, argument) => lean.constructorObject(1, [lean.string(argument), tail]), NONE);

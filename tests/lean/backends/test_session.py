@@ -5,26 +5,16 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdjax.lean import CheckRequest, Limits, RunRequest, WholeFile
-from fdjax.lean.backends.record import (
+from fdjax.lean import CheckRequest, RunRequest, WholeFile
+from fdjax.lean.backends.session import (
     Program,
     imports_of,
     is_text,
     read_record,
-    report_of,
     without_program,
 )
-
-CHECKED = {
-    "has_errors": False,
-    "refused": "",
-    "no_proof": False,
-    "left_proof": False,
-    "messages": [],
-    "left_out": False,
-    "microseconds": 1000,
-    "target": {"is_theorem": True, "matches_statement": True, "axioms": []},
-}
+from fdjax.lean.facts.record import report_of
+from lean.standin.scripted_repl import ACCEPTED
 
 
 def test_imports_come_before_anything_else():
@@ -37,7 +27,14 @@ def test_imports_come_before_anything_else():
     )
     assert imports_of(source) == ("A", "B", "«my lib».C", "Mathlib", "Lean")
     assert imports_of("/- never closed import No") == ("Lean",)
+    assert imports_of("import A /-! a document -/ import No") == ("A", "Lean")
     assert imports_of("open Nat\nimport No") == ("Lean",)
+
+
+def test_what_is_no_module_name_reaches_no_import():
+    """A bare file is not trusted, and its imports become lines of ours."""
+    for name in ['"\n#eval 1\n"', "«\n#eval 1\n»", "«a\u2028#eval 1»", "#eval", "'x'"]:
+        assert imports_of(f"import A\nimport {name}\nimport No") == ("A", "Lean")
 
 
 @given(st.text(st.characters(codec="utf-8")))
@@ -48,7 +45,7 @@ def test_a_command_is_one_line_that_gives_the_text_back(text):
     # Nobody on the way may see a line's end or take a character for another.
     assert len(command.splitlines()) == 1
     assert not any("\x7f" < character <= "\uffff" for character in command)
-    assert json.loads(json.loads(literal))["source"] == text.replace("\r\n", "\n")
+    assert json.loads(json.loads(literal))["header"] == text
 
 
 def test_every_program_has_a_word_of_its_own():
@@ -98,26 +95,13 @@ def message(severity, line, text):
     }
 
 
-def test_messages_are_cut_at_the_end_and_shown_in_source_order():
-    # Errors come first in a record; "é" has two bytes.
+def test_messages_are_shown_in_source_order():
+    # Errors come first in a record.
     messages = [
         message("error", 3, "abc"),
-        message("warning", 1, "éé"),
-        message("information", 2, "never"),
+        message("warning", 1, "é"),
+        message("information", 2, ""),
     ]
-    limits = Limits(output_bytes=6)
-    report = report_of({**CHECKED, "messages": messages}, limits)
+    report = report_of({**ACCEPTED, "messages": messages})
     shown = [(found.line, found.text) for found in report.messages]
-    assert shown == [(1, "é"), (3, "abc")]
-
-
-def test_a_second_look_that_fails_is_an_error():
-    report = report_of({**CHECKED, "complaint": "no"}, Limits())
-    assert report.has_errors
-    assert report.messages[0].text.endswith("no")
-
-
-def test_time_beyond_the_limit_counts_whoever_measured_it():
-    late = {**CHECKED, "microseconds": 2_000_001}
-    assert report_of(late, Limits(wall_s=2.0)).timed_out
-    assert not report_of(late, Limits(wall_s=3.0)).timed_out
+    assert shown == [(1, "é"), (2, ""), (3, "abc")]

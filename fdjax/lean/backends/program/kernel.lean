@@ -136,19 +136,20 @@ def checkAgain (base env : Environment) (info : ConstantInfo) :
   | some _ => return env
   | none => throw "the theorem does not prove the statement"
 
-def targetFields (base env : Environment) (name : Name) (failed : Bool) :
-    CommandElabM (List (String × Json)) := do
-  let some info := kernelFind env name | return []
+/-- The facts about the target, and why the kernel does not take it again, empty where it
+does or where nothing is to be accepted. -/
+def targetOf (base env : Environment) (name : Name) (failed : Bool) :
+    CommandElabM (Json × String) := do
+  let some info := kernelFind env name | return (.null, "")
   let isTheorem := isTheorem info
   let isMatch := matchesTwin base env info
   let again := if isTheorem && isMatch && !failed then checkAgain base env info
     else .error ""
-  let (env, complaint) := match again with
+  let (env, reason) := match again with
     | .ok fresh => (fresh, "")
-    | .error complaint => (env, complaint)
-  return [
-    ("complaint", .str complaint),
-    ("target", Json.mkObj [
-      ("is_theorem", .bool isTheorem),
-      ("matches_statement", .bool isMatch),
-      ("axioms", ← axiomsIn env name)])]
+    | .error reason => (env, reason)
+  let facts := Json.mkObj [
+    ("is_theorem", .bool isTheorem),
+    ("matches_statement", .bool isMatch),
+    ("axioms", ← axiomsIn env name)]
+  return (facts, reason)

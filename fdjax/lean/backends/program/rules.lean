@@ -69,15 +69,12 @@ def refusesPart (rules : Rules) : Name → Bool
   | .num rest _ => refusesPart rules rest
   | .anonymous => false
 
-def isConfiguration (kind : Name) : Bool :=
-  match (nameText kind).toLower.splitOn "config" with
-  | [_] => false
-  | _ => true
-
 def hasPart (text part : String) : Bool :=
   match text.splitOn part with
   | [_] => false
   | _ => true
+
+def isConfiguration (kind : Name) : Bool := hasPart (nameText kind).toLower "onfig"
 
 def isListed (text : String) : List String → Bool
   | [] => false
@@ -100,10 +97,11 @@ def isOfConfigurations (rules : Rules) (kind : Name) : Bool :=
   hasPart text "onfig" || hasPart text "structInst" || isListed text rules.configuration
 
 def isConfigurationKey (kind : Name) (index : Nat) : Bool :=
-  let kind := nameText kind
-  kind.endsWith "posConfigItem" || kind.endsWith "negConfigItem"
-    || kind.endsWith "structInstLVal" || kind.endsWith "dotIdent"
-    || (kind.endsWith "valConfigItem" && index == 1)
+  match kind with
+  | .str _ last =>
+    isListed last ["posConfigItem", "negConfigItem", "structInstLVal", "dotIdent"]
+      || (last == "valConfigItem" && index == 1)
+  | _ => false
 
 /-- Why an identifier may not occur, empty when it may. A tactic's configuration is
 compiled and run: it holds keys, literals and a few constants only. -/

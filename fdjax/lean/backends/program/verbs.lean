@@ -8,14 +8,14 @@ def fullName (spelling : String) : CommandElabM Name := do
   if name.getRoot == `_root_ then return name.replacePrefix `_root_ .anonymous
   return (scopeOf (← get)).1.currNamespace ++ name
 
-def unusable (reason : String) : List (String × Json) := [("statement_error", .str reason)]
+def unusable (reason : String) : Fields := [("statement_error", .str reason)]
 
-def broken (what : String) (messages : List Message) : CommandElabM (List (String × Json)) := do
+def broken (what : String) (deadline : Nat) (messages : List Message) :
+    CommandElabM Fields := do
+  if ← isOver deadline then return unusable s!"{what} takes longer than a minute"
   let reason ← firstError messages
   let (messages, _) ← render 4096 messages
-  return [
-    ("statement_error", .str s!"{what} does not elaborate: {reason}"),
-    ("messages", messages)]
+  return ("messages", messages) :: unusable s!"{what} does not elaborate: {reason}"
 
 def isMissing : List Name → Option String
   | [] => none
@@ -23,32 +23,41 @@ def isMissing : List Name → Option String
     | some others => some s!"{nameText first}, {others}"
     | none => some (nameText first)
 
+/-- For a header or a statement. -/
+def trustedMs := 60000
+
 /-- Elaborate a header; the session goes on from it. -/
-def header (request : Json) : CommandElabM (List (String × Json)) := do
-  let (opened, cursor) ← openFile (text request "source") (continueState (← get) none)
-  if hasErrors opened.messages then return ← broken "the header" opened.messages
+def header (request : Json) : CommandElabM Fields := do
+  let deadline := (← IO.monoMsNow) + trustedMs
+  let (opened, cursor) ←
+    openFile (text request "header") (continueState (← get) pinned)
+  if hasErrors opened.messages then
+    return ← broken "the header" deadline opened.messages
   if opened.isPrelude then
     return unusable "the header does without Init: leave `prelude` out"
   if let some names := isMissing opened.missing then
     return unusable s!"this Lean has no module {names}"
-  let (messages, state) ← elaborateAll cursor
-  if hasErrors messages then return ← broken "the header" messages
+  let (failed, messages, state) ← elaborateAll cursor deadline
+  if failed then return ← broken "the header" deadline messages
   modify fun session =>
     { session with env := state.env, scopes := state.scopes, ngen := state.ngen
                    nextMacroScope := state.nextMacroScope, maxRecDepth := state.maxRecDepth }
   return []
 
-/-- Elaborate a statement; the session goes on with its type under a name of ours. -/
-def statement (request : Json) : CommandElabM (List (String × Json)) := do
-  let (opened, cursor) ← openFile (text request "source") (continueState (← get) none)
-  if hasErrors opened.messages then return ← broken "the statement" opened.messages
+/-- Elaborate a statement, which ends in our own `:= sorry`; the session goes on with its
+type under a name of ours. -/
+def statement (request : Json) : CommandElabM Fields := do
+  let deadline := (← IO.monoMsNow) + trustedMs
+  let broken := broken "the statement" deadline
+  let (opened, cursor) ← openFile (text request "statement") (continueState (← get))
+  if hasErrors opened.messages then return ← broken opened.messages
   unless opened.isHeaderless do
     return unusable "the statement begins with `import`, `module` or `prelude`, which \
       belong to the header"
   let name ← fullName (text request "name")
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
-  if hasErrors log then return ← broken "the statement" log
+  if hasErrors log then return ← broken log
   let (rest, _, _) := parse cursor
   unless isEnd rest do return unusable "the statement holds more than one command"
   let opening := number request "opening"
@@ -59,7 +68,7 @@ def statement (request : Json) : CommandElabM (List (String × Json)) := do
     return unusable
       "the statement carries a proof, or declares no theorem; it must end before `:=`"
   let (failed, messages, cursor) ← elaborate cursor before command
-  if failed then return ← broken "the statement" messages
+  if failed || (← isOver deadline) then return ← broken messages
   let env := cursor.state.env
   let base ← getEnv
   let undeclared := unusable
@@ -89,6 +98,9 @@ structure Outcome where
   messages : List Message := []
   state : Command.State
 
+def Outcome.fail (outcome : Outcome) (messages : List Message) : Outcome :=
+  { outcome with failed := true, messages := join outcome.messages messages }
+
 def checkProof (rules : Rules) (opening : Nat) (cursor : Cursor) : CommandElabM Outcome := do
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
@@ -100,82 +112,71 @@ def checkProof (rules : Rules) (opening : Nat) (cursor : Cursor) : CommandElabM 
   if noProof then return { outcome with noProof }
   let refused := refuseProof rules value
   if refused != "" then return { outcome with refused }
+  -- A proof is one command. A stray token after it is an error like any other and does
+  -- not hide what Lean says about the proof.
   let (rest, stray, _) := parse cursor
   unless hasErrors stray || isEnd rest do return { outcome with leftProof := true }
   let (failed, said, cursor) ← elaborateUntrusted rules cursor before command
   let messages := join said stray
   return { failed := failed || hasErrors messages, messages, state := cursor.state }
 
-partial def checkFile (rules : Rules) (cursor : Cursor) (previous : Outcome) :
-    CommandElabM Outcome := do
+partial def checkFile (rules : Rules) (deadline : Nat) (cursor : Cursor)
+    (previous : Outcome) : CommandElabM Outcome := do
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
   let outcome := { previous with
     failed := previous.failed || hasErrors log, messages := join previous.messages log
-    refused := refuseCommand rules command }
-  if outcome.refused != "" || isEnd command then
-    return { outcome with state := cursor.state }
+    refused := refuseCommand rules command, state := cursor.state }
+  if outcome.refused != "" || isEnd command then return outcome
+  if ← isOver deadline then return outcome.fail []
   let (failed, said, cursor) ← elaborateUntrusted rules cursor before command
-  checkFile rules cursor { outcome with
+  checkFile rules deadline cursor { outcome with
     failed := outcome.failed || failed
     messages := join outcome.messages said }
 
-def checkSource (request policy : Json) (state : Command.State) :
-    CommandElabM Outcome := do
+/-- A file that need prove nothing is read with Lean's own options; all else goes on from
+the header. -/
+def checkSource (request : Json) (deadline : Nat) : CommandElabM Outcome := do
+  let kind := text request "kind"
+  let policy := (request.getObjVal? "policy").toOption.getD .null
+  let session ← get
+  let limited := limited (number request "heartbeats")
+  let state := if kind == "run" then freshState session.env (limited {})
+    else continueState session limited
   let (opened, cursor) ← openFile (text request "source") state
-  if text request "kind" == "proof" then
+  if kind == "proof" then
     return ← checkProof (rulesOf policy false) (number request "opening") cursor
-  if hasErrors opened.messages then
-    return { failed := true, messages := opened.messages, state }
+  let outcome : Outcome := { state }
+  if hasErrors opened.messages then return outcome.fail opened.messages
   if let some names := isMissing opened.missing then
-    let where? := if text request "kind" == "file" then "the problem's header does not load"
+    let where? := if kind == "file" then "the problem's header does not load"
       else "this Lean does not have"
-    let message : Message := {
-      fileName := "<input>", pos := ⟨1, 0⟩, severity := .error
-      data := s!"the file imports {names}, which {where?}" }
-    return { failed := true, messages := [message], state }
-  checkFile (rulesOf policy true) cursor { state }
+    return outcome.fail [complaint s!"the file imports {names}, which {where?}"]
+  checkFile (rulesOf policy true) deadline cursor outcome
 
 /-- Elaborate a submission; the session stays as it was. -/
-def check (request : Json) : CommandElabM (List (String × Json)) := do
-  let base ← getEnv
-  let name ← fullName (text request "name")
-  let heartbeats := (request.getObjVal? "heartbeats").toOption.map fun _ =>
-    number request "heartbeats"
-  let policy := (request.getObjVal? "policy").toOption.getD .null
+def check (request : Json) : CommandElabM Fields := do
   let begin ← IO.monoNanosNow
-  let outcome ← checkSource request policy (continueState (← get) heartbeats)
+  let deadline := (← IO.monoMsNow) + number request "wall_ms"
+  let outcome ← checkSource request deadline
+  let timedOut ← isOver deadline
   let isDecided := text request "kind" == "run" || outcome.noProof || outcome.leftProof
     || outcome.refused != ""
-  let facts ← if isDecided then pure []
-    else targetFields base outcome.state.env name outcome.failed
-  let nanoseconds := (← IO.monoNanosNow) - begin
+  let name ← fullName (text request "name")
+  let (target, reason) ← if isDecided then pure (Json.null, "")
+    else targetOf (← getEnv) outcome.state.env name (outcome.failed || timedOut)
+  let outcome := if reason == "" then outcome
+    else outcome.fail [complaint s!"checked again from the start: {reason}"]
+  let timedOut := timedOut || (← isOver deadline)
+  let microseconds := ((← IO.monoNanosNow) - begin) / 1000
   let (messages, isCut) ← render (number request "output_bytes") outcome.messages
-  return join facts [
+  return [
     ("has_errors", .bool outcome.failed),
+    ("timed_out", .bool timedOut),
     ("refused", .str outcome.refused),
     ("no_proof", .bool outcome.noProof),
     ("left_proof", .bool outcome.leftProof),
+    ("target", target),
     ("messages", messages),
     ("left_out", .bool isCut),
-    ("microseconds", .num (.fromNat (nanoseconds / 1000)))]
-
-def answer (request : Json) : CommandElabM (List (String × Json)) :=
-  match text request "verb" with
-  | "header" => header request
-  | "statement" => statement request
-  | _ => check request
-
-elab "FDJAX" source:str : command => do
-  let request := (Json.parse source.getString).toOption.getD .null
-  let record := Json.mkObj (← answer request)
-  let message : Message := {
-    fileName := "", pos := ⟨1, 0⟩, severity := .information
-    data := s!"{text request "nonce"} {record.compress}" }
-  modify fun session => { session with messages := session.messages.add message }
-
-end _FDJAX
-
-set_option autoImplicit false
-set_option relaxedAutoImplicit false
-set_option linter.all false
+    ("seconds", .num { mantissa := microseconds, exponent := 6 })]

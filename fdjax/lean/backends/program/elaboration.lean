@@ -10,19 +10,32 @@ def scopeOf (state : Command.State) : Scope × List Scope :=
   | scope :: outer => (scope, outer)
   | [] => ({ header := "" }, [])
 
-/-- A state without messages that goes on from `state`; async elaboration would leave
-messages and kernel checks to threads. -/
-def continueState (state : Command.State) (heartbeats : Option Nat) : Command.State :=
+/-- A state with this environment and no messages; async elaboration would leave messages
+and kernel checks to threads. -/
+def freshState (env : Environment) (options : Options := {}) : Command.State :=
+  Command.mkState env {} (setOption options `Elab.async (.ofBool false))
+
+/-- A state without messages that goes on from `state`. -/
+def continueState (state : Command.State) (adjust : Options → Options := id) :
+    Command.State :=
   let (scope, outer) := scopeOf state
-  let options := setOption scope.opts `Elab.async (.ofBool false)
-  let options := match heartbeats with
-    | some count => setOption options `maxHeartbeats (.ofNat count)
-    | none => options
-  { Command.mkState state.env {} options with
-    scopes := { scope with opts := options } :: outer
+  let fresh := freshState state.env (adjust scope.opts)
+  { fresh with
+    scopes := { scope with opts := (scopeOf fresh).1.opts } :: outer
     nextMacroScope := state.nextMacroScope
     ngen := state.ngen
     infoState := { enabled := false } }
+
+/-- Pinned for what is checked. Auto-bound names would turn a misspelt type into a
+variable and change what is proved; linters only cost time. -/
+def pinned (options : Options) : Options :=
+  setOption (setOption (setOption options `autoImplicit (.ofBool false))
+    `relaxedAutoImplicit (.ofBool false)) `linter.all (.ofBool false)
+
+/-- A submission's own limit. Lean's default leaves a header's setting in force. -/
+def limited (heartbeats : Nat) (options : Options) : Options :=
+  if heartbeats == 200000 then options
+  else setOption options `maxHeartbeats (.ofNat heartbeats)
 
 def openText (source : String) (state : Command.State) : Cursor :=
   { input := inputContext source, state }
@@ -98,7 +111,7 @@ where
 def isBare (opening : Nat) (value : List Syntax) : Bool :=
   match lastOf value with
   | some token => match placeOf token with
-    | some place => place == opening + ":= ".length
+    | some place => place ≤ opening + ":= ".length
     | none => true
   | none => true
 
@@ -137,16 +150,22 @@ def elaborateUntrusted (rules : Rules) (cursor : Cursor)
   | some restricted => restricted rules.data (elaborate cursor before command)
   | none => elaborate cursor before command
 
-/-- Elaborate all commands of trusted text: what Lean said, and the state after it. -/
-partial def elaborateAll (cursor : Cursor) (messages : List Message := []) :
-    CommandElabM (List Message × Command.State) := do
+/-- Whether the time until `deadline`, in milliseconds, is used up. -/
+def isOver (deadline : Nat) : CommandElabM Bool := do
+  return (← isCancelled) || (← IO.monoMsNow) > deadline
+
+/-- Elaborate the commands of trusted text up to the first that fails: whether one does,
+what Lean said, and the state after them. -/
+partial def elaborateAll (cursor : Cursor) (deadline : Nat)
+    (messages : List Message := []) : CommandElabM (Bool × List Message × Command.State) := do
   let before := cursor.parser
   let (command, log, cursor) := parse cursor
   let messages := join messages log
-  if isEnd command then
-    return (messages, cursor.state)
-  let (_, said, cursor) ← elaborate cursor before command
-  elaborateAll cursor (join messages said)
+  if hasErrors log || isEnd command then return (hasErrors log, messages, cursor.state)
+  let (failed, said, cursor) ← elaborate cursor before command
+  let messages := join messages said
+  if failed || (← isOver deadline) then return (true, messages, cursor.state)
+  elaborateAll cursor deadline messages
 
 /-- What a text begins with: imports and the like. -/
 structure FileHeader where

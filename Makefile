@@ -30,11 +30,15 @@ test: $(READY)
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 parity: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -e '.[parity]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
+	  --no-build-isolation -e '.[parity]'
 	$(BIN)/python -m pytest $(WORKERS) tests/parity $(ARGS)
 
+# What is compiled for absent devices is not for the tests' cache.
+tpu: export JAX_ENABLE_COMPILATION_CACHE = false
 tpu: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -e '.[tpu]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
+	  --no-build-isolation -e '.[tpu]'
 	$(BIN)/python -m pytest tests/tpu $(ARGS)
 
 check: $(READY)

@@ -12,14 +12,11 @@ ROOT = Path(__file__).parent.parent
 WORKER_MB = 5_000
 """Memory of a worker: JAX with what it compiled, and some Lean processes."""
 LONGEST = (
-    "test_contract",
-    "test_chaos",
-    "test_interruption",
-    "test_quickstart",
-    "test_mutations",
-    "test_repl",
+    *("test_contract", "test_chaos", "test_quickstart", "test_from_hidden"),
+    *("test_kernels", "test_loop", "test_mutations", "test_verify", "test_sandbox"),
+    *("test_interruption", "test_generate", "test_transformer"),
 )
-"""Files that take more than a minute: workers begin with them, the longest first."""
+"""Files that workers begin with, the longest first, and none of them at the end."""
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

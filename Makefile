@@ -16,10 +16,10 @@ WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 .PHONY: quickstart test parity tpu check lock clean
 
 # On a CPU, XLA maps and unmaps its buffers in each step unless glibc keeps the memory.
-quickstart test parity: export MALLOC_MMAP_MAX_ = 0
-quickstart test parity: export MALLOC_ARENA_MAX = 1
-quickstart test parity: export MALLOC_TRIM_THRESHOLD_ = 17179869184
-quickstart test parity: export MALLOC_TOP_PAD_ = 268435456
+quickstart test: export MALLOC_MMAP_MAX_ = 0
+quickstart test: export MALLOC_ARENA_MAX = 1
+quickstart test: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+quickstart test: export MALLOC_TOP_PAD_ = 268435456
 
 quickstart: $(READY)
 	$(BIN)/fdjax lean install

@@ -11,30 +11,41 @@ ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# A test worker a core where memory allows; each takes whole files, in the order of
+# tests/conftest.py.
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
+
 .PHONY: quickstart test jax parity tpu check lock clean
+
+# On a CPU, XLA maps and unmaps its buffers in each step unless glibc keeps the memory.
+quickstart test jax: export MALLOC_MMAP_MAX_ = 0
+quickstart test jax: export MALLOC_ARENA_MAX = 1
+quickstart test jax: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+quickstart test jax: export MALLOC_TOP_PAD_ = 268435456
 
 quickstart: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m experiments.quickstart $(ARGS)
 
-# The tests start many processes that compile the same programs: one cache serves all.
-test jax: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/jax-cache
-test jax: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.2
 test: $(READY)
 	$(BIN)/fdjax lean install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 jax: $(READY)
 	$(BIN)/python -c 'import jax, sys; print("JAX", jax.__version__, "on", sys.version)'
-	$(BIN)/python -m pytest tests/ops tests/losses tests/advantages tests/model \
+	$(BIN)/python -m pytest $(WORKERS) tests/ops tests/losses tests/advantages tests/model \
 	  tests/sampling tests/train/test_step.py $(ARGS)
 
 parity: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[parity]'
-	$(BIN)/python -m pytest tests/parity $(ARGS)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
+	  --no-build-isolation -e '.[parity]'
+	$(BIN)/python -m pytest $(WORKERS) tests/parity $(ARGS)
 
+# What is compiled for absent devices is not for the tests' cache.
+tpu: export JAX_ENABLE_COMPILATION_CACHE = false
 tpu: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[tpu]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
+	  --no-build-isolation -e '.[tpu]'
 	$(BIN)/python -m pytest tests/tpu $(ARGS)
 
 check: $(READY)
@@ -49,7 +60,7 @@ $(READY): requirements.lock pyproject.toml
 	    "choose one with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
-	  --require-hashes -r requirements.lock
+	  --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
 	  --no-build-isolation --no-deps -e .
 	@touch $@

@@ -1,8 +1,47 @@
 """Eight fake CPU devices, strict promotion: mistakes raise instead of rounding."""
 
+import os
+from pathlib import Path
+
 import jax
+import pytest
+
+from fdjax.lean.sandbox.machine import fitting_workers
+
+ROOT = Path(__file__).parent.parent
+WORKER_MB = 5_000
+"""Memory of a worker: JAX with what it compiled, and some Lean processes."""
+LONGEST = (
+    *("test_contract", "test_chaos", "test_quickstart", "test_from_hidden"),
+    *("test_kernels", "test_loop", "test_mutations", "test_verify", "test_sandbox"),
+    *("test_interruption", "test_generate", "test_transformer"),
+)
+"""Files that workers begin with, the longest first, and none of them at the end."""
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Many processes compile the same programs: all of them, children too, share one cache.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs",
+    float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker a core where memory allows; none beside pytest itself for only one."""
+    workers = fitting_workers(WORKER_MB)
+    return workers if workers > 1 else 0
+
+
+def pytest_collection_modifyitems(config, items):
+    """Workers take whole files in this order, so that each is set up once."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))

@@ -2,10 +2,7 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,29 +11,22 @@ from experiments.config import ComparisonConfig
 from experiments.folder import open_run
 from fdjax.errors import ConfigError
 from fdjax.metrics import read_metrics
-
-ROOT = Path(__file__).parents[2]
-TINY = """
-    --data.problems 120 --data.pool 24 --data.validation 8 --data.test 8
-    --data.mistakes 32 --warm-start.steps 12 --warm-start.batch-size 16
-    --warm-start.optimizer.decay-steps 60 --model.num-layers 1
-    --rollout.steps 6 --rollout.handover 3 --rollout.problems 4 --rollout.group-size 2
-    --evaluation.samples 4 --evaluation.ks 1 4
-""".split()
+from small_run import arguments, finished, started
 
 
-def test_kill_stop_move_and_damage_change_nothing(tmp_path):
-    whole, broken, moved = (tmp_path / name for name in ("whole", "broken", "moved"))
-    finished(command(whole))
+def test_kill_stop_move_and_damage_change_nothing(tmp_path, whole):
+    whole, _ = whole
+    broken, moved = tmp_path / "broken", tmp_path / "moved"
     # Without a word, in the middle of GRPO: what no checkpoint holds is done again.
-    first = interrupted(command(broken), broken, arm="grpo", step=5, by=signal.SIGKILL)
-    assert first.returncode == -signal.SIGKILL
+    begun = arguments(broken)
+    status, _ = interrupted(begun, broken, arm="grpo", step=5, by=signal.SIGKILL)
+    assert status == -signal.SIGKILL
     # Neither the place nor the number of Lean processes decides anything.
     broken.rename(moved)
-    resume = [*command(moved), "--lean-workers", "1", "--resume"]
-    second = interrupted(resume, moved, arm="fd", step=1, by=signal.SIGTERM)
-    assert second.returncode == 130
-    assert "--resume" in second.stdout
+    resume = [*arguments(moved), "--lean-workers", "1", "--resume"]
+    status, said = interrupted(resume, moved, arm="fd", step=1, by=signal.SIGTERM)
+    assert status == 130
+    assert "--resume" in said
     (moved / "checkpoints" / "grpo" / "6" / "state" / "manifest.ocdbt").unlink()
     finished([*resume, "whole"])
     assert results(moved) == results(whole)
@@ -48,29 +38,12 @@ def test_kill_stop_move_and_damage_change_nothing(tmp_path):
     assert kept == {"3", "4", "6"}
 
 
-def command(folder):
-    module = [sys.executable, "-m", "experiments.quickstart"]
-    return [*module, "--runs", str(folder.parent), "--name", folder.name, *TINY]
-
-
-def finished(command):
-    process = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
-
-
-def interrupted(command, folder, *, arm, step, by):
-    """Runs until an arm has logged a step, then sends a signal.
+def interrupted(arguments, folder, *, arm, step, by):
+    """Runs until an arm has logged a step, then sends a signal: status and output.
 
     Meanwhile nobody else gets into the folder.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = started(arguments)
     path = folder / "metrics.jsonl"
     while process.poll() is None and (arm, step) not in logged(path):
         time.sleep(0.02)
@@ -81,7 +54,7 @@ def interrupted(command, folder, *, arm, step, by):
         pass
     process.send_signal(by)
     output, _ = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(command, process.returncode, output)
+    return process.returncode, output
 
 
 def logged(path):

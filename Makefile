@@ -18,10 +18,10 @@ WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 .PHONY: quickstart test jax parity tpu check lock clean
 
 # On a CPU, XLA maps and unmaps its buffers in each step unless glibc keeps the memory.
-quickstart test jax: export MALLOC_MMAP_MAX_ = 0
-quickstart test jax: export MALLOC_ARENA_MAX = 1
-quickstart test jax: export MALLOC_TRIM_THRESHOLD_ = 17179869184
-quickstart test jax: export MALLOC_TOP_PAD_ = 268435456
+quickstart: export MALLOC_MMAP_MAX_ = 0
+quickstart: export MALLOC_ARENA_MAX = 1
+quickstart: export MALLOC_TRIM_THRESHOLD_ = 17179869184
+quickstart: export MALLOC_TOP_PAD_ = 268435456
 
 quickstart: $(READY)
 	$(BIN)/fdjax lean install
@@ -31,6 +31,8 @@ test: $(READY)
 	$(BIN)/fdjax lean install
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
+# Compiled as users have it; `make test` leaves out most of LLVM's passes.
+jax: export JAX_DISABLE_MOST_OPTIMIZATIONS = false
 jax: $(READY)
 	$(BIN)/python -c 'import jax, sys; print("JAX", jax.__version__, "on", sys.version)'
 	$(BIN)/python -m pytest $(WORKERS) tests/ops tests/losses tests/advantages tests/model \

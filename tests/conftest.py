@@ -12,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 WORKER_MB = 5_000
 """Memory of a worker: JAX with what it compiled, and some Lean processes."""
 LONGEST = (
-    *("test_contract", "test_chaos", "test_quickstart", "test_from_hidden"),
-    *("test_kernels", "test_loop", "test_mutations", "test_verify", "test_sandbox"),
-    *("test_interruption", "test_generate", "test_transformer"),
+    *("test_contract", "test_chaos", "test_mutations", "test_quickstart"),
+    *("test_interruption", "test_cluster", "test_native", "test_loop", "test_kernels"),
+    *("test_wasm", "test_processes", "test_generate", "test_from_hidden"),
+    *("test_selftest", "test_kimina", "test_step", "test_repl", "test_benchmarks"),
 )
 """Files that workers begin with, the longest first, and none of them at the end."""
 
@@ -23,6 +24,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Half of what the tests cost is compiling. Without LLVM's passes it takes a third less;
+# `make jax` has them, so both kinds of programs are tested.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+jax.config.update(
+    "jax_disable_most_optimizations",
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"].lower() in ("true", "1"),
+)
 # Many processes compile the same programs: all of them, children too, share one cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

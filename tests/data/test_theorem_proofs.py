@@ -5,18 +5,7 @@ from collections import defaultdict
 import pytest
 
 from fdjax.data.theorems import generate_problems
-from fdjax.errors import InstallError
-from fdjax.lean import Status, Verifier
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with Verifier(workers=2) as verifier:
-        try:
-            verifier.start()
-        except InstallError as error:
-            pytest.skip(f"the embedded Lean is not installed: {error}")
-        yield verifier
+from fdjax.lean import Status
 
 
 @pytest.fixture(scope="module")

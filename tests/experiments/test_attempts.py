@@ -13,8 +13,9 @@ from experiments.attempts import AttemptLog
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.records import Problem
+from fdjax.rollout import Rollout
 from fdjax.train import StepData, distillation_hidden
-from tiny import MODEL, TOKENIZER, distillation_data
+from tiny import MODEL, TOKENIZER, completions, distillation_data
 
 ROWS, LENGTH, TEMPERATURE = 40, 24, 0.5
 
@@ -38,12 +39,17 @@ def written(state, batch):
         samples=SimpleNamespace(write=rows.append),
         temperature=TEMPERATURE,
     )
-    rollout = SimpleNamespace(
-        completions=SimpleNamespace(tokens=batch.responses, mask=batch.response_valid),
-        verdicts=[Verdict(status=Status.REJECTED)] * ROWS,
-        problems=[Problem(name="t", statement="theorem t : True")] * ROWS,
-        proofs=["  rfl"] * ROWS,
-        feedback=[Feedback(parts=("no",))] * ROWS,
+    rollout = Rollout(
+        problems=(Problem(name="t", statement="theorem t : True"),) * ROWS,
+        group_size=ROWS,
+        prompts=batch.prompts,
+        prompt_valid=batch.prompt_valid,
+        completions=completions(["  rfl"] * ROWS, LENGTH)._replace(
+            tokens=batch.responses, mask=batch.response_valid
+        ),
+        verdicts=(Verdict(status=Status.REJECTED),) * ROWS,
+        proofs=("  rfl",) * ROWS,
+        feedback=(Feedback(parts=("no",)),) * ROWS,
         rewards=np.zeros(ROWS, np.float32),
         known=np.ones(ROWS, bool),
     )

@@ -1,8 +1,6 @@
 """Backends as values: each config says what a backend needs, and makes it.
 
-Example:
-  config = Native(project=Path("my-project"))
-  Verifier(config.make, workers=config.default_workers())
+`Verifier(config.make, workers=config.default_workers())` uses one.
 """
 
 import os

@@ -14,6 +14,7 @@ from fdjax.metrics import read_metrics
 from small_run import arguments, finished, started
 
 
+@pytest.mark.slow
 def test_kill_stop_move_and_damage_change_nothing(tmp_path, whole):
     whole, _ = whole
     broken, moved = tmp_path / "broken", tmp_path / "moved"

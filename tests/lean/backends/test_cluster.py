@@ -24,6 +24,8 @@ needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or sys.platform != "linux",
     reason="ray is not installed (pip install fdjax[ray]), or this is not Linux",
 )
+# What uses the program's results: it starts seven clusters.
+takes_a_minute = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,7 @@ def results(tmp_path_factory, lean_folder):
 
 
 @needs_ray
+@takes_a_minute
 def test_no_proof_is_lost_with_its_node(results):
     result = results["node_lost"]
     expected = ["VERIFIED" if i % 3 else "REJECTED" for i in range(400)]
@@ -51,6 +54,7 @@ def test_no_proof_is_lost_with_its_node(results):
 
 
 @needs_ray
+@takes_a_minute
 def test_the_contract(results):
     rejected = len(FAILURES) + len(GIVING_UP)
     assert results["contract"]["statuses"] == [
@@ -66,6 +70,7 @@ def test_the_contract(results):
 
 
 @needs_ray
+@takes_a_minute
 def test_real_lean_on_a_node_that_dies(results):
     result = results["lean_on_a_lost_node"]
     assert result["statuses"] == ["VERIFIED", "REJECTED"] * 30
@@ -76,6 +81,7 @@ def test_real_lean_on_a_node_that_dies(results):
 
 
 @needs_ray
+@takes_a_minute
 def test_a_proof_that_ends_its_worker_every_time_is_crashed(results):
     result = results["deaths"]
     crashed = ["VERIFIED", "CRASHED", "REJECTED", "CRASHED", "VERIFIED"]
@@ -85,6 +91,7 @@ def test_a_proof_that_ends_its_worker_every_time_is_crashed(results):
 
 
 @needs_ray
+@takes_a_minute
 def test_a_hung_node_counts_as_lost(results):
     result = results["hung"]
     assert result["statuses"] == ["VERIFIED", "REJECTED"]
@@ -92,12 +99,14 @@ def test_a_hung_node_counts_as_lost(results):
 
 
 @needs_ray
+@takes_a_minute
 def test_closing_does_not_wait_for_a_proof(results):
     assert results["closed"]["seconds"] < 5
     assert results["closed"]["statuses"] == ["CRASHED"]
 
 
 @needs_ray
+@takes_a_minute
 def test_clusters_that_cannot_serve_are_refused_with_the_reason(results):
     messages = results["refused"]
     assert "got none" in messages["no room"]

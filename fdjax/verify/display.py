@@ -4,7 +4,6 @@ import math
 import time
 from array import array
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -81,12 +80,7 @@ class ProgressDisplay:
         self._begin = self._last = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._progress is not None:
             self._show()
             self._progress.stop()

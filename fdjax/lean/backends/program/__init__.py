@@ -1,12 +1,12 @@
 """The Lean program that checks: one core, and a driver for each way to run it."""
 
 import hashlib
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from fdjax.errors import InstallError
+from fdjax.files import write_whole
 from fdjax.lean.embedded.location import cache_folder
 
 __all__ = ["program_file", "program_text", "program_version"]
@@ -48,13 +48,9 @@ def program_file() -> Path:
     text = f"import Lean\n{program_text('project', 'fdjax')}".encode()
     file = cache_folder() / f"checker-{program_version('project')}.lean"
     try:
-        if file.is_file() and file.read_bytes() == text:
-            return file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".checker-") as folder:
-            written = Path(folder, file.name)
-            written.write_bytes(text)
-            written.replace(file)
+        if not file.is_file() or file.read_bytes() != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, text)
     except OSError as error:
         raise InstallError(
             f"The checker of Lake projects was expected to be written to {file}, got "

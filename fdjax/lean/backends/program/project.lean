@@ -79,23 +79,40 @@ where
     | 0, _ | _, [] => []
     | count + 1, entry :: rest => entry :: first count rest
 
-/-- A state with the modules that a text imports. -/
-def imported (source : String) : IO Prepared := do
-  let (header, _, log) ← Parser.parseHeader (inputContext source)
-  -- The verb says what is wrong with the header itself.
-  let imports := if hasErrors log.toList then #[] else headerToImports header
-  let importing := importModules imports {} (trustLevel := 0) (leakEnv := true) (loadExts := true)
-  match ← importing.toBaseIO with
-  | .ok env => return .ok (freshState env)
-  | .error error => return .error (unusable s!"the header does not elaborate: {error}")
-
 def headersKept := 8
 def statementsKept := 256
 
 structure Checker where
   settings : Settings
+  modules : Kept
   headers : Kept
   statements : Kept
+
+/-- What a tree says, whatever stands between its tokens. -/
+partial def tokensOf : Syntax → List Json
+  | .node _ _ children => go children.toList
+  | .atom _ value => [.str value]
+  | .ident _ _ name _ => [.str (nameText name)]
+  | .missing => []
+where
+  go : List Syntax → List Json
+    | [] => []
+    | first :: rest => join (tokensOf first) (go rest)
+
+def load (imports : Array Import) : IO Prepared := do
+  let importing := importModules imports {} (trustLevel := 0) (leakEnv := true) (loadExts := true)
+  match ← importing.toBaseIO with
+  | .ok env => return .ok (freshState env)
+  | .error error => return .error (unusable s!"the header does not elaborate: {error}")
+
+/-- A state with the modules that a text imports, which are loaded once. -/
+def Checker.imported (checker : Checker) (source : String) : IO Prepared := do
+  let (header, _, log) ← Parser.parseHeader (inputContext source)
+  -- The verb says what is wrong with the header itself.
+  let isBroken := hasErrors log.toList
+  let imports := if isBroken then #[] else headerToImports header
+  let key := (strings (.bool isBroken :: tokensOf header)).compress
+  remember checker.modules headersKept key (load imports)
 
 def Checker.trusted (checker : Checker) (prepared : Prepared)
     (verb : CommandElabM Fields) : IO Prepared := do
@@ -107,7 +124,7 @@ def Checker.trusted (checker : Checker) (prepared : Prepared)
 def Checker.prepare (checker : Checker) (request : Json) : IO Prepared := do
   let source := text request "header"
   let header ← remember checker.headers headersKept source
-    (do checker.trusted (← imported source) (header request))
+    (do checker.trusted (← checker.imported source) (header request))
   match header with
   | .error faults => return .error (("in_header", .bool true) :: faults)
   | .ok _ =>
@@ -124,7 +141,7 @@ def runFaults (faults : Fields) : IO Fields := do
 
 def Checker.answer (checker : Checker) (request : Json) : IO Fields := do
   let kind := text request "kind"
-  let prepared ← if kind == "run" then imported (text request "source")
+  let prepared ← if kind == "run" then checker.imported (text request "source")
     else checker.prepare request
   match prepared with
   | .error faults => if kind == "run" then runFaults faults else return faults
@@ -160,6 +177,7 @@ unsafe def main (arguments : List String) : IO UInt32 := do
     searchPathRef.set settings.searchPath
     _FDJAX.send [("ready", .bool true), ("version", .str Lean.versionString)]
     let checker : _FDJAX.Checker := {
-      settings, headers := ← IO.mkRef [], statements := ← IO.mkRef [] }
+      settings, modules := ← IO.mkRef [], headers := ← IO.mkRef []
+      statements := ← IO.mkRef [] }
     checker.serve
     return 0

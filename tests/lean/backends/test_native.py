@@ -213,6 +213,8 @@ def test_last_words_of_a_lean_without_memory(said, status, expected):
 
 def test_a_killed_process_is_a_death_not_a_rejection(native):
     native.check(request(TRUE, "  rfl"))
-    os.kill(native.pid, signal.SIGKILL)
+    # With all that it supervises, and ended before it is asked again.
+    os.killpg(native.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, native.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(BackendError, match="exit status -9"):
         native.check(request(TRUE, "  rfl"))

@@ -15,7 +15,7 @@ from experiments.materials import Materials
 from fdjax.advantages import zscore
 from fdjax.errors import ConfigError
 from fdjax.ops import Divergence, forward_kl, generalized_jsd, reverse_kl
-from fdjax.rollout import RolloutEngine
+from fdjax.rollout import Pipeline
 from fdjax.sharding import batch_parts
 from fdjax.train import (
     AlternatingSource,
@@ -120,7 +120,7 @@ class Trainer:
         """GRPO for the rest of the budget, on the theorems that are left in it."""
         source = PolicySource(
             self.materials.splits["pool"],
-            self._engine,
+            self._pipeline,
             advantage=zscore,
             **self._budget,
         )
@@ -143,7 +143,7 @@ class Trainer:
         """Feedback Distillation."""
         source = DistillationSource(
             self.materials.splits["pool"],
-            self._engine,
+            self._pipeline,
             teacher_width=self.materials.teacher_width,
             score=self._config.fd.score,
             **self._budget,
@@ -182,8 +182,8 @@ class Trainer:
         return self.materials.context.config
 
     @functools.cached_property
-    def _engine(self) -> RolloutEngine:
-        return self.materials.engine(self.materials.prompt_width)
+    def _pipeline(self) -> Pipeline:
+        return self.materials.pipeline(self.materials.prompt_width)
 
     @property
     def _budget(self) -> dict[str, int]:

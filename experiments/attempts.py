@@ -43,22 +43,23 @@ class AttemptLog:
         if rollout is None:
             return
         heat = self._heat(state, data)
-        for row, verdict in enumerate(rollout.verdicts):
-            sampled = rollout.completions
-            tokens = sampled.tokens[row][sampled.mask[row]]
+        for row, each in enumerate(rollout.trajectories):
+            judgement = each.judgement
+            verdict = judgement.verdict
+            tokens = each.response.tokens
             self.samples.write(
                 {
                     "arm": arm,
                     "step": done + 1,
-                    "problem": rollout.problems[row].name,
-                    "statement": rollout.problems[row].statement,
-                    "proof": rollout.proofs[row],
-                    "status": verdict.status.value,
-                    "messages": [_message(d) for d in verdict.diagnostics],
-                    "feedback": rollout.feedback[row].text or None,
-                    "reward": (
-                        float(rollout.rewards[row]) if rollout.known[row] else None
-                    ),
+                    "problem": each.problem.name,
+                    "statement": each.problem.statement,
+                    "proof": judgement.answer,
+                    "status": verdict.status.value if verdict else None,
+                    "messages": [_message(each) for each in verdict.diagnostics]
+                    if verdict
+                    else [],
+                    "feedback": each.feedback.text or None,
+                    "reward": judgement.reward,
                     "tokens": (
                         token_texts(self.tokenizer, tokens) if row in heat else None
                     ),

@@ -1,5 +1,6 @@
 """Theorems for the miniature: made, checked by Lean, split, and shown with mistakes."""
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ from fdjax.data.theorems import (
     split_problems,
 )
 from fdjax.errors import ConfigError, DataError
-from fdjax.feedback import Attempt, Provider
+from fdjax.feedback import Attempt, Feedback, Writer
+from fdjax.judge import Judgement
 from fdjax.lean import Verdict, Verifier
 from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require_fields
 from fdjax.records import Problem
@@ -167,7 +169,7 @@ def plain_rows(problems: Sequence[Problem], withheld: Sequence[str]) -> list[Row
 def corrupted_rows(
     problems: Sequence[Problem],
     verifier: Verifier,
-    provider: Provider,
+    writer: Writer,
     *,
     count: int,
     seed: int,
@@ -207,17 +209,24 @@ def corrupted_rows(
     for start in range(0, count, _CHUNK):
         verdicts += verifier.verify(drawn[start : start + _CHUNK])
         progress(len(verdicts), "")
-    feedback = provider.write(
-        [
-            Attempt(problem=problem, proof=proof, verdict=verdict)
-            for (problem, proof), verdict in zip(drawn, verdicts, strict=True)
-        ]
-    )
+    attempts = [
+        Attempt(
+            problem=problem, text=proof, judgement=Judgement.by_lean(verdict, proof)
+        )
+        for (problem, proof), verdict in zip(drawn, verdicts, strict=True)
+    ]
+    feedback = asyncio.run(_feedback(writer, attempts))
     return [
         (problem, note.text, problem.references[0])
         for (problem, _), note in zip(drawn, feedback, strict=True)
         if note.available
     ]
+
+
+async def _feedback(writer: Writer, attempts: Sequence[Attempt]) -> list[Feedback]:
+    """Feedback on each attempt, which stands for a group of its own."""
+    groups = await asyncio.gather(*(writer.write([each]) for each in attempts))
+    return [note for group in groups for note in group]
 
 
 def reworded_rows(rows: Sequence[Row], *, copies: int, seed: int) -> list[Row]:

@@ -1,7 +1,7 @@
 """What all arms are made from: checked theorems, rows for SFT, tokenizer, model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerFast
 
@@ -19,10 +19,11 @@ from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
-from fdjax.feedback import CompilerFeedback, Provider, ReferenceHint
+from fdjax.feedback import CompilerFeedback, ReferenceHint, Writer
+from fdjax.judge import LeanJudge
 from fdjax.model import Model
 from fdjax.records import Problem
-from fdjax.rollout import RolloutEngine
+from fdjax.rollout import EventLoop, Pipeline
 from fdjax.sampling import SamplingConfig, make_generate
 
 __all__ = ["Materials", "prepare"]
@@ -39,7 +40,7 @@ class Materials:
     """Reference proofs of the sft split without feedback and withheld tactics."""
     informed: list[Row]
     """Reference proofs of the sft split after feedback on another attempt."""
-    provider: Provider
+    writer: Writer
     tokenizer: PreTrainedTokenizerFast
     model: Model
     prompt_width: int
@@ -48,9 +49,11 @@ class Materials:
     """Tokens of the teacher's prompt, which holds the feedback too."""
     minif2f_width: int
     """Tokens of the prompts of miniF2F."""
+    loop: EventLoop = field(default_factory=EventLoop, repr=False)
+    """Where judge and writer run."""
 
-    def engine(self, prompt_width: int) -> RolloutEngine:
-        """Samples and verifies attempts at prompts of up to `prompt_width` tokens."""
+    def pipeline(self, prompt_width: int) -> Pipeline:
+        """Samples and judges attempts at prompts of up to `prompt_width` tokens."""
         config = self.context.config.rollout
         sampling = SamplingConfig(
             max_new_tokens=config.max_new_tokens,
@@ -58,11 +61,12 @@ class Materials:
             stop_tokens=(end_token(self.tokenizer),),
             pad_token=pad_token(self.tokenizer),
         )
-        return RolloutEngine(
+        return Pipeline(
             generate=make_generate(self.model, sampling, mesh=self.context.mesh),
             tokenizer=self.tokenizer,
-            verifier=self.context.verifier,
-            provider=self.provider,
+            judge=LeanJudge(verifier=self.context.verifier),
+            writer=self.writer,
+            loop=self.loop,
             prompt_width=prompt_width,
         )
 
@@ -103,13 +107,13 @@ def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
     total = sum(len(problem.references) for problem in everything)
     with context.timed("lean"), context.task("Lean: references", total) as progress:
         check_problems(everything, context.verifier, progress)
-    provider = ReferenceHint(base=CompilerFeedback(), plan=config.fd.plan)
+    writer = ReferenceHint(base=CompilerFeedback(), plan=config.fd.plan)
     count = config.data.mistakes
     with context.timed("lean"), context.task("Lean: mistakes", count) as progress:
         informed = corrupted_rows(
             splits["sft"],
             context.verifier,
-            provider,
+            writer,
             count=count,
             seed=config.data.seed,
             progress=progress,
@@ -140,7 +144,7 @@ def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
         splits=splits,
         plain=reworded_rows(plain, copies=rewordings, seed=seed),
         informed=reworded_rows(informed, copies=rewordings, seed=seed),
-        provider=provider,
+        writer=writer,
         tokenizer=tokenizer,
         model=model,
         prompt_width=width,

@@ -35,8 +35,8 @@ def check_teacher(made: Materials, params: Any) -> TeacherResult:
         result = evaluate_teacher(
             params,
             made.splits["validation"],
-            made.engine(made.prompt_width),
-            made.engine(made.teacher_width),
+            made.pipeline(made.prompt_width),
+            made.pipeline(made.teacher_width),
             context.key(3),
             samples=4,
         )
@@ -85,14 +85,14 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
 
         def on_rollout(rollout: Rollout) -> None:
             nonlocal done
-            done = min(done + len(rollout.proofs), total)
+            done = min(done + len(rollout.trajectories), total)
             progress(done, f"verified {rollout.rewards.mean():.3f}")
 
         result = evaluate_arm(
             arm,
             params,
             problems,
-            made.engine(made.prompt_width),
+            made.pipeline(made.prompt_width),
             context.key(2),
             samples=config.samples,
             on_rollout=on_rollout,
@@ -144,13 +144,13 @@ def measure_minif2f(
     context, samples = made.context, 8
     total = len(problems) * samples
     with context.timed("miniF2F"):
-        engine = made.engine(made.minif2f_width)
+        pipeline = made.pipeline(made.minif2f_width)
         arms = []
         for arm, params in policies.items():
             with context.task(f"miniF2F {arm}", total) as progress:
                 arms.append(
                     evaluate_arm(
-                        arm, params, problems, engine, context.key(4), samples=samples
+                        arm, params, problems, pipeline, context.key(4), samples=samples
                     )
                 )
                 _require_verdicts(arms[-1])

@@ -7,6 +7,7 @@ __all__ = [
     "DamagedCheckpointError",
     "DataError",
     "FdjaxError",
+    "FeedbackError",
     "InstallError",
 ]
 
@@ -37,3 +38,7 @@ class InstallError(FdjaxError, RuntimeError):
 
 class BackendError(FdjaxError, RuntimeError):
     """A Lean backend cannot be started or does not answer."""
+
+
+class FeedbackError(FdjaxError, RuntimeError):
+    """Too many attempts have no feedback for the run to go on."""

@@ -14,6 +14,9 @@ from fdjax.ranges import Whole, require
 
 __all__ = ["pad_left", "pad_right", "padded_width"]
 
+Row = Sequence[int] | Int32[np.ndarray, " _"]
+"""Token ids."""
+
 
 def padded_width(lengths: Sequence[int], multiple: int = 16) -> int:
     """The longest length rounded up to `multiple`, so that few shapes are compiled."""
@@ -21,7 +24,7 @@ def padded_width(lengths: Sequence[int], multiple: int = 16) -> int:
 
 
 def pad_left(
-    rows: Sequence[Sequence[int]], *, width: int, pad: int
+    rows: Sequence[Row], *, width: int, pad: int
 ) -> tuple[Int32[np.ndarray, "B width"], Bool[np.ndarray, "B width"]]:
     """Right-aligned tokens and where they are valid.
 
@@ -33,7 +36,7 @@ def pad_left(
 
 
 def pad_right(
-    rows: Sequence[Sequence[int]], *, width: int, pad: int
+    rows: Sequence[Row], *, width: int, pad: int
 ) -> tuple[Int32[np.ndarray, "B width"], Bool[np.ndarray, "B width"]]:
     """Left-aligned tokens and where they are valid.
 
@@ -45,7 +48,7 @@ def pad_right(
 
 
 def _pad(
-    rows: Sequence[Sequence[int]], *, width: int, pad: int, left: bool
+    rows: Sequence[Row], *, width: int, pad: int, left: bool
 ) -> tuple[Int32[np.ndarray, "B width"], Bool[np.ndarray, "B width"]]:
     require("width", width, Whole(1))
     require("pad", pad, Whole(0))

@@ -13,7 +13,7 @@ from fdjax.eval.passk import UNMEASURED, Estimate, pass_at_k
 from fdjax.eval.results import TeacherResult, mean_estimate
 from fdjax.ranges import Whole, require
 from fdjax.records import Problem
-from fdjax.rollout import Rollout, RolloutEngine, fit_feedback
+from fdjax.rollout import Pipeline, Rollout, fit_feedback
 
 __all__ = ["evaluate_arm", "evaluate_teacher"]
 
@@ -22,7 +22,7 @@ def evaluate_arm(
     arm: str,
     params: Any,
     problems: Sequence[Problem],
-    engine: RolloutEngine,
+    pipeline: Pipeline,
     key: jax.Array,
     *,
     samples: int,
@@ -35,7 +35,7 @@ def evaluate_arm(
       arm: name for tables and files.
       params: policy parameters.
       problems: theorems; where two have one name, their places tell them apart.
-      engine: samples and verifies.
+      pipeline: samples and judges.
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts for each theorem.
       problems_per_batch: theorems sampled together.
@@ -61,29 +61,24 @@ def evaluate_arm(
         batch = list(problems[start : start + problems_per_batch])
         # The last batch is filled up, so that one shape is compiled.
         filled = batch + batch[-1:] * (problems_per_batch - len(batch))
-        rollout = engine.collect(
+        rollout = pipeline.collect(
             params, filled, jax.random.fold_in(key, start), group_size=samples
         )
-        for index in range(len(batch)):
-            group = slice(index * samples, (index + 1) * samples)
-            verdicts, sampled = rollout.verdicts[group], rollout.completions
-            good = [
-                proof
-                for proof, verdict in zip(rollout.proofs[group], verdicts, strict=True)
-                if verdict.verified
-            ]
-            mask = sampled.mask[group]
+        for index, group in enumerate(rollout.groups[: len(batch)]):
+            rows_of_group = slice(index * samples, (index + 1) * samples)
+            good = [each.judgement.answer for each in group if each.judgement.passed]
+            mask = rollout.responses.mask[rows_of_group]
+            entropy = rollout.responses.entropy[rows_of_group]
             rows["successes"].append(len(good))
-            rows["missing"].append(int((~rollout.known[group]).sum()))
+            rows["missing"].append(sum(each.judgement.missing for each in group))
             rows["proofs"].append(distinct_proofs(good))
             rows["sequences"].append(distinct_sequences(good))
-            rows["entropy"].append(
-                float((sampled.entropy[group] * mask).sum() / max(mask.sum(), 1))
-            )
+            rows["entropy"].append(float(entropy.sum() / max(mask.sum(), 1)))
             verified_proofs += good
-            for verdict in verdicts:
-                name = verdict.status.value
-                statuses[name] = statuses.get(name, 0) + 1
+            for each in group:
+                if each.judgement.verdict is not None:
+                    name = each.judgement.verdict.status.value
+                    statuses[name] = statuses.get(name, 0) + 1
         on_rollout(rollout)
     return ArmResult(
         arm=arm,
@@ -102,8 +97,8 @@ def evaluate_arm(
 def evaluate_teacher(
     params: Any,
     problems: Sequence[Problem],
-    student: RolloutEngine,
-    teacher: RolloutEngine,
+    student: Pipeline,
+    teacher: Pipeline,
     key: jax.Array,
     *,
     samples: int,
@@ -118,8 +113,8 @@ def evaluate_teacher(
     Args:
       params: policy parameters.
       problems: theorems.
-      student: engine whose prompts hold the question.
-      teacher: engine whose prompts are wide enough for the feedback too.
+      student: pipeline whose prompts hold the question.
+      teacher: pipeline whose prompts are wide enough for the feedback too.
       key: typed PRNG key.
       samples: attempts for each theorem, each with its own feedback.
       on_rollout: receives the two batches of attempts.
@@ -133,16 +128,21 @@ def evaluate_teacher(
     first, second = jax.random.split(key)
     plain = student.collect(params, problems, first, group_size=samples)
     on_rollout(plain)
+    problems_of_attempts = [each.problem for each in plain.trajectories]
     notes = fit_feedback(
-        teacher.tokenizer, plain.problems, plain.feedback, width=teacher.prompt_width
+        teacher.tokenizer,
+        problems_of_attempts,
+        [each.feedback for each in plain.trajectories],
+        width=teacher.prompt_width,
     )
     informed = teacher.collect(
-        params, plain.problems, second, group_size=1, feedback=notes
+        params, problems_of_attempts, second, group_size=1, feedback=notes
     )
     on_rollout(informed)
 
     def estimate(rollout: Rollout, counted: np.ndarray) -> Estimate:
-        wins = (rollout.rewards * counted).reshape(-1, samples).sum(axis=1)
+        passed = np.array([each.judgement.passed for each in rollout.trajectories])
+        wins = (passed & counted).reshape(-1, samples).sum(axis=1)
         known = counted.reshape(-1, samples).sum(axis=1)
         values = pass_at_k(wins.astype(np.int64), known.astype(np.int64), 1)
         return mean_estimate(values) or UNMEASURED

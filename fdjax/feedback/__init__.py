@@ -1,7 +1,7 @@
 """Feedback on attempts: text in, text out; no JAX."""
 
 from fdjax.feedback.compiler import CompilerFeedback
-from fdjax.feedback.provider import Attempt, Feedback, Provider
 from fdjax.feedback.reference import ReferenceHint
+from fdjax.feedback.writer import Attempt, Feedback, Writer
 
-__all__ = ["Attempt", "CompilerFeedback", "Feedback", "Provider", "ReferenceHint"]
+__all__ = ["Attempt", "CompilerFeedback", "Feedback", "ReferenceHint", "Writer"]

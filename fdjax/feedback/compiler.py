@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fdjax.feedback.provider import Attempt, Feedback
+from fdjax.feedback.writer import Attempt, Feedback
 from fdjax.lean import Diagnostic, Status
 from fdjax.ranges import Whole, require_fields
 
@@ -26,12 +26,14 @@ class CompilerFeedback:
     def __post_init__(self) -> None:
         require_fields(self, max_errors=Whole(1), max_message_characters=Whole(1))
 
-    def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
-        """Feedback on each attempt, in order (`Provider`)."""
-        return [self._one(attempt) for attempt in attempts]
+    async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
+        """Feedback on each attempt, in order (`Writer`)."""
+        return [self._one(attempt) for attempt in group]
 
     def _one(self, attempt: Attempt) -> Feedback:
         verdict = attempt.verdict
+        if verdict is None:
+            return Feedback(error="Lean did not judge this attempt")
         if verdict.missing:
             return Feedback(error="Lean gave no verdict on this attempt")
         match verdict.status:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fdjax.feedback.compiler import CompilerFeedback
-from fdjax.feedback.provider import Attempt, Feedback, Provider
+from fdjax.feedback.writer import Attempt, Feedback, Writer
 from fdjax.ranges import Whole, require_fields
 
 __all__ = ["ReferenceHint"]
@@ -12,13 +12,13 @@ __all__ = ["ReferenceHint"]
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceHint:
-    """Adds to another provider's feedback the next step of the closest reference.
+    """Adds to another writer's feedback the next step of the closest reference.
 
     The hint names the tactic at the first line where the attempt leaves the reference
     that it follows longest. It carries one step, not the proof.
     """
 
-    base: Provider = field(default_factory=CompilerFeedback)
+    base: Writer = field(default_factory=CompilerFeedback)
     """Writes the part that needs no reference."""
     plan: int = 0
     """How many of the tactics after the hinted one to name, without arguments."""
@@ -26,19 +26,19 @@ class ReferenceHint:
     def __post_init__(self) -> None:
         require_fields(self, plan=Whole(0))
 
-    def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
-        """Feedback on each attempt, in order (`Provider`)."""
+    async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
+        """Feedback on each attempt, in order (`Writer`)."""
         return [
             self._with_hint(attempt, feedback)
             for attempt, feedback in zip(
-                attempts, self.base.write(attempts), strict=True
+                group, await self.base.write(group), strict=True
             )
         ]
 
     def _with_hint(self, attempt: Attempt, feedback: Feedback) -> Feedback:
         references = attempt.problem.references
-        verified = attempt.verdict.verified
-        if not feedback.available or verified or not references:
+        passed = attempt.judgement.passed
+        if not feedback.available or passed or not references:
             return feedback
         steps = _steps(attempt.proof)
         best = max(

@@ -9,18 +9,22 @@ from fdjax.rollout.batch import (
     policy_batch,
     supervised_batch,
 )
-from fdjax.rollout.engine import Rollout, RolloutEngine
-from fdjax.rollout.reward import verdict_rewards
+from fdjax.rollout.event_loop import EventLoop
+from fdjax.rollout.pipeline import Pipeline
+from fdjax.rollout.trajectory import Responses, Rollout, Trajectory, Turn
 
 __all__ = [
     "DistillationBatch",
+    "EventLoop",
+    "Pipeline",
     "PolicyBatch",
+    "Responses",
     "Rollout",
-    "RolloutEngine",
     "SupervisedBatch",
+    "Trajectory",
+    "Turn",
     "distillation_batch",
     "fit_feedback",
     "policy_batch",
     "supervised_batch",
-    "verdict_rewards",
 ]

@@ -14,7 +14,7 @@ from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.ranges import Among, require
 from fdjax.records import Mean, Metrics, Problem
-from fdjax.rollout.engine import Rollout
+from fdjax.rollout.trajectory import Rollout
 from fdjax.sampling import SamplingConfig
 
 __all__ = [
@@ -132,7 +132,6 @@ def policy_batch(
       DataError: `advantages` are not one for each attempt, or not finite where the
         reward is known.
     """
-    sampled = rollout.completions
     values = np.asarray(advantages, np.float32).reshape(-1)
     if values.shape != rollout.known.shape:
         raise DataError(
@@ -145,15 +144,17 @@ def policy_batch(
             "policy_batch: expected finite advantages where the reward is known, got "
             f"{damaged} that are not"
         )
+    prompts, prompt_valid = rollout.prompts
+    responses = rollout.responses
     return PolicyBatch(
-        prompts=rollout.prompts,
-        prompt_valid=rollout.prompt_valid,
-        responses=sampled.tokens,
-        response_valid=sampled.mask,
-        mask=sampled.mask & rollout.known[:, None],
-        old_logprobs=sampled.logprobs,
+        prompts=prompts,
+        prompt_valid=prompt_valid,
+        responses=responses.tokens,
+        response_valid=responses.mask,
+        mask=responses.mask & rollout.known[:, None],
+        old_logprobs=responses.logprobs,
         advantages=values,
-        sampling=sampled.sampling,
+        sampling=rollout.sampling,
     )
 
 
@@ -186,33 +187,36 @@ def distillation_batch(
     feedback/dropped (shares of the samples).
     """
     require("score", score, SCORE)
-    feedback = rollout.feedback
-    notes = fit_feedback(tokenizer, rollout.problems, feedback, width=teacher_width)
+    problems = [each.problem for each in rollout.trajectories]
+    feedback = [each.feedback for each in rollout.trajectories]
+    notes = fit_feedback(tokenizer, problems, feedback, width=teacher_width)
     read = np.array([note is not None for note in notes])
-    prompts = prompt_tokens(tokenizer, rollout.problems, notes)
     teacher_prompts, teacher_valid = pad_left(
         # Only a question that nobody scores is too long.
-        [ids[-teacher_width:] for ids in prompts],
+        [ids[-teacher_width:] for ids in prompt_tokens(tokenizer, problems, notes)],
         width=teacher_width,
         pad=pad_token(tokenizer),
     )
-    sampled = rollout.completions
-    mask = sampled.mask & read[:, None]
+    prompts, prompt_valid = rollout.prompts
+    responses = rollout.responses
+    mask = responses.mask & read[:, None]
     if score == "to_divergence":
-        for row, offset in enumerate(note.offset for note in feedback):
-            if offset is not None:
-                written = sampled.mask[row]
-                tokens = np.asarray(sampled.tokens[row])[written]
-                mask[row, written] &= _begins_by(tokenizer, tokens, offset)
+        for row, each in enumerate(rollout.trajectories):
+            if each.feedback.offset is not None:
+                mask[row, responses.mask[row]] &= _begins_by(
+                    tokenizer,
+                    each.response.tokens,
+                    each.judgement.start + each.feedback.offset,
+                )
     batch = DistillationBatch(
-        prompts=rollout.prompts,
-        prompt_valid=rollout.prompt_valid,
-        responses=sampled.tokens,
-        response_valid=sampled.mask,
+        prompts=prompts,
+        prompt_valid=prompt_valid,
+        responses=responses.tokens,
+        response_valid=responses.mask,
         teacher_prompts=teacher_prompts,
         teacher_prompt_valid=teacher_valid,
         mask=mask,
-        sampling=sampled.sampling,
+        sampling=rollout.sampling,
     )
     size = len(notes)
     shortened = sum(

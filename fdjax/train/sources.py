@@ -19,8 +19,8 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Number, Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import (
+    Pipeline,
     Rollout,
-    RolloutEngine,
     distillation_batch,
     policy_batch,
     supervised_batch,
@@ -227,7 +227,7 @@ class _RolloutSource(_Resumable):
     def __init__(
         self,
         problems: Sequence[Problem],
-        engine: RolloutEngine,
+        pipeline: Pipeline,
         *,
         problems_per_step: int,
         group_size: int,
@@ -251,24 +251,25 @@ class _RolloutSource(_Resumable):
             )
         super().__init__(
             problems,
-            engine.tokenizer,
+            pipeline.tokenizer,
             batch_size=problems_per_step,
             seed=seed,
             group_size=group_size,
             updates_per_rollout=updates_per_rollout,
-            prompt_width=engine.prompt_width,
+            prompt_width=pipeline.prompt_width,
             **settings,
         )
-        self._engine = engine
+        self._pipeline = pipeline
         self._group_size = group_size
         self._updates = updates_per_rollout
 
     def _collect(self, state: TrainState, timer: StageTimer) -> Rollout:
-        return self._engine.collect(
+        return self._pipeline.collect(
             state.params,
             next(self._items),
             jax.random.fold_in(state.key, state.step),
             group_size=self._group_size,
+            version=int(jax.device_get(state.step)),
             timer=timer,
         )
 
@@ -288,7 +289,7 @@ class PolicySource(_RolloutSource):
     def __init__(
         self,
         problems: Sequence[Problem],
-        engine: RolloutEngine,
+        pipeline: Pipeline,
         *,
         advantage: Callable[
             [Float32[Array, "P G"], Bool[Array, "P G"]],
@@ -296,7 +297,7 @@ class PolicySource(_RolloutSource):
         ],
         **settings: int,
     ):
-        super().__init__(problems, engine, **settings)
+        super().__init__(problems, pipeline, **settings)
         self._advantage = jax.jit(advantage)
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
@@ -323,7 +324,7 @@ class DistillationSource(_RolloutSource):
     def __init__(
         self,
         problems: Sequence[Problem],
-        engine: RolloutEngine,
+        pipeline: Pipeline,
         *,
         teacher_width: int,
         score: Score,
@@ -332,7 +333,7 @@ class DistillationSource(_RolloutSource):
         require("teacher_width", teacher_width, Whole(1))
         require("score", score, SCORE)
         super().__init__(
-            problems, engine, teacher_width=teacher_width, score=score, **settings
+            problems, pipeline, teacher_width=teacher_width, score=score, **settings
         )
         self._teacher_width = teacher_width
         self._score: Score = score
@@ -343,7 +344,7 @@ class DistillationSource(_RolloutSource):
         with timer.stage("data"):
             batch, metrics = distillation_batch(
                 rollout,
-                self._engine.tokenizer,
+                self._pipeline.tokenizer,
                 teacher_width=self._teacher_width,
                 score=self._score,
             )
@@ -378,34 +379,36 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
     rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
     groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
     sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
-    the sampled attempts).
+    the sampled attempts that Lean was asked about).
     """
-    sampled, size = rollout.completions, len(rollout.proofs)
-    made = int(rollout.sampled.sum())
-    rewards = np.where(rollout.known, rollout.rewards, np.nan).reshape(
-        -1, rollout.group_size
+    sampled = [each for each in rollout.trajectories if each.sampled]
+    made, size = len(sampled), len(rollout.trajectories)
+    responses = rollout.responses
+    verdicts = [each.judgement.verdict for each in sampled]
+    judged = [verdict for verdict in verdicts if verdict is not None]
+    statuses = [verdict.status for verdict in judged]
+    broken = sum(
+        each.judgement.verdict is not None and each.judgement.verdict.broken_statement
+        for each in rollout.trajectories
     )
-    live = [len(set(group[~np.isnan(group)])) > 1 for group in rewards]
-    statuses = [
-        verdict.status
-        for verdict, was_sampled in zip(rollout.verdicts, rollout.sampled, strict=True)
-        if was_sampled
+    live = [
+        len({each.judgement.reward for each in group} - {None}) > 1
+        for group in rollout.groups
     ]
-    broken = sum(verdict.broken_statement for verdict in rollout.verdicts)
     return {
         "reward/mean": Mean(
             float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
         ),
         "rollout/entropy": Mean(
-            float((sampled.entropy * sampled.mask).sum()), int(sampled.mask.sum())
+            float(responses.entropy.sum()), int(responses.mask.sum())
         ),
-        "rollout/length": Mean(int(sampled.mask.sum()), made),
-        "rollout/finished": Mean(int(sampled.finished[rollout.sampled].sum()), made),
+        "rollout/length": Mean(int(responses.mask.sum()), made),
+        "rollout/finished": Mean(sum(each.finished for each in sampled), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
         "rollout/overlong_prompts": Mean(size - made, size),
         "rollout/broken_statements": Mean(broken, size),
         **{
-            f"verdict/{status.value}": Mean(statuses.count(status), made)
+            f"verdict/{status.value}": Mean(statuses.count(status), len(judged))
             for status in Status
         },
     }

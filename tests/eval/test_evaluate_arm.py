@@ -9,9 +9,10 @@ import pytest
 
 from fdjax.eval import evaluate_arm
 from fdjax.feedback import CompilerFeedback
+from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier, WorkerDiedError
 from fdjax.lean.backends.fake import accepted, rejected
-from fdjax.rollout import RolloutEngine
+from fdjax.rollout import Pipeline
 from tiny import PROBLEMS, TOKENIZER, completions
 
 WRITTEN = [
@@ -52,18 +53,18 @@ def evaluated():
     """The result, the sampler and the rollouts that were reported."""
     sampler, rollouts = Sampler(), []
     with Verifier(lambda: FakeBackend(judge), workers=1) as verifier:
-        engine = RolloutEngine(
+        pipeline = Pipeline(
             generate=sampler,
             tokenizer=TOKENIZER,
-            verifier=verifier,
-            provider=CompilerFeedback(),
+            judge=LeanJudge(verifier=verifier),
+            writer=CompilerFeedback(),
             prompt_width=64,
         )
         result = evaluate_arm(
             "fd",
             "weights",
             [*PROBLEMS[:2], replace(PROBLEMS[2], name="t0")],
-            engine,
+            pipeline,
             jax.random.key(3),
             samples=3,
             problems_per_batch=2,
@@ -106,5 +107,8 @@ def test_batches_have_one_shape_and_keys_of_their_own(evaluated):
         ("weights", (2, 64), jax.random.key_data(jax.random.fold_in(key, n)).tolist())
         for n in (0, 2)
     ]
-    names = [[problem.name for problem in each.problems[::3]] for each in rollouts]
+    names = [
+        [each.problem.name for each in rollout.trajectories[::3]]
+        for rollout in rollouts
+    ]
     assert names == [["t0", "t1"], ["t0", "t0"]]

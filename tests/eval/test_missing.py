@@ -8,10 +8,11 @@ import pytest
 from fdjax.errors import BackendError
 from fdjax.eval import evaluate_arm, evaluate_teacher
 from fdjax.feedback import Feedback
+from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.lean.backends.fake import accepted
 from fdjax.records import Problem
-from fdjax.rollout import RolloutEngine
+from fdjax.rollout import Pipeline
 from tiny import PROBLEMS, TOKENIZER, completions
 
 LONG = Problem(name="long", statement=f"theorem long : {'p ∧ ' * 60}p")
@@ -25,18 +26,18 @@ NOTES = {
 }
 
 
-class Provider:
-    def write(self, attempts):
-        return [NOTES[attempt.problem.name] for attempt in attempts]
+class Notes:
+    async def write(self, group):
+        return [NOTES[attempt.problem.name] for attempt in group]
 
 
-def engine(verifier, proofs, width=64):
+def pipeline(verifier, proofs, width=64):
     """Samples given proofs, whatever the prompts are."""
-    return RolloutEngine(
+    return Pipeline(
         generate=lambda *_, samples_per_prompt: completions(proofs),
         tokenizer=TOKENIZER,
-        verifier=verifier,
-        provider=Provider(),
+        judge=LeanJudge(verifier=verifier),
+        writer=Notes(),
         prompt_width=width,
     )
 
@@ -48,7 +49,7 @@ def test_attempts_that_cannot_be_made_are_missing_not_failed():
             "arm",
             None,
             problems,
-            engine(verifier, ["  trivial"] * 6),
+            pipeline(verifier, ["  trivial"] * 6),
             jax.random.key(0),
             samples=2,
             problems_per_batch=3,
@@ -63,8 +64,8 @@ def test_only_a_teacher_that_reads_feedback_is_measured_as_one():
         result = evaluate_teacher(
             None,
             PROBLEMS[:3],
-            engine(verifier, ["  skip"] * 6),
-            engine(verifier, ["  trivial"] * 2 + ["  skip"] * 4, width=96),
+            pipeline(verifier, ["  skip"] * 6),
+            pipeline(verifier, ["  trivial"] * 2 + ["  skip"] * 4, width=96),
             jax.random.key(0),
             samples=2,
         )
@@ -80,7 +81,7 @@ def test_a_teacher_that_cannot_be_measured_is_no_number(down):
         return accepted()
 
     with Verifier(lambda: FakeBackend(check), workers=1) as verifier:
-        both = engine(verifier, ["  trivial"] * 2)
+        both = pipeline(verifier, ["  trivial"] * 2)
         problems = PROBLEMS[:1] if down else PROBLEMS[2:3]
         result = evaluate_teacher(
             None, problems, both, both, jax.random.key(0), samples=2

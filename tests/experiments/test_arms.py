@@ -36,7 +36,7 @@ def trainer(*, devices=1, informed=ROWS, warm_start=WARM_START, **rollout):
             splits={"pool": PROBLEMS},
             plain=ROWS,
             informed=informed,
-            provider=CompilerFeedback(),
+            writer=CompilerFeedback(),
             tokenizer=TOKENIZER,
             model=MODEL,
             prompt_width=64,

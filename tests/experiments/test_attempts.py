@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import judging
 from experiments import attempts
 from experiments.attempts import AttemptLog
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
-from fdjax.records import Problem
-from fdjax.rollout import Rollout
 from fdjax.train import StepData, distillation_hidden
 from tiny import MODEL, TOKENIZER, completions, distillation_data
 
@@ -39,19 +38,14 @@ def written(state, batch):
         samples=SimpleNamespace(write=rows.append),
         temperature=TEMPERATURE,
     )
-    rollout = Rollout(
-        problems=(Problem(name="t", statement="theorem t : True"),) * ROWS,
+    rollout = judging.rollout(
+        ["  rfl"] * ROWS,
+        [Verdict(status=Status.REJECTED)] * ROWS,
+        [Feedback(parts=("no",))] * ROWS,
         group_size=ROWS,
-        prompts=batch.prompts,
-        prompt_valid=batch.prompt_valid,
-        completions=completions(["  rfl"] * ROWS, LENGTH)._replace(
+        sampled=completions(["  rfl"] * ROWS, LENGTH)._replace(
             tokens=batch.responses, mask=batch.response_valid
         ),
-        verdicts=(Verdict(status=Status.REJECTED),) * ROWS,
-        proofs=("  rfl",) * ROWS,
-        feedback=(Feedback(parts=("no",)),) * ROWS,
-        rewards=np.zeros(ROWS, np.float32),
-        known=np.ones(ROWS, bool),
     )
     data = StepData(batches=[batch], metrics={}, rollout=rollout)
     log.write("fd", 0, state, data)

@@ -59,7 +59,7 @@ def measured(tmp_path, monkeypatch):
             context=context,
             splits={"test": ["a"]},
             prompt_width=8,
-            engine=lambda _: None,
+            pipeline=lambda _: None,
         )
         return measure_arm(made, "fd", params).successes  # type: ignore[arg-type]
 

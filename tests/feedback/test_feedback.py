@@ -1,7 +1,8 @@
 import pytest
 
+import judging
 from fdjax.errors import DataError
-from fdjax.feedback import Attempt, CompilerFeedback, Feedback, ReferenceHint
+from fdjax.feedback import CompilerFeedback, Feedback, ReferenceHint
 from fdjax.lean import Diagnostic, Status, Verdict, Verifier, install
 from fdjax.records import Problem
 
@@ -18,7 +19,7 @@ MISMATCH = "Type mismatch\n  h2\nhas type\n  p\nbut is expected to have type\n  
 
 def attempt(proof, status=Status.REJECTED, diagnostics=(), reason="refused"):
     verdict = Verdict(status=status, diagnostics=diagnostics, reason=reason)
-    return Attempt(problem=PROBLEM, proof=proof, verdict=verdict)
+    return judging.attempt(PROBLEM, proof, verdict)
 
 
 def error(text, line=1, in_proof=True):
@@ -27,8 +28,8 @@ def error(text, line=1, in_proof=True):
     )
 
 
-def write(provider, given) -> Feedback:
-    (feedback,) = provider.write([given])
+def write(writer, given) -> Feedback:
+    (feedback,) = judging.written(writer, [given])
     return feedback
 
 
@@ -78,7 +79,7 @@ def test_an_unfinished_proof_is_told_about_its_last_line():
     proof = "  constructor\n  exact h1"
     with Verifier(workers=1) as verifier:
         (verdict,) = verifier.verify([(problem, proof)])
-    given = Attempt(problem=problem, proof=proof, verdict=verdict)
+    given = judging.attempt(problem, proof, verdict)
     feedback = write(CompilerFeedback(), given)
     assert feedback.parts == ("error at line 2: unsolved goals",)
 
@@ -96,9 +97,9 @@ def test_identifiers_with_dots_are_not_sentence_ends():
     assert feedback.parts == ("error at line 1: Unknown constant `Nat.foo`",)
 
 
-@pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
-def test_crash_is_unavailable_not_a_mistake(provider):
-    feedback = write(provider, attempt("  x", status=Status.CRASHED))
+@pytest.mark.parametrize("writer", [CompilerFeedback(), ReferenceHint()])
+def test_crash_is_unavailable_not_a_mistake(writer):
+    feedback = write(writer, attempt("  x", status=Status.CRASHED))
     assert not feedback.available
     assert feedback.parts == ()
 
@@ -119,11 +120,11 @@ def test_a_verdict_without_messages_still_gets_feedback(status, text):
     assert hinted.offset == 2  # the first step is already another
 
 
-@pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
-def test_a_broken_statement_is_no_mistake_of_the_attempt(provider):
+@pytest.mark.parametrize("writer", [CompilerFeedback(), ReferenceHint()])
+def test_a_broken_statement_is_no_mistake_of_the_attempt(writer):
     verdict = Verdict(status=Status.REJECTED, broken_statement=True)
-    given = Attempt(problem=PROBLEM, proof="  x", verdict=verdict)
-    assert not write(provider, given).available
+    given = judging.attempt(PROBLEM, "  x", verdict)
+    assert not write(writer, given).available
 
 
 @pytest.mark.parametrize("parts", [(), ("",), (" ", "\n")])
@@ -137,9 +138,9 @@ def test_parts_are_texts(parts):
         Feedback(parts=parts)
 
 
-@pytest.mark.parametrize("provider", [CompilerFeedback(), ReferenceHint()])
-def test_success_says_so(provider):
-    feedback = write(provider, attempt("  exact h1.2", status=Status.VERIFIED))
+@pytest.mark.parametrize("writer", [CompilerFeedback(), ReferenceHint()])
+def test_success_says_so(writer):
+    feedback = write(writer, attempt("  exact h1.2", status=Status.VERIFIED))
     assert feedback.parts == ("verified: this proof is complete",)
     assert feedback.offset is None
 
@@ -201,9 +202,9 @@ def test_plan_names_tactics_without_arguments():
 
 
 def test_no_reference_no_hint():
-    bare = Attempt(
-        problem=Problem(name="t", statement="theorem t : True"),
-        proof="  x",
-        verdict=Verdict(status=Status.REJECTED, diagnostics=(error("e"),)),
+    bare = judging.attempt(
+        Problem(name="t", statement="theorem t : True"),
+        "  x",
+        Verdict(status=Status.REJECTED, diagnostics=(error("e"),)),
     )
     assert write(ReferenceHint(), bare).parts == ("error at line 1: e",)

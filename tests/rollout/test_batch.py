@@ -6,19 +6,13 @@ import jaxtyping
 import numpy as np
 import pytest
 
+import judging
 from fdjax.advantages import zscore
 from fdjax.data.chat import proof_tokens
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
-from fdjax.rollout import (
-    Rollout,
-    distillation_batch,
-    policy_batch,
-    supervised_batch,
-    verdict_rewards,
-)
-from fdjax.train.sources import rollout_metrics
+from fdjax.rollout import distillation_batch, policy_batch, supervised_batch
 from small_tokenizers import sentencepiece
 from tiny import PROBLEMS, TOKENIZER, completions
 
@@ -26,40 +20,13 @@ WIDTH = 24
 
 
 def rollout(proofs, statuses, feedback, group_size=2):
-    """A rollout of given proofs, as the engine would have collected it."""
-    count = len(proofs)
-    verdicts = tuple(Verdict(status=status) for status in statuses)
-    rewards, known = verdict_rewards(verdicts)
-    return Rollout(
-        problems=tuple(PROBLEMS[index // group_size] for index in range(count)),
-        group_size=group_size,
-        prompts=np.zeros((count, 3), np.int32),
-        prompt_valid=np.ones((count, 3), bool),
-        completions=completions(proofs, WIDTH),
-        proofs=tuple(proofs),
-        verdicts=verdicts,
-        rewards=rewards,
-        known=known,
-        feedback=tuple(feedback),
+    verdicts = [Verdict(status=status) for status in statuses]
+    return judging.rollout(
+        proofs, verdicts, feedback, group_size=group_size, width=WIDTH
     )
 
 
 NOTE = Feedback(parts=("hint", "error"), offset=9)
-
-
-def test_rewards():
-    statuses = [
-        Status.VERIFIED,
-        Status.REJECTED,
-        Status.UNSAFE,
-        Status.TIMEOUT,
-        Status.CRASHED,
-    ]
-    verdicts = [Verdict(status=status) for status in statuses]
-    verdicts.append(Verdict(status=Status.REJECTED, broken_statement=True))
-    rewards, known = verdict_rewards(verdicts)
-    np.testing.assert_array_equal(rewards, [1, 0, 0, 0, 0, 0])
-    np.testing.assert_array_equal(known, [True, True, True, True, False, False])
 
 
 def test_a_crash_leaves_statistics_loss_and_normalizer():
@@ -84,9 +51,9 @@ def test_batches_carry_the_policys_logprobs_and_how_was_sampled():
     given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
     policy = policy_batch(given, np.zeros(2))
     # Those of the distribution cut by top-k are -0.25 here.
-    np.testing.assert_array_equal(policy.old_logprobs, -0.5)
+    np.testing.assert_array_equal(policy.old_logprobs[policy.response_valid], -0.5)
     distillation, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
-    assert policy.sampling == distillation.sampling == given.completions.sampling
+    assert policy.sampling == distillation.sampling == given.sampling
 
 
 def test_teacher_reads_feedback_and_the_students_own_tokens():
@@ -95,7 +62,7 @@ def test_teacher_reads_feedback_and_the_students_own_tokens():
     prompt = batch.teacher_prompts[0][batch.teacher_prompt_valid[0]]
     text = TOKENIZER.decode(prompt)
     assert text == f"<|user|>hint\nerror\n{PROBLEMS[0].statement} := by<|assistant|>"
-    np.testing.assert_array_equal(batch.responses, given.completions.tokens)
+    np.testing.assert_array_equal(batch.responses, given.responses.tokens)
     assert metrics["feedback/available"].value() == 1.0
     assert metrics["feedback/shortened"].value() == 0.0
 
@@ -162,16 +129,6 @@ def test_advantages_must_be_numbers_one_for_each_attempt(advantages, message):
         policy_batch(given, np.array(advantages))
 
 
-def test_a_reward_that_is_no_number_is_an_error_unless_it_is_missing():
-    given = rollout(["  exact h1"] * 2, [Status.VERIFIED, Status.REJECTED], [NOTE] * 2)
-    rewards = np.array([1, np.nan], np.float32)
-    with pytest.raises(DataError, match="finite rewards where known"):
-        replace(given, rewards=rewards)
-    missing = replace(given, rewards=rewards, known=np.array([True, False]))
-    metrics = rollout_metrics(missing)
-    assert metrics["reward/mean"] == (1.0, 1)
-
-
 @pytest.mark.parametrize("group_size", [0, -1, 3])
 def test_groups_are_whole(group_size):
     given = rollout(["  exact h1"] * 2, [Status.REJECTED] * 2, [NOTE] * 2)
@@ -205,7 +162,7 @@ def test_scoring_ends_with_the_first_token_that_feedback_would_change():
     ]
     assert scored == ["  exact h1\n  exact h2", "  exact h1"]
     everything, _ = distillation_batch(given, TOKENIZER, teacher_width=96)
-    np.testing.assert_array_equal(everything.mask, given.completions.mask)
+    np.testing.assert_array_equal(everything.mask, given.responses.mask)
 
 
 def test_characters_are_counted_as_the_proof_has_them():
@@ -216,14 +173,18 @@ def test_characters_are_counted_as_the_proof_has_them():
     assert tokenizer.convert_ids_to_tokens(ids[:-1]) == [
         *("▁▁", "ex", "<0x0A>", "▁▁", "a", "b")
     ]
-    given = rollout([proof], [Status.REJECTED], [NOTE], group_size=1)
-    tokens = np.array([ids])
-    given = replace(
-        given,
-        completions=given.completions._replace(
-            tokens=tokens, mask=np.ones_like(tokens, bool)
+    tokens = np.array([ids], np.int32)
+    given = judging.rollout(
+        [proof],
+        [Verdict(status=Status.REJECTED)],
+        [Feedback(parts=("x",), offset=proof.index("a"))],
+        group_size=1,
+        sampled=completions([proof])._replace(
+            tokens=tokens,
+            mask=np.ones_like(tokens, bool),
+            logprobs=np.zeros(tokens.shape, np.float32),
+            entropy=np.zeros(tokens.shape, np.float32),
         ),
-        feedback=(Feedback(parts=("x",), offset=proof.index("a")),),
     )
     batch, _ = distillation_batch(
         given, tokenizer, teacher_width=160, score="to_divergence"
@@ -238,7 +199,7 @@ def test_an_attempt_that_stops_too_early_is_scored_to_its_end_token():
     batch, _ = distillation_batch(
         given, TOKENIZER, teacher_width=96, score="to_divergence"
     )
-    np.testing.assert_array_equal(batch.mask, given.completions.mask)
+    np.testing.assert_array_equal(batch.mask, given.responses.mask)
 
 
 def test_supervised_rows():

@@ -9,17 +9,12 @@ import pytest
 from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 
+import judging
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
-from fdjax.rollout import (
-    Rollout,
-    distillation_batch,
-    policy_batch,
-    supervised_batch,
-    verdict_rewards,
-)
+from fdjax.rollout import distillation_batch, policy_batch, supervised_batch
 from fdjax.sampling import SamplingConfig, make_generate
-from tiny import MODEL, PROBLEMS, TOKENIZER, completions
+from tiny import MODEL, PROBLEMS, TOKENIZER
 
 
 def supervised():
@@ -28,19 +23,10 @@ def supervised():
 
 
 def rollout():
-    verdicts = (Verdict(status=Status.VERIFIED), Verdict(status=Status.CRASHED))
-    rewards, known = verdict_rewards(verdicts)
-    return Rollout(
-        problems=(PROBLEMS[0],) * 2,
-        group_size=2,
-        prompts=np.zeros((2, 3), np.int32),
-        prompt_valid=np.ones((2, 3), bool),
-        completions=completions(["  exact h1", "  trivial"]),
-        proofs=("  exact h1", "  trivial"),
-        verdicts=verdicts,
-        rewards=rewards,
-        known=known,
-        feedback=(Feedback(parts=("hint",)), Feedback(error="none")),
+    return judging.rollout(
+        ["  exact h1", "  trivial"],
+        [Verdict(status=Status.VERIFIED), Verdict(status=Status.CRASHED)],
+        [Feedback(parts=("hint",)), Feedback(error="none")],
     )
 
 
@@ -78,6 +64,10 @@ def test_fields_are_of_their_types(make):
     traced = []
     jax.eval_shape(lambda batch: traced.extend(mistyped(batch)), batch)
     assert traced == []
+
+
+def test_responses_are_of_their_types():
+    assert mistyped(rollout().responses) == []
 
 
 def test_a_field_of_another_shape_or_type_shows():

@@ -16,8 +16,9 @@ from fdjax.checkpoint import CheckpointStore
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 from fdjax.feedback import CompilerFeedback
+from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
-from fdjax.rollout import RolloutEngine
+from fdjax.rollout import Pipeline
 from fdjax.train import (
     AlternatingSource,
     DistillationSource,
@@ -37,13 +38,13 @@ def supervised(rows=ROWS, tokenizer=TOKENIZER, **changes):
     return SupervisedSource(rows, tokenizer, **(settings | changes))
 
 
-def engine(prompt_width=64):
+def pipeline(prompt_width=64):
     """Never asked to sample."""
-    return RolloutEngine(
+    return Pipeline(
         generate=lambda *_, **__: pytest.fail("sampled"),
         tokenizer=TOKENIZER,
-        verifier=Verifier(FakeBackend),
-        provider=CompilerFeedback(),
+        judge=LeanJudge(verifier=Verifier(FakeBackend)),
+        writer=CompilerFeedback(),
         prompt_width=prompt_width,
     )
 
@@ -58,7 +59,7 @@ BUDGET = {
 
 def policy(problems=PROBLEMS, prompt_width=64, **changes):
     return PolicySource(
-        problems, engine(prompt_width), advantage=zscore, **(BUDGET | changes)
+        problems, pipeline(prompt_width), advantage=zscore, **(BUDGET | changes)
     )
 
 
@@ -67,7 +68,7 @@ def distillation(
 ):
     return DistillationSource(
         PROBLEMS,
-        engine(),
+        pipeline(),
         teacher_width=teacher_width,
         score=score,
         **(BUDGET | changes),

@@ -12,10 +12,11 @@ import pytest
 from fdjax.advantages import centred
 from fdjax.data.pipeline import batches
 from fdjax.feedback import Feedback
+from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.metrics import StageTimer
 from fdjax.records import Mean
-from fdjax.rollout import RolloutEngine
+from fdjax.rollout import Pipeline
 from fdjax.train import (
     AlternatingSource,
     DistillationSource,
@@ -180,23 +181,23 @@ class Sampler:
 class Hints:
     """Feedback on what was rejected alone."""
 
-    def write(self, attempts):
+    async def write(self, group):
         return [
             Feedback(error="a proof")
             if attempt.verdict.verified
             else Feedback(parts=(f"not {attempt.proof.strip()}",))
-            for attempt in attempts
+            for attempt in group
         ]
 
 
 @pytest.fixture
-def engine():
+def pipeline():
     with Verifier(FakeBackend, workers=1) as verifier:
-        yield RolloutEngine(
+        yield Pipeline(
             generate=Sampler(),
             tokenizer=TOKENIZER,
-            verifier=verifier,
-            provider=Hints(),
+            judge=LeanJudge(verifier=verifier),
+            writer=Hints(),
             prompt_width=64,
         )
 
@@ -209,8 +210,8 @@ BUDGET = {
 }
 
 
-def test_policy_batches_are_the_interleaved_attempts_with_their_advantages(engine):
-    source = PolicySource(PROBLEMS, engine, advantage=centred, **BUDGET)
+def test_policy_batches_are_the_interleaved_attempts_with_their_advantages(pipeline):
+    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
     data = source.next(state(), StageTimer())
     # Rewards (1, 0) and (0, 0), means 1/2 and 0: A = (1/2, -1/2, 0, 0).
     even, odd = data.batches
@@ -219,20 +220,21 @@ def test_policy_batches_are_the_interleaved_attempts_with_their_advantages(engin
     assert texts(even.responses, even.mask) == ["  trivial<|end|>", "  skip<|end|>"]
     assert texts(odd.responses, odd.mask) == ["  skip<|end|>", "  run_cmd<|end|>"]
     assert data.rollout is not None
-    assert data.rollout.proofs == PROOFS
+    written = tuple(each.text for each in data.rollout.trajectories)
+    assert written == PROOFS
     assert data.metrics["reward/mean"] == Mean(1.0, 4)
     assert data.metrics["rollout/live_groups"] == Mean(1, 2)
     assert data.metrics["advantages/live_groups"] == Mean(1, 2)
     assert data.metrics["advantages/known_rewards"] == Mean(4, 4)
 
 
-def test_attempts_are_those_of_the_state_at_the_next_problems(engine):
-    source = PolicySource(PROBLEMS, engine, advantage=centred, **BUDGET)
+def test_attempts_are_those_of_the_state_at_the_next_problems(pipeline):
+    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
     for step in (0, 7):
         source.next(state(step), StageTimer())
     order = batches(PROBLEMS, batch_size=2, seed=0)
     root = jax.random.key(5)
-    assert engine.generate.asked == [
+    assert pipeline.generate.asked == [
         (
             "weights",
             [problem.name for problem in next(order)],
@@ -242,9 +244,9 @@ def test_attempts_are_those_of_the_state_at_the_next_problems(engine):
     ]
 
 
-def test_distillation_scores_what_has_feedback(engine):
+def test_distillation_scores_what_has_feedback(pipeline):
     source = DistillationSource(
-        PROBLEMS, engine, teacher_width=96, score="all", **BUDGET
+        PROBLEMS, pipeline, teacher_width=96, score="all", **BUDGET
     )
     timer = StageTimer()
     data = source.next(state(), timer)
@@ -265,11 +267,11 @@ def test_distillation_scores_what_has_feedback(engine):
     }
 
 
-def test_rollout_metrics_by_hand(engine):
-    source = PolicySource(PROBLEMS, engine, advantage=centred, **BUDGET)
+def test_rollout_metrics_by_hand(pipeline):
+    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
     data = source.next(state(), StageTimer())
     assert data.rollout is not None
-    written = int(data.rollout.completions.mask.sum())
+    written = int(data.rollout.responses.mask.sum())
     values = {
         name: mean
         for name, mean in data.metrics.items()
@@ -293,28 +295,28 @@ def test_rollout_metrics_by_hand(engine):
     assert math.isclose(values["rollout/entropy"].value(), 1.0)
 
 
-def test_sampling_sources_go_on_at_the_next_problems(engine):
-    source = PolicySource(PROBLEMS, engine, advantage=centred, **BUDGET)
+def test_sampling_sources_go_on_at_the_next_problems(pipeline):
+    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
     source.next(state(), StageTimer())
     saved = json.loads(json.dumps(source.get_state()))
     source.next(state(), StageTimer())
-    again = PolicySource(PROBLEMS, engine, advantage=centred, **BUDGET)
+    again = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
     again.set_state(saved)
     again.next(state(), StageTimer())
-    first, second, resumed = (names for _, names, _ in engine.generate.asked)
+    first, second, resumed = (names for _, names, _ in pipeline.generate.asked)
     assert resumed == second != first
     assert isinstance(again, Source)
 
 
-def test_updates_take_equal_shares_of_every_group(engine):
+def test_updates_take_equal_shares_of_every_group(pipeline):
     """Four updates of one attempt each; together they are the whole rollout."""
     source = PolicySource(
-        PROBLEMS, engine, advantage=centred, **(BUDGET | {"updates_per_rollout": 4})
+        PROBLEMS, pipeline, advantage=centred, **(BUDGET | {"updates_per_rollout": 4})
     )
     data = source.next(state(), StageTimer())
     assert data.rollout is not None
     assert [batch.mask.shape[0] for batch in data.batches] == [1] * 4
     np.testing.assert_array_equal(
         np.concatenate([batch.responses for batch in data.batches]),
-        data.rollout.completions.tokens,
+        data.rollout.responses.tokens,
     )

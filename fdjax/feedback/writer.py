@@ -1,23 +1,35 @@
-"""What a feedback provider receives and returns."""
+"""What a feedback writer receives and returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fdjax.errors import DataError
+from fdjax.judge import Judgement
 from fdjax.lean import Verdict
 from fdjax.records import Problem, is_unicode
 
-__all__ = ["Attempt", "Feedback", "Provider"]
+__all__ = ["Attempt", "Feedback", "Writer"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One proof that the policy wrote, and what Lean said of it."""
+    """What the policy wrote on a problem, and what the judge said of it."""
 
     problem: Problem
-    proof: str
-    verdict: Verdict
+    text: str
+    """The whole completion, reasoning included."""
+    judgement: Judgement
+
+    @property
+    def proof(self) -> str:
+        """The part that was judged."""
+        return self.judgement.answer
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Lean's verdict; None where another judge decided."""
+        return self.judgement.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +42,7 @@ class Feedback:
     """Character of the attempt from which the feedback speaks against it; None where it
     does not. Beyond it a teacher reads a proof that its feedback would have changed."""
     error: str | None = None
-    """Why the provider has nothing to say; such a sample is masked out."""
+    """Why the writer has nothing to say; such a sample is masked out."""
 
     def __post_init__(self) -> None:
         if isinstance(self.parts, str) or not all(map(_is_text, self.parts)):
@@ -51,14 +63,19 @@ class Feedback:
 
 
 @runtime_checkable
-class Provider(Protocol):
+class Writer(Protocol):
     """Writes feedback; a failure is a `Feedback` with an error.
 
-    An exception, or a list of another length, costs the rollout all its feedback.
+    An exception, or a list of another length, costs the group all its feedback; a
+    `FeedbackError` ends the run.
     """
 
-    def write(self, attempts: Sequence[Attempt]) -> list[Feedback]:
-        """Feedback on each attempt, in order."""
+    async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
+        """Feedback on each attempt at one problem, in order.
+
+        Attempts that were not judged are not among them. Several calls are under way at
+        once, on one event loop.
+        """
         ...
 
 

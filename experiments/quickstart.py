@@ -15,15 +15,16 @@ from pathlib import Path
 import tyro
 from rich.markup import escape
 
-from experiments.comparison import compare
-from experiments.config import ComparisonConfig
-from experiments.console import Display
-from experiments.context import RunContext
-from experiments.folder import Run, begun_phases, open_run
+from experiments.miniature.comparison import compare
+from experiments.miniature.config import ComparisonConfig
+from experiments.miniature.resume import RESUME
 from fdjax.errors import FdjaxError
 from fdjax.lean import Limits, Verifier, WasmBackend
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.plots import write_figures, write_report
+from fdjax.run.console import Display
+from fdjax.run.context import RunContext
+from fdjax.run.folder import Run, begun_phases, open_run
 from fdjax.sharding import make_mesh
 from fdjax.train import StoppedError, stop_on_signal
 
@@ -40,7 +41,7 @@ def run(config: ComparisonConfig, display: Display) -> Path:
       StoppedError: stopped on request; `resume` goes on.
     """
     folder = config.runs / config.name
-    with open_run(folder, config, resume=config.resume != "no") as opened:
+    with open_run(folder, config, RESUME, resume=config.resume != "no") as opened:
         for note in opened.notes:
             display.say(f"[yellow]Since the run began:[/] {escape(note)}")
         try:
@@ -48,7 +49,7 @@ def run(config: ComparisonConfig, display: Display) -> Path:
         except StoppedError:
             raise
         except Exception as error:
-            if config.resume == "no" and begun_phases(folder):
+            if config.resume == "no" and begun_phases(folder, RESUME):
                 error.add_note(
                     "What was trained is kept: the corrected command goes on with "
                     "--resume."

@@ -16,10 +16,10 @@ import numpy as np
 import tyro
 from rich.markup import escape
 
-from experiments.console import Display
 from fdjax.errors import DataError, FdjaxError
 from fdjax.eval import ArmResult, Evaluation, load_evaluation
 from fdjax.plots import headline_ks
+from fdjax.run.console import Display
 
 __all__ = ["main", "seeds_table"]
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from experiments.arms import Trainer
-from experiments.config import ComparisonConfig
-from experiments.materials import Materials
+from experiments.miniature.arms import Trainer
+from experiments.miniature.config import ComparisonConfig
+from experiments.miniature.materials import Materials
 from fdjax.errors import ConfigError
 from fdjax.feedback import CompilerFeedback
 from fdjax.lean import FakeBackend, Verifier

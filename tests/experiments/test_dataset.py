@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.dataset import plain_rows
+from experiments.miniature.dataset import plain_rows
 from fdjax.errors import ConfigError
 from fdjax.records import Problem
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from experiments.changes import PHASES
-from experiments.config import ComparisonConfig
-from experiments.folder import open_run
+from experiments.miniature.config import ComparisonConfig
+from experiments.miniature.resume import RESUME
 from fdjax.errors import ConfigError
 from fdjax.metrics import read_metrics
+from fdjax.run.folder import open_run
 from small_run import arguments, finished, started
 
 
@@ -33,7 +33,7 @@ def test_kill_stop_move_and_damage_change_nothing(tmp_path, whole):
     assert results(moved) == results(whole)
     assert steps(moved) == steps(whole)
     phases = {path.name for path in (whole / "checkpoints").iterdir()}
-    assert phases == set(PHASES)
+    assert phases == set(RESUME.phases)
     # The handover, from which FD→GRPO begins, and the newest two.
     kept = {path.name for path in (whole / "checkpoints" / "fd").iterdir()}
     assert kept == {"3", "4", "6"}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 
-from experiments import measurement
-from experiments.config import EvaluationConfig
-from experiments.measurement import measure_arm
+from experiments.miniature import measurement
+from experiments.miniature.config import EvaluationConfig
+from experiments.miniature.measurement import measure_arm
 from fdjax.errors import BackendError, CheckpointError
 from fdjax.eval import ArmResult
 

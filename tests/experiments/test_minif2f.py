@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.minif2f import core_problems
+from experiments.miniature.minif2f import core_problems
 from fdjax.errors import DataError
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.lean.facts.backend import RawReport

@@ -5,24 +5,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
-from experiments.config import ComparisonConfig
-from experiments.console import Display
 from fdjax.lean import Verifier
 from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.run.console import Display
 from fdjax.train import StopRequest
 
 __all__ = ["RunContext"]
 
 
+class _Seeded(Protocol):
+    """A configuration; it has a seed."""
+
+    @property
+    def seed(self) -> int: ...
+
+
+Config = TypeVar("Config", bound=_Seeded)
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunContext:
+class RunContext(Generic[Config]):
     """One run on its way."""
 
-    config: ComparisonConfig
+    config: Config
     folder: Path
     run: str
     """Identity of the run, which its checkpoints and results carry."""

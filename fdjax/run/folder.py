@@ -19,11 +19,11 @@ from typing import Annotated, Any, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 import fdjax
-from experiments.changes import PHASES, changes, check_changes
 from fdjax.checkpoint import checkpoint_steps
 from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError
 from fdjax.files import write_whole
+from fdjax.run.changes import ResumeRules, changes
 
 __all__ = ["RESUMES", "Resume", "Run", "begun_phases", "open_run", "to_json"]
 
@@ -80,8 +80,16 @@ class Run:
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, config: Any, *, resume: bool) -> Iterator[Run]:
+def open_run(
+    folder: Path, config: Any, rules: ResumeRules, *, resume: bool
+) -> Iterator[Run]:
     """Creates a run's folder with its resolved configuration, or reopens it.
+
+    Args:
+      folder: of the run.
+      config: a dataclass of JSON values and dataclasses of such.
+      rules: which settings a resumed run may change.
+      resume: whether there must be a run, or must not.
 
     The folder is locked until the block ends, by whatever means the process does. Of
     several processes of one run, only the first may call this.
@@ -99,13 +107,18 @@ def open_run(folder: Path, config: Any, *, resume: bool) -> Iterator[Run]:
         _check_free(folder, path)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
-        yield _reopen(folder, path, config) if resume else _create(folder, path, config)
+        if resume:
+            yield _reopen(folder, path, config, rules)
+        else:
+            yield _create(folder, path, config)
 
 
-def begun_phases(folder: Path) -> list[str]:
+def begun_phases(folder: Path, rules: ResumeRules) -> list[str]:
     """Phases of a run that have a checkpoint."""
     return [
-        phase for phase in PHASES if checkpoint_steps(folder / "checkpoints" / phase)
+        phase
+        for phase in rules.phases
+        if checkpoint_steps(folder / "checkpoints" / phase)
     ]
 
 
@@ -138,12 +151,13 @@ def _create(folder: Path, path: Path, config: Any) -> Run:
     return run
 
 
-def _reopen(folder: Path, path: Path, config: Any) -> Run:
+def _reopen(folder: Path, path: Path, config: Any, rules: ResumeRules) -> Run:
     content = _read(path)
     run_id, before, resumed = content["id"], content["config"], content["resumed"]
     latest = (resumed or [content])[-1]["provenance"]
-    begun, settings, provenance = begun_phases(folder), to_json(config), _provenance()
-    changed = check_changes(before, settings, begun)
+    begun, settings = begun_phases(folder, rules), to_json(config)
+    provenance = _provenance()
+    changed = rules.check(before, settings, begun)
     lost = [name for name in _ROWS if begun and not (folder / name).exists()]
     different = {**changed, **changes(latest, provenance)}
     entry = {

@@ -11,8 +11,7 @@ import pytest
 import tyro
 
 from experiments import quickstart
-from experiments.changes import PHASES
-from experiments.config import (
+from experiments.miniature.config import (
     ComparisonConfig,
     DistillationConfig,
     EvaluationConfig,
@@ -21,9 +20,10 @@ from experiments.config import (
     RolloutConfig,
     WarmStartConfig,
 )
-from experiments.dataset import DatasetConfig
-from experiments.folder import begun_phases, open_run
+from experiments.miniature.dataset import DatasetConfig
+from experiments.miniature.resume import RESUME
 from fdjax.errors import ConfigError, DataError
+from fdjax.run.folder import begun_phases, open_run
 from fdjax.train import OptimizerConfig
 
 CONFIG = ComparisonConfig()
@@ -36,7 +36,7 @@ def changed(**settings):
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "run"
-    with open_run(folder, CONFIG, resume=False):
+    with open_run(folder, CONFIG, RESUME, resume=False):
         pass
     for name in ("metrics.jsonl", "samples.jsonl"):
         (folder / name).touch()
@@ -51,7 +51,7 @@ def begin(folder, *phases):
 
 def reopened(folder, config=CONFIG):
     """What a person is told, and what config.json says then."""
-    with open_run(folder, config, resume=True) as run:
+    with open_run(folder, config, RESUME, resume=True) as run:
         return run, json.loads((folder / "config.json").read_text())
 
 
@@ -59,21 +59,21 @@ def test_a_run_keeps_its_id(folder):
     run, content = reopened(folder)
     assert run.id == content["id"]
     assert len(run.id) == 32
-    with open_run(folder.parent / "other", CONFIG, resume=False) as other:
+    with open_run(folder.parent / "other", CONFIG, RESUME, resume=False) as other:
         assert other.id != run.id
 
 
 def test_one_process_at_a_time(folder):
     mine = rf"process {os.getpid()} on "
     with (
-        open_run(folder, CONFIG, resume=True),
+        open_run(folder, CONFIG, RESUME, resume=True),
         pytest.raises(ConfigError, match=mine),
-        open_run(folder, CONFIG, resume=True),
+        open_run(folder, CONFIG, RESUME, resume=True),
     ):
         pass
     # The file stays, as after kill -9; nobody holds it.
     (folder / "lock").write_text("process 1 on elsewhere\n")
-    with open_run(folder, CONFIG, resume=True):
+    with open_run(folder, CONFIG, RESUME, resume=True):
         assert f"process {os.getpid()} " in (folder / "lock").read_text()
 
 
@@ -96,13 +96,13 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 def test_a_run_there_and_a_run_missing(folder):
     with (
         pytest.raises(ConfigError, match="--resume"),
-        open_run(folder, CONFIG, resume=False),
+        open_run(folder, CONFIG, RESUME, resume=False),
     ):
         pass
     absent = folder.parent / "absent"
     with (
         pytest.raises(ConfigError, match="got none"),
-        open_run(absent, CONFIG, resume=True),
+        open_run(absent, CONFIG, RESUME, resume=True),
     ):
         pass
     assert not absent.exists()
@@ -148,7 +148,7 @@ def test_a_file_in_the_folders_place(tmp_path):
     (tmp_path / "run").touch()
     with (
         pytest.raises(ConfigError, match="got a file; give another --name"),
-        open_run(tmp_path / "run", CONFIG, resume=False),
+        open_run(tmp_path / "run", CONFIG, RESUME, resume=False),
     ):
         pass
 
@@ -179,7 +179,7 @@ FREE = [
 
 @pytest.mark.parametrize("config", FREE)
 def test_what_decides_nothing_may_change_at_any_time(folder, config):
-    begin(folder, *PHASES)
+    begin(folder, *RESUME.phases)
     reopened(folder, config)
 
 
@@ -206,7 +206,7 @@ FIXED = [
 
 @pytest.mark.parametrize(("config", "named", "phase"), FIXED)
 def test_a_phase_fixes_its_settings_by_beginning(folder, config, named, phase):
-    begin(folder, *PHASES[: PHASES.index(phase)])
+    begin(folder, *RESUME.phases[: RESUME.phases.index(phase)])
     earlier = (folder / "config.json").read_bytes()
     _, content = reopened(folder, config)
     assert any(named.split(" ")[0] in name for name in content["resumed"][0]["changed"])
@@ -249,7 +249,7 @@ def test_other_code_and_packages_are_said(folder):
 
 def test_an_empty_checkpoint_begins_no_phase(folder):
     (folder / "checkpoints" / "sft" / "4").mkdir(parents=True)
-    assert begun_phases(folder) == []
+    assert begun_phases(folder, RESUME) == []
 
 
 @pytest.mark.parametrize(

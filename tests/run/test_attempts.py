@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import judging
-from experiments import attempts
-from experiments.attempts import AttemptLog
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
+from fdjax.run import attempts
+from fdjax.run.attempts import AttemptLog
 from fdjax.train import StepData, distillation_hidden
 from tiny import MODEL, TOKENIZER, completions, distillation_data
 

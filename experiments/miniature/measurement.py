@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.markup import escape
 
-from experiments.context import RunContext
-from experiments.materials import Materials
-from experiments.minif2f import core_problems
+from experiments.miniature.config import ComparisonConfig
+from experiments.miniature.materials import Materials
+from experiments.miniature.minif2f import core_problems
 from fdjax.checkpoint import bit_sums
 from fdjax.data.pipeline import fingerprint
 from fdjax.errors import BackendError, DataError
@@ -23,6 +23,7 @@ from fdjax.eval import (
 )
 from fdjax.records import Problem
 from fdjax.rollout import Rollout
+from fdjax.run.context import RunContext
 from fdjax.train import check_origin
 
 __all__ = ["check_teacher", "measure_arm", "measure_minif2f", "read_minif2f"]
@@ -103,7 +104,7 @@ def measure_arm(made: Materials, arm: str, params: Any) -> ArmResult:
     return result
 
 
-def _kept(context: RunContext, path: Path) -> Evaluation | None:
+def _kept(context: RunContext[ComparisonConfig], path: Path) -> Evaluation | None:
     """The result that is there, if it can be read."""
     if not path.exists():
         return None
@@ -123,7 +124,7 @@ def _require_verdicts(result: ArmResult) -> None:
         )
 
 
-def read_minif2f(context: RunContext) -> list[Problem]:
+def read_minif2f(context: RunContext[ComparisonConfig]) -> list[Problem]:
     """Statements of the user's miniF2F file that need no Mathlib."""
     if context.config.minif2f is None:
         return []

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerFast
 
-from experiments.context import RunContext
-from experiments.dataset import (
+from experiments.miniature.config import ComparisonConfig
+from experiments.miniature.dataset import (
     Row,
     check_problems,
     corrupted_rows,
@@ -24,6 +24,7 @@ from fdjax.judge import LeanJudge
 from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import EventLoop, Pipeline
+from fdjax.run.context import RunContext
 from fdjax.sampling import SamplingConfig, make_generate
 
 __all__ = ["Materials", "prepare"]
@@ -33,7 +34,7 @@ __all__ = ["Materials", "prepare"]
 class Materials:
     """Data and model of a run."""
 
-    context: RunContext
+    context: RunContext[ComparisonConfig]
     splits: dict[str, list[Problem]]
     """Theorems by use: sft, pool, validation, test."""
     plain: list[Row]
@@ -91,7 +92,9 @@ class Materials:
         return kept
 
 
-def prepare(context: RunContext, minif2f: Sequence[Problem] = ()) -> Materials:
+def prepare(
+    context: RunContext[ComparisonConfig], minif2f: Sequence[Problem] = ()
+) -> Materials:
     """Makes theorems, has Lean check every one, and builds tokenizer and model.
 
     Args:

@@ -1,20 +1,21 @@
 """FD, GRPO, FD→GRPO and the control on one warm start, budget and test split."""
 
-from experiments.arms import Trainer
-from experiments.context import RunContext
-from experiments.materials import Materials, prepare
-from experiments.measurement import (
+from experiments.miniature.arms import Trainer
+from experiments.miniature.config import ComparisonConfig
+from experiments.miniature.materials import Materials, prepare
+from experiments.miniature.measurement import (
     check_teacher,
     measure_arm,
     measure_minif2f,
     read_minif2f,
 )
 from fdjax.eval import Evaluation, evaluate_claims, save_evaluation
+from fdjax.run.context import RunContext
 
 __all__ = ["compare"]
 
 
-def compare(context: RunContext) -> Evaluation:
+def compare(context: RunContext[ComparisonConfig]) -> Evaluation:
     """All stages in order; returns what `eval.json` holds.
 
     Each stage leaves its result in the run's folder and is skipped when it is there.

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.dataset import DatasetConfig
-from experiments.folder import RESUMES, Resume
+from experiments.miniature.dataset import DatasetConfig
 from fdjax.data.tokenizer import SMALLEST_VOCABULARY
 from fdjax.errors import ConfigError
 from fdjax.lean.engine.verifier import WORKERS
@@ -15,6 +14,7 @@ from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_fields
 from fdjax.rollout.batch import SCORE, Score
+from fdjax.run.folder import RESUMES, Resume
 from fdjax.train import OptimizerConfig
 from fdjax.train.teacher import TEACHER_RATE
 

@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.attempts import AttemptLog
-from experiments.config import ComparisonConfig, DivergenceName
-from experiments.dataset import Row, plain_rows
-from experiments.materials import Materials
+from experiments.miniature.config import ComparisonConfig, DivergenceName
+from experiments.miniature.dataset import Row, plain_rows
+from experiments.miniature.materials import Materials
 from fdjax.advantages import zscore
 from fdjax.errors import ConfigError
 from fdjax.ops import Divergence, forward_kl, generalized_jsd, reverse_kl
 from fdjax.rollout import Pipeline
+from fdjax.run.attempts import AttemptLog
 from fdjax.sharding import batch_parts
 from fdjax.train import (
     AlternatingSource,

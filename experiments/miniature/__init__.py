@@ -1,0 +1,1 @@
+"""What only the quickstart needs: its theorems, its model, its arms."""

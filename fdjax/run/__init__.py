@@ -1,0 +1,1 @@
+"""Runs: configuration, folder, screen, log of attempts."""

@@ -9,7 +9,7 @@ from fdjax.data.packing import pad_right
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.model import Model, ModelConfig
 from fdjax.records import Problem
-from fdjax.rollout import DistillationBatch
+from fdjax.rollout import Batch, TeacherPrompts
 from fdjax.sampling import Completions, SamplingConfig
 
 PROBLEMS = [
@@ -72,15 +72,20 @@ def distillation_data(rows=8, prompt=5, teacher=9, length=6, seed=0):
 
     lengths = rng.integers(1, length + 1, rows)
     valid = np.arange(length) < lengths[:, None]
-    return DistillationBatch(
-        prompts=draw(prompt),
-        prompt_valid=np.arange(prompt) >= rng.integers(0, prompt - 1, rows)[:, None],
-        responses=draw(length),
+    prompts = draw(prompt)
+    prompt_valid = np.arange(prompt) >= rng.integers(0, prompt - 1, rows)[:, None]
+    responses, informed = draw(length), draw(teacher)
+    informed_valid = np.arange(teacher) >= rng.integers(0, teacher - 1, rows)[:, None]
+    heard = valid & (rng.random(rows) < 0.8)[:, None]
+    return Batch(
+        prompts=prompts,
+        prompt_valid=prompt_valid,
+        responses=responses,
         response_valid=valid,
-        teacher_prompts=draw(teacher),
-        teacher_prompt_valid=np.arange(teacher)
-        >= rng.integers(0, teacher - 1, rows)[:, None],
-        mask=valid & (rng.random(rows) < 0.8)[:, None],
+        written=valid,
+        known=np.ones(rows, bool),
+        passed=np.arange(rows) % 3 == 0,
+        feedback=TeacherPrompts(informed, informed_valid, heard),
     )
 
 

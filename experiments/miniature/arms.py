@@ -11,29 +11,33 @@ import jax.numpy as jnp
 from experiments.miniature.config import ComparisonConfig, DivergenceName
 from experiments.miniature.dataset import Row, plain_rows
 from experiments.miniature.materials import Materials
-from fdjax.advantages import zscore
 from fdjax.errors import ConfigError
 from fdjax.ops import Divergence, forward_kl, generalized_jsd, reverse_kl
 from fdjax.rollout import Pipeline
 from fdjax.run.attempts import AttemptLog
 from fdjax.sharding import batch_parts
 from fdjax.train import (
+    FD,
+    GRPO,
+    SFT,
     AlternatingSource,
-    DistillationSource,
-    Objective,
+    BaseTeacher,
+    Clipped,
+    EMATeacher,
     OptimizerConfig,
     Phase,
-    PolicySource,
+    RolloutSource,
     Source,
     SupervisedSource,
+    Teacher,
+    Term,
     TrainState,
-    fd_objective,
-    grpo_objective,
     init_state,
+    make_objective,
     make_optimizer,
     make_train_step,
+    needs_of,
     restart,
-    sft_objective,
     train,
 )
 
@@ -86,7 +90,9 @@ class Trainer:
         config, phases, begin = self._config, self.phases, self._begin
         grpo = self._train(phases["grpo"], begin(warm, config.grpo.optimizer))
         until_handover = replace(phases["fd"], steps=config.rollout.handover)
-        fd = self._train(until_handover, begin(warm, config.fd.optimizer, teacher=True))
+        fd = self._train(
+            until_handover, begin(warm, config.fd.optimizer, self._teacher)
+        )
         # A copy: training on donates the state.
         early = jax.tree.map(jnp.copy, fd.params)
         fd = self._train(phases["fd"], fd)
@@ -111,43 +117,31 @@ class Trainer:
             name="sft",
             steps=config.steps,
             source=AlternatingSource(plain, informed, share=config.feedback_share),
-            train_step=self._step(sft_objective(made.model), config.optimizer),
+            train_step=self._step(SFT(), config.optimizer),
             checkpoint_every=300,
             log_every=20,
         )
 
     def _reinforce(self, arm: str, skip: int = 0) -> Phase:
         """GRPO for the rest of the budget, on the theorems that are left in it."""
-        source = PolicySource(
-            self.materials.splits["pool"],
-            self._pipeline,
-            advantage=zscore,
-            **self._budget,
-        )
+        source = self._rollouts(self._grpo)
         source.skip(skip)
         steps = self._config.rollout.steps - skip
         return self._phase(arm, steps, source, self._grpo_step)
 
     @functools.cached_property
     def _grpo_step(self) -> Callable[[TrainState, Any], Any]:
+        config = self._config
+        return self._step(self._grpo, config.grpo.optimizer, config.rollout.temperature)
+
+    @property
+    def _grpo(self) -> GRPO:
         config = self._config.grpo
-        objective = grpo_objective(
-            self.materials.model,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            temperature=self._config.rollout.temperature,
-        )
-        return self._step(objective, config.optimizer)
+        return GRPO(surrogate=Clipped(low=config.clip_low, high=config.clip_high))
 
     def _distill(self) -> Phase:
         """Feedback Distillation."""
-        source = DistillationSource(
-            self.materials.splits["pool"],
-            self._pipeline,
-            teacher_width=self.materials.teacher_width,
-            score=self._config.fd.score,
-            **self._budget,
-        )
+        source = self._rollouts(self._fd)
         # On resume FD→GRPO begins from the handover, however far FD has gone.
         config = self._config.rollout
         keep = (config.handover,)
@@ -155,13 +149,33 @@ class Trainer:
 
     @functools.cached_property
     def _fd_step(self) -> Callable[[TrainState, Any], Any]:
-        config = self._config.fd
-        objective = fd_objective(
-            self.materials.model,
-            divergence=_divergence(config.divergence),
-            temperature=self._config.rollout.temperature,
+        config = self._config
+        return self._step(
+            self._fd, config.fd.optimizer, config.rollout.temperature, self._teacher
         )
-        return self._step(objective, config.optimizer, config.teacher_rate)
+
+    @property
+    def _fd(self) -> FD:
+        config = self._config.fd
+        return FD(
+            divergence=_divergence(config.divergence),
+            score=config.score,
+            importance_cap=None,
+        )
+
+    @property
+    def _teacher(self) -> Teacher:
+        rate = self._config.fd.teacher_rate
+        return EMATeacher(rate=rate) if rate else BaseTeacher()
+
+    def _rollouts(self, term: Term) -> RolloutSource:
+        return RolloutSource(
+            self.materials.splits["pool"],
+            self._pipeline,
+            needs=needs_of((term,)),
+            teacher_width=self.materials.teacher_width,
+            **self._budget,
+        )
 
     def _control(self) -> Phase:
         """SFT on the references behind the hints: as many updates and rows as FD."""
@@ -170,7 +184,7 @@ class Trainer:
         source = self._supervised(
             rows, made.prompt_width, config.batch_size, _ATTEMPTS_PER_UPDATE
         )
-        step = self._step(sft_objective(made.model), self._config.control)
+        step = self._step(SFT(), self._config.control)
         return self._phase(
             "sft_references", config.steps * config.updates, source, step
         )
@@ -226,7 +240,7 @@ class Trainer:
         )
 
     def _begin(
-        self, params: Any, optimizer: OptimizerConfig, *, teacher: bool = False
+        self, params: Any, optimizer: OptimizerConfig, teacher: Teacher | None = None
     ) -> TrainState:
         # One key for all arms: they start from the same attempts at the same theorems.
         context = self.materials.context
@@ -241,16 +255,17 @@ class Trainer:
 
     def _step(
         self,
-        objective: Objective,
+        term: Term,
         optimizer: OptimizerConfig,
-        teacher_rate: float = 0.0,
+        temperature: float = 1.0,
+        teacher: Teacher = BaseTeacher(),  # noqa: B008 - it is frozen
     ) -> Callable[[TrainState, Any], Any]:
         return make_train_step(
             self.materials.model,
-            objective,
+            make_objective(self.materials.model, (term,), temperature=temperature),
             make_optimizer(optimizer),
             self.materials.context.mesh,
-            teacher_rate=teacher_rate,
+            teacher=teacher,
         )
 
     def _phase(

@@ -16,7 +16,6 @@ from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_f
 from fdjax.rollout.batch import SCORE, Score
 from fdjax.run.folder import RESUMES, Resume
 from fdjax.train import OptimizerConfig
-from fdjax.train.teacher import TEACHER_RATE
 
 __all__ = [
     "ComparisonConfig",
@@ -162,7 +161,7 @@ class DistillationConfig:
     divergence: DivergenceName = "jsd"
     """What measures teacher against student; jsd uses alpha = 0.5."""
     teacher_rate: float = 0.05
-    """η of the EMA teacher (arXiv:2601.20802)."""
+    """η of the EMA teacher (arXiv:2601.20802); 0 keeps it frozen."""
     score: Score = "to_divergence"
     """Tokens of a failed attempt that carry a loss."""
     plan: int = 3
@@ -177,7 +176,7 @@ class DistillationConfig:
         require_fields(
             self,
             divergence=Among(*get_args(DivergenceName)),
-            teacher_rate=TEACHER_RATE,
+            teacher_rate=Number(least=0, below=1),
             score=SCORE,
             plan=Whole(0),
         )

@@ -56,6 +56,7 @@ Feedback Distillation and GRPO on one batch, inside a jitted step of your own:
 """
 
 from fdjax.losses.cispo import cispo_loss
+from fdjax.losses.contrast import contrast_logits
 from fdjax.losses.feedback_distillation import feedback_distillation_loss
 from fdjax.losses.from_hidden import (
     feedback_distillation_loss_from_hidden,
@@ -68,6 +69,7 @@ from fdjax.losses.sft import sft_loss
 
 __all__ = [
     "cispo_loss",
+    "contrast_logits",
     "dual_clip_grpo_loss",
     "feedback_distillation_loss",
     "feedback_distillation_loss_from_hidden",

@@ -40,7 +40,8 @@ def feedback_distillation_loss_from_hidden(
     normalizer: Float[Array, ""],
     divergence: Divergence = forward_kl,
     temperature: float = 1.0,
-    importance_weights: Float[Array, "B T"] | None = None,
+    divergence_clip: float | None = None,
+    weights: Float[Array, "B T"] | None = None,
     soft_cap: float | None = None,
     chunking: Chunking = BY_RULE,
 ) -> tuple[Float32[Array, ""], Metrics]:
@@ -55,7 +56,8 @@ def feedback_distillation_loss_from_hidden(
       normalizer: Z, scored tokens in the global batch.
       divergence: `(student_logits, teacher_logits) -> [..]`.
       temperature: τ at which y was sampled.
-      importance_weights: per-token factors without gradient.
+      divergence_clip: nats, above which a token has no gradient.
+      weights: per-token factors without gradient.
       soft_cap: c of c tanh(logits / c), for both.
       chunking: rows of a chunk, and devices.
 
@@ -63,7 +65,7 @@ def feedback_distillation_loss_from_hidden(
       What `feedback_distillation_loss` returns.
 
     Raises:
-      ConfigError: the temperature is not positive, or shapes do not agree.
+      ConfigError: the temperature or the clip is not positive, or shapes do not agree.
     """
     if head.shape[0] != teacher_head.shape[0]:
         raise ConfigError(
@@ -71,8 +73,8 @@ def feedback_distillation_loss_from_hidden(
             f"got {teacher_head.shape[0]}"
         )
     rows = {"teacher_hidden": teacher_hidden}
-    if importance_weights is not None:
-        rows["importance_weights"] = importance_weights
+    if weights is not None:
+        rows["weights"] = weights
     shared = (teacher_head.astype(teacher_hidden.dtype), normalizer)
 
     def chunk(logits: Any, rows: Any, shared: Any) -> tuple[Any, Metrics]:
@@ -80,7 +82,7 @@ def feedback_distillation_loss_from_hidden(
         mask = rows["mask"]
         informed = jnp.where(mask[:, None], rows["teacher_hidden"], 0)
         informed_logits = head_logits(informed, teacher_head, soft_cap=soft_cap)
-        weights = rows.get("importance_weights")
+        weights = rows.get("weights")
         return feedback_distillation_loss(
             logits[:, None],
             teacher_logits=informed_logits[:, None],
@@ -88,7 +90,8 @@ def feedback_distillation_loss_from_hidden(
             normalizer=normalizer,
             divergence=divergence,
             temperature=temperature,
-            importance_weights=None if weights is None else weights[:, None],
+            divergence_clip=divergence_clip,
+            weights=None if weights is None else weights[:, None],
         )
 
     return chunked_sum(

@@ -146,9 +146,9 @@ def truncated_importance_weights(
     w_t = sg(min(exp(clip(log p − log p_old, ±20)), C)). Exactly 1 where both agree,
     and under the mask.
 
-    Pass them as `importance_weights` to `feedback_distillation_loss` when the samples
-    come from older weights, or as `weights` to `grpo_loss` when the sampler's numerics
-    differ from the trainer's; then `logprobs` are the trainer's *before* the update.
+    Pass them as `weights` to `feedback_distillation_loss` when the samples come from
+    older weights, or to `grpo_loss` when the sampler's numerics differ from the
+    trainer's; then `logprobs` are the trainer's *before* the update.
 
     Args:
       logprobs: log p(token) in nats under the policy being trained.

@@ -1,10 +1,10 @@
-"""Rollouts and reference proofs to the arrays that a train step takes."""
+"""Rollouts and reference proofs become the arrays that a train step takes."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens, proof_tokens
@@ -14,78 +14,16 @@ from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.ranges import Among, require
 from fdjax.records import Mean, Metrics, Problem
+from fdjax.rollout.arrays import Batch, TeacherPrompts
 from fdjax.rollout.trajectory import Rollout
-from fdjax.sampling import SamplingConfig
 
-__all__ = [
-    "SCORE",
-    "DistillationBatch",
-    "PolicyBatch",
-    "Score",
-    "SupervisedBatch",
-    "distillation_batch",
-    "fit_feedback",
-    "policy_batch",
-    "supervised_batch",
-]
+__all__ = ["SCORE", "Score", "fit_feedback", "rollout_batch", "supervised_batch"]
 
 
 Score = Literal["all", "to_divergence"]
 """Which tokens of a failed attempt carry a loss."""
 
 SCORE = Among(*get_args(Score))
-
-Leaf = Any
-"""A NumPy array on the host, the JAX array made of it inside a train step."""
-
-
-class SupervisedBatch(NamedTuple):
-    """Reference proofs to imitate."""
-
-    prompts: Int32[Leaf, "B S"]
-    """Left-padded."""
-    prompt_valid: Bool[Leaf, "B S"]
-    """False on padding."""
-    responses: Int32[Leaf, "B T"]
-    """Right-padded."""
-    mask: Bool[Leaf, "B T"]
-    """Scored tokens."""
-
-
-class PolicyBatch(NamedTuple):
-    """Sampled proofs with advantages, for GRPO."""
-
-    prompts: Int32[Leaf, "B S"]
-    prompt_valid: Bool[Leaf, "B S"]
-    responses: Int32[Leaf, "B T"]
-    response_valid: Bool[Leaf, "B T"]
-    """Sampled tokens."""
-    mask: Bool[Leaf, "B T"]
-    """Scored tokens: sampled, and the reward is known."""
-    old_logprobs: Float32[Leaf, "B T"]
-    """Nats: `Completions.logprobs`, of the policy that sampled, not of what top-k and
-    top-p left of it."""
-    advantages: Float32[Leaf, " B"]
-    """Of each attempt; 0 where the reward is not known."""
-    sampling: SamplingConfig | None = None
-    """How the tokens were drawn; objectives hold their temperature against it. None in
-    a batch of another origin."""
-
-
-class DistillationBatch(NamedTuple):
-    """Sampled proofs with the prompt that the teacher reads, for FD."""
-
-    prompts: Int32[Leaf, "B S"]
-    prompt_valid: Bool[Leaf, "B S"]
-    responses: Int32[Leaf, "B T"]
-    response_valid: Bool[Leaf, "B T"]
-    teacher_prompts: Int32[Leaf, "B S_teacher"]
-    """Left-padded: the same question after the feedback."""
-    teacher_prompt_valid: Bool[Leaf, "B S_teacher"]
-    mask: Bool[Leaf, "B T"]
-    """Scored tokens: sampled, with feedback, within the scored part."""
-    sampling: SamplingConfig | None = None
-    """As in `PolicyBatch`."""
 
 
 def supervised_batch(
@@ -94,7 +32,7 @@ def supervised_batch(
     *,
     prompt_width: int,
     response_width: int,
-) -> tuple[SupervisedBatch, Metrics]:
+) -> tuple[Batch, Metrics]:
     """Arrays for (problem, feedback shown in the prompt, proof to write) rows.
 
     Rows whose prompt or proof is too long are not scored.
@@ -119,116 +57,185 @@ def supervised_batch(
     responses, mask = pad_right(
         [ids[:response_width] for ids in responses], width=response_width, pad=pad
     )
-    batch = SupervisedBatch(prompts, valid, responses, mask & fits[:, None])
+    written = mask & fits[:, None]
+    batch = Batch(
+        prompts=prompts,
+        prompt_valid=valid,
+        responses=responses,
+        response_valid=written,
+        written=written,
+        known=fits,
+        passed=fits,
+    )
     return batch, {"sft/overlong": Mean(float((~fits).sum()), len(fits))}
 
 
-def policy_batch(
-    rollout: Rollout, advantages: Float[np.ndarray, "*groups"]
-) -> PolicyBatch:
-    """Arrays for GRPO; samples without a verdict are not scored.
+def rollout_batch(
+    rollout: Rollout,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    advantages: Float[np.ndarray, "*groups"] | None = None,
+    old_logprobs: bool = False,
+    teacher_width: int | None = None,
+    score: Score = "all",
+    wrong_feedback: bool = False,
+) -> tuple[Batch, Metrics]:
+    """Arrays of attempts, with what the terms of an objective read of them.
+
+    Feedback longer than the teacher's prompt allows loses its last parts, counted in
+    `feedback/shortened`. Where nothing of it fits, the teacher would read nothing that
+    the student does not: it is not heard, counted in `feedback/dropped`.
+
+    Args:
+      rollout: the attempts.
+      tokenizer: of the policy.
+      advantages: of each attempt, for policy gradients.
+      old_logprobs: whether a term reads them.
+      teacher_width: S_teacher, tokens of the teacher's prompt; None where no teacher
+        reads feedback.
+      score: which tokens of a failed attempt the teacher is heard on: all, or those up
+        to the first that the feedback would change (beyond it the teacher reads a proof
+        that its feedback speaks against).
+      wrong_feedback: whether a teacher also reads the feedback on another problem.
 
     Raises:
+      ConfigError: there is no such `score`.
       DataError: `advantages` are not one for each attempt, or not finite where the
         reward is known.
+
+    Metrics: with a `teacher_width`, feedback/available (the teacher reads some),
+    feedback/shortened, feedback/dropped; with `wrong_feedback`, feedback/contrasted
+    (the teacher reads some of either kind): shares of the samples.
     """
-    values = np.asarray(advantages, np.float32).reshape(-1)
-    if values.shape != rollout.known.shape:
-        raise DataError(
-            f"policy_batch: expected advantages for {len(rollout.known)} attempts, got "
-            f"{len(values)}"
-        )
-    damaged = int((~np.isfinite(values[rollout.known])).sum())
-    if damaged:
-        raise DataError(
-            "policy_batch: expected finite advantages where the reward is known, got "
-            f"{damaged} that are not"
-        )
+    require("score", score, SCORE)
     prompts, prompt_valid = rollout.prompts
     responses = rollout.responses
-    return PolicyBatch(
+    known = rollout.known
+    passed = known & [each.judgement.passed for each in rollout.trajectories]
+    version = np.array([each.version for each in rollout.trajectories], np.int32)
+    batch = Batch(
         prompts=prompts,
         prompt_valid=prompt_valid,
         responses=responses.tokens,
         response_valid=responses.mask,
-        mask=responses.mask & rollout.known[:, None],
-        old_logprobs=responses.logprobs,
-        advantages=values,
+        written=responses.mask,
+        known=known,
+        passed=passed,
+        pass_rate=_pass_rate(passed, known, rollout.group_size),
+        old_logprobs=responses.logprobs if old_logprobs else None,
+        version=version if old_logprobs else None,
         sampling=rollout.sampling,
     )
-
-
-def distillation_batch(
-    rollout: Rollout,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    teacher_width: int,
-    score: Score = "all",
-) -> tuple[DistillationBatch, Metrics]:
-    """Arrays for FD; samples without feedback are not scored.
-
-    Feedback longer than the teacher's prompt allows loses its last parts, counted in
-    `feedback/shortened`. Where nothing of it fits, the teacher would read nothing that
-    the student does not: the sample is not scored either, counted in
-    `feedback/dropped`.
-
-    Args:
-      rollout: attempts with feedback.
-      tokenizer: of the policy.
-      teacher_width: S_teacher, tokens of the teacher's prompt.
-      score: which tokens of a failed attempt carry a loss: all, or those up to the
-        first that the feedback would change (beyond it the teacher reads a proof that
-        its feedback speaks against).
-
-    Raises:
-      ConfigError: there is no such `score`.
-
-    Metrics: feedback/available (the teacher reads some), feedback/shortened,
-    feedback/dropped (shares of the samples).
-    """
-    require("score", score, SCORE)
-    problems = [each.problem for each in rollout.trajectories]
-    feedback = [each.feedback for each in rollout.trajectories]
-    notes = fit_feedback(tokenizer, problems, feedback, width=teacher_width)
-    read = np.array([note is not None for note in notes])
-    teacher_prompts, teacher_valid = pad_left(
-        # Only a question that nobody scores is too long.
-        [ids[-teacher_width:] for ids in prompt_tokens(tokenizer, problems, notes)],
+    if advantages is not None:
+        batch = batch._replace(advantages=_checked(advantages, known))
+    if teacher_width is None:
+        return batch, {}
+    teacher, read, metrics = _teacher_prompts(
+        rollout,
+        tokenizer,
+        [each.feedback for each in rollout.trajectories],
         width=teacher_width,
-        pad=pad_token(tokenizer),
     )
-    prompts, prompt_valid = rollout.prompts
-    responses = rollout.responses
-    mask = responses.mask & read[:, None]
     if score == "to_divergence":
         for row, each in enumerate(rollout.trajectories):
             if each.feedback.offset is not None:
-                mask[row, responses.mask[row]] &= _begins_by(
+                teacher.mask[row, responses.mask[row]] &= _begins_by(
                     tokenizer,
                     each.response.tokens,
                     each.judgement.start + each.feedback.offset,
                 )
-    batch = DistillationBatch(
-        prompts=prompts,
-        prompt_valid=prompt_valid,
-        responses=responses.tokens,
-        response_valid=responses.mask,
-        teacher_prompts=teacher_prompts,
-        teacher_prompt_valid=teacher_valid,
-        mask=mask,
-        sampling=rollout.sampling,
+    batch = batch._replace(feedback=teacher)
+    if wrong_feedback:
+        wrong, misread, _ = _teacher_prompts(
+            rollout, tokenizer, _of_others(rollout), width=teacher_width
+        )
+        batch = batch._replace(wrong_feedback=wrong)
+        both = float((read & misread).sum())
+        metrics["feedback/contrasted"] = Mean(both, len(read))
+    return batch, metrics
+
+
+def _checked(
+    advantages: Float[np.ndarray, "*groups"], known: Bool[np.ndarray, " B"]
+) -> Float32[np.ndarray, " B"]:
+    """One advantage for each attempt, finite where the reward is known."""
+    values = np.asarray(advantages, np.float32).reshape(-1)
+    if values.shape != known.shape:
+        raise DataError(
+            f"rollout_batch: expected advantages for {len(known)} attempts, got "
+            f"{len(values)}"
+        )
+    damaged = int((~np.isfinite(values[known])).sum())
+    if damaged:
+        raise DataError(
+            "rollout_batch: expected finite advantages where the reward is known, got "
+            f"{damaged} that are not"
+        )
+    return values
+
+
+def _pass_rate(
+    passed: Bool[np.ndarray, " B"], known: Bool[np.ndarray, " B"], group_size: int
+) -> Float32[np.ndarray, " B"]:
+    """Successes of each attempt's group among its known rewards; 0 where none is."""
+    successes, judged = (
+        column.reshape(-1, group_size).sum(axis=1) for column in (passed, known)
     )
-    size = len(notes)
+    rate = successes / np.maximum(judged, 1)
+    return np.repeat(rate.astype(np.float32), group_size)
+
+
+def _teacher_prompts(
+    rollout: Rollout,
+    tokenizer: PreTrainedTokenizerFast,
+    feedback: Sequence[Feedback],
+    *,
+    width: int,
+) -> tuple[TeacherPrompts, Bool[np.ndarray, " B"], Metrics]:
+    """Each question with the feedback given, and whether any of that fits."""
+    problems = [each.problem for each in rollout.trajectories]
+    notes = fit_feedback(tokenizer, problems, feedback, width=width)
+    read = np.array([note is not None for note in notes])
+    prompts, valid = pad_left(
+        # Only a question that nobody scores is too long.
+        [ids[-width:] for ids in prompt_tokens(tokenizer, problems, notes)],
+        width=width,
+        pad=pad_token(tokenizer),
+    )
     shortened = sum(
         note is not None and note != whole.text
         for note, whole in zip(notes, feedback, strict=True)
     )
     dropped = sum(note.available for note in feedback) - int(read.sum())
-    return batch, {
+    size = len(notes)
+    metrics = {
         "feedback/available": Mean(float(read.sum()), size),
         "feedback/shortened": Mean(float(shortened), size),
         "feedback/dropped": Mean(float(dropped), size),
     }
+    mask = rollout.responses.mask & read[:, None]
+    return TeacherPrompts(prompts, valid, mask), read, metrics
+
+
+def _of_others(rollout: Rollout) -> list[Feedback]:
+    """For each attempt the feedback on one at another problem, the next that has some.
+
+    The same member of the next groups is asked first, so that hints are not all those
+    of one attempt.
+    """
+    attempts, size = rollout.trajectories, len(rollout.trajectories)
+
+    def other(row: int) -> Feedback:
+        for start in range(row, row + size, rollout.group_size):
+            candidate = attempts[start % size]
+            if (
+                candidate.feedback.available
+                and candidate.problem.statement != attempts[row].problem.statement
+            ):
+                return candidate.feedback
+        return Feedback(error="no other problem of the rollout has feedback")
+
+    return [other(row) for row in range(size)]
 
 
 def fit_feedback(

@@ -15,9 +15,9 @@ from fdjax.lean import Diagnostic
 from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
-from fdjax.rollout import DistillationBatch
+from fdjax.rollout import Batch
 from fdjax.sharding import batch_parts, shard_batch
-from fdjax.train import StepData, TrainState, distillation_hidden
+from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
 
 __all__ = ["AttemptLog"]
 
@@ -70,7 +70,7 @@ class AttemptLog:
     def _heat(self, state: TrainState, data: StepData) -> dict[int, list[float | None]]:
         """Row to the KL of its sampled tokens, nats, None where not scored."""
         first = data.batches[0]
-        if not isinstance(first, DistillationBatch):
+        if not isinstance(first, Batch) or first.feedback is None:
             return {}
         rows = self._heat_rows(first)
         part = jax.tree.map(lambda column: column[:rows], first)
@@ -79,7 +79,7 @@ class AttemptLog:
         divergence = np.asarray(self._divergence(state.params, state.teacher, placed))
         heat: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(
-            zip(divergence, part.mask, part.response_valid, strict=True)
+            zip(divergence, part.feedback.mask, part.response_valid, strict=True)
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
             heat[index * len(data.batches)] = [
@@ -88,9 +88,9 @@ class AttemptLog:
             ]
         return heat
 
-    def _heat_rows(self, batch: DistillationBatch) -> int:
+    def _heat_rows(self, batch: Batch) -> int:
         """Rows within both limits, as many for each device; at least one."""
-        width = batch.teacher_prompts.shape[1] + batch.responses.shape[1]
+        width = batch.feedback.prompts.shape[1] + batch.responses.shape[1]
         parts = 1 if self.model.mesh is None else batch_parts(self.model.mesh)
         return max(1, min(_HEAT_ROWS, _HEAT_TOKENS // width) // parts) * parts
 
@@ -109,15 +109,21 @@ class AttemptLog:
                 scale_logits(head_logits(informed, teacher_head), temperature),
             )
 
-        def divergence(
-            params: Any, teacher: Any, batch: DistillationBatch
-        ) -> jax.Array:
-            student, informed = distillation_hidden(model, params, teacher, batch)
+        def divergence(params: Any, teacher: Any, batch: Batch) -> jax.Array:
+            student = response_hidden(
+                model,
+                params,
+                batch.prompts,
+                batch.prompt_valid,
+                batch.responses,
+                batch.response_valid,
+            )
+            informed = teacher_hidden(model, teacher, batch, "feedback")
             return chunked_rows(
                 of_chunk,
                 student,
                 model.output_embeddings(params),
-                mask=batch.mask,
+                mask=batch.feedback.mask,
                 rows={"informed": informed},
                 shared=model.output_embeddings(teacher),
                 chunking=Chunking(mesh=model.mesh),

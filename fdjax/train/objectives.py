@@ -1,8 +1,8 @@
-"""What a step minimises: a model and a loss put together, one objective each."""
+"""What a step minimises: a weighted sum of terms over one forward pass."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
@@ -10,46 +10,294 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from fdjax.errors import ConfigError
-from fdjax.losses import (
-    feedback_distillation_loss_from_hidden,
-    grpo_loss,
-    sft_loss,
-    token_loss_from_hidden,
-)
-from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import Model
-from fdjax.ops import TEMPERATURE, Chunking, Divergence, forward_kl
-from fdjax.ranges import require
-from fdjax.records import Metrics
-from fdjax.rollout import DistillationBatch, PolicyBatch, SupervisedBatch
+from fdjax.ops import (
+    TEMPERATURE,
+    Chunking,
+    chunked_logprobs,
+    chunked_sum,
+    entropy,
+    head_logits,
+    masked_mean,
+)
+from fdjax.ranges import Number, require
+from fdjax.records import Mean, Metrics, union
+from fdjax.rollout.arrays import Batch
+from fdjax.train.terms import (
+    FD,
+    GRPO,
+    GSPO,
+    Needs,
+    SequenceTerm,
+    Term,
+    Tokens,
+    TokenTerm,
+)
+from fdjax.train.terms.term import Reading, Weight, given
 
 __all__ = [
     "Objective",
-    "distillation_hidden",
-    "fd_objective",
-    "grpo_objective",
+    "make_objective",
+    "mixture",
+    "needs_of",
     "response_hidden",
-    "sft_objective",
+    "teacher_hidden",
 ]
+
+Normalizers = Any
+"""A pytree of scalars."""
+
+
+def _scored(batch: Any) -> Bool[Array, "B T"]:
+    return batch.mask
+
+
+def _count(batch: Any) -> Float32[Array, ""]:
+    return jnp.maximum(batch.mask.sum().astype(jnp.float32), 1.0)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss, and what it needs of the state."""
+    """A loss, and what it needs of the state and of the batch.
+
+    `make_objective` makes one of terms. One of your own is a function of the parameters
+    and any NamedTuple of arrays; with a `mask` [B, T] in it, the loss alone will do.
+    """
 
     loss: Callable[
-        [Any, Any, Any, Float[Array, ""]], tuple[Float32[Array, ""], Metrics]
+        [Any, Any, Any, Normalizers, Int32[Array, ""]],
+        tuple[Float32[Array, ""], Metrics],
     ]
-    """`(params, teacher, batch, normalizer) -> (loss, metrics)`, a sum over the batch
-    divided by `normalizer`, so that shards and microbatches add up."""
-    reads_teacher: bool = False
-    """Whether the loss reads the teacher; without, `teacher` is None."""
+    """`(params, teacher, batch, normalizers, step) -> (loss, metrics)`: a sum over the
+    batch divided by normalizers of the global batch, so that shards and microbatches
+    add up."""
+    needs: Needs = Needs()  # noqa: RUF009 - it is frozen
+    """What it reads; without a teacher in it, `teacher` is None."""
+    scored: Callable[[Any], Bool[Array, "B T"]] = _scored
+    """The tokens of a batch that count."""
+    normalizers: Callable[[Any], Normalizers] = _count
+    """The normalizers of a global batch: by default one, its scored tokens."""
 
-    def __call__(
-        self, params: Any, teacher: Any, batch: Any, normalizer: Float[Array, ""]
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether there must be a teacher."""
+        return bool(self.needs.teacher)
+
+
+def needs_of(terms: Sequence[Term]) -> Needs:
+    """What an algorithm reads.
+
+    Raises:
+      ConfigError: there are no terms, or they contradict each other.
+    """
+    names = [term.name for term in terms]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"expected one or more terms of different names, got {names}: two of a "
+            "kind would report their metrics under one name"
+        )
+    needs = Needs()
+    for term in terms:
+        if not isinstance(term, TokenTerm | SequenceTerm):
+            raise ConfigError(
+                f"expected a TokenTerm or a SequenceTerm, got {type(term).__name__}: "
+                "give it `rows` and `of_tokens`, or `of_sequences`"
+            )
+        needs = needs | term.needs
+    return needs
+
+
+def mixture(
+    share: Weight, *, fd: FD, policy_gradient: GRPO | GSPO
+) -> tuple[FD | GRPO | GSPO, ...]:
+    """(1 − w) · policy gradient + w · distillation; at the ends one of them alone.
+
+    Args:
+      share: w in [0, 1], or a schedule of it by the optimizer steps taken.
+      fd: the distillation, of weight 1.
+      policy_gradient: the other, of weight 1.
+
+    Raises:
+      ConfigError: w is not in [0, 1], or a term has another weight already.
+    """
+    if (fd.weight, policy_gradient.weight) != (1.0, 1.0):
+        raise ConfigError(
+            f"expected terms of weight 1, got {fd.weight} and "
+            f"{policy_gradient.weight}: the share is their weight"
+        )
+    if callable(share):
+        rest = _Rest(share)
+        return replace(fd, weight=share), replace(policy_gradient, weight=rest)
+    require("share", share, Number(least=0, most=1))
+    if share == 0:
+        return (policy_gradient,)
+    if share == 1:
+        return (fd,)
+    return replace(fd, weight=share), replace(policy_gradient, weight=1 - share)
+
+
+def make_objective(
+    model: Model, terms: Sequence[Term], *, temperature: float = 1.0
+) -> Objective:
+    """The objective of an algorithm, which is a tuple of terms.
+
+    The student's forward pass is one for all terms, and so are its logits, which exist
+    for a chunk of tokens at a time. The teacher's is one for each thing it reads, where
+    a term asks for it. Each term is a mean over tokens of its own, as its normalizer
+    says.
+
+    Args:
+      model: of student and teacher; only their parameters differ.
+      terms: of different kinds.
+      temperature: at which attempts are sampled; it divides all logits, so that all
+        terms speak of the distribution that sampled. A batch sampled at another one is
+        a ConfigError when the step is traced.
+
+    Raises:
+      ConfigError: there are no terms, two of one kind, or they contradict each other;
+        the temperature is not positive. When traced: a part of the batch is missing.
+
+    Metrics: those of the terms; train/entropy (nats at the temperature, over tokens
+    that other terms than FD score), <term>/weight where it is a schedule.
+    """
+    require("temperature", temperature, TEMPERATURE)
+    terms = tuple(terms)
+    needs = needs_of(terms)
+    of_tokens = [term for term in terms if isinstance(term, TokenTerm)]
+    of_sequences = [term for term in terms if isinstance(term, SequenceTerm)]
+    chunking = Chunking(mesh=model.mesh)
+
+    def masks(batch: Batch) -> dict[str, Bool[Array, "B T"]]:
+        return {term.name: jnp.asarray(term.mask(batch)) for term in terms}
+
+    def scored(batch: Batch) -> Bool[Array, "B T"]:
+        return _any(masks(batch).values())
+
+    def normalizers(batch: Batch) -> dict[str, Float32[Array, ""]]:
+        own = masks(batch)
+        return {term.name: term.normalizer(own[term.name]) for term in terms}
+
+    def loss(
+        params: Any,
+        teacher: Any,
+        batch: Batch,
+        normalizers: Mapping[str, Float[Array, ""]],
+        step: Int32[Array, ""],
     ) -> tuple[Float32[Array, ""], Metrics]:
-        """The loss and its metrics."""
-        return self.loss(params, teacher, batch, normalizer)
+        _require_temperature(batch, temperature)
+        own = masks(batch)
+        scheduled = {
+            term.name: jnp.asarray(term.weight(step), jnp.float32)
+            for term in terms
+            if callable(term.weight)
+        }
+        hidden = response_hidden(
+            model,
+            params,
+            batch.prompts,
+            batch.prompt_valid,
+            batch.responses,
+            batch.response_valid,
+        )
+        head = model.output_embeddings(params)
+        losses: list[Float32[Array, ""]] = []
+        metrics: Metrics = {
+            f"{name}/weight": Mean(weight, jnp.ones((), jnp.float32))
+            for name, weight in scheduled.items()
+        }
+        if of_tokens:
+            rows = {"tokens": batch.responses}
+            for term in of_tokens:
+                own_rows = term.rows(batch, own[term.name], step)
+                own_rows = {"mask": own[term.name]} | own_rows
+                rows |= {f"{term.name}/{name}": row for name, row in own_rows.items()}
+            shared = {"scheduled": scheduled, "normalizers": normalizers}
+            for reading in sorted(needs.teacher):
+                informed = teacher_hidden(model, teacher, batch, reading)
+                rows[f"teacher/{reading}"] = informed
+                teacher_head = model.output_embeddings(teacher)
+                shared["teacher_head"] = teacher_head.astype(informed.dtype)
+            total, of_losses = chunked_sum(
+                _chunk(of_tokens, temperature),
+                hidden,
+                head,
+                mask=_any(own[term.name] for term in of_tokens),
+                rows=rows,
+                shared=shared,
+                chunking=chunking,
+            )
+            losses.append(total)
+            metrics = union(metrics, of_losses)
+        if of_sequences:
+            mask = _any(own[term.name] for term in of_sequences)
+            logprobs, spread = chunked_logprobs(
+                hidden,
+                head,
+                batch.responses,
+                mask=mask,
+                temperature=temperature,
+                chunking=chunking,
+            )
+            for term in of_sequences:
+                value, of_loss = term.of_sequences(
+                    logprobs,
+                    batch=batch,
+                    mask=own[term.name],
+                    normalizer=normalizers[term.name],
+                )
+                losses.append(_weight(term, scheduled) * value)
+                metrics = union(metrics, of_loss)
+            if "train/entropy" not in metrics:
+                spread = jax.lax.stop_gradient(spread)
+                metrics["train/entropy"] = masked_mean(spread, mask)
+        return sum(losses[1:], start=losses[0]), metrics
+
+    return Objective(loss, needs, scored, normalizers)
+
+
+def _chunk(terms: Sequence[TokenTerm], temperature: float) -> Callable[..., Any]:
+    """The weighted sum of the terms over a chunk of tokens, for `ops.chunked_sum`."""
+
+    def chunk(
+        logits: Float32[Array, "R V"], rows: Mapping[str, Array], shared: Any
+    ) -> tuple[Float32[Array, ""], Metrics]:
+        def teacher_logits(reading: Reading) -> Float32[Array, "R 1 V"]:
+            # Padding may hold anything.
+            informed = jnp.where(rows["mask"][:, None], rows[f"teacher/{reading}"], 0)
+            return head_logits(informed, shared["teacher_head"])[:, None]
+
+        logits = logits[:, None]
+        losses, metrics, plain = [], [], []
+        for term in terms:
+            prefix = f"{term.name}/"
+            own = {
+                name.removeprefix(prefix): row[:, None]
+                for name, row in rows.items()
+                if name.startswith(prefix)
+            }
+            mask = own.pop("mask")
+            value, of_loss = term.of_tokens(
+                Tokens(
+                    logits=logits,
+                    tokens=rows["tokens"][:, None],
+                    mask=mask,
+                    rows=own,
+                    normalizer=shared["normalizers"][term.name],
+                    temperature=temperature,
+                    teacher_logits=teacher_logits,
+                )
+            )
+            losses.append(_weight(term, shared["scheduled"]) * value)
+            metrics.append(of_loss)
+            # FD reports entropies of its own.
+            if not isinstance(term, FD):
+                plain.append(mask)
+        if plain:
+            spread = entropy(jax.lax.stop_gradient(logits), temperature=temperature)
+            metrics.append({"train/entropy": masked_mean(spread, _any(plain))})
+        return sum(losses[1:], start=losses[0]), union(*metrics)
+
+    return chunk
 
 
 def response_hidden(
@@ -71,158 +319,52 @@ def response_hidden(
     return hidden[:, start : start + responses.shape[1]]
 
 
-def distillation_hidden(
-    model: Model, params: Any, teacher: Any, batch: DistillationBatch
-) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
-    """Student's and teacher's last hidden states on the same response tokens.
+def teacher_hidden(
+    model: Model, teacher: Any, batch: Batch, reading: Reading
+) -> Float[Array, "B T D"]:
+    """The teacher's last hidden states on the response tokens; no gradient.
 
-    Positions differ, because the teacher's prompt is longer; rows are aligned by y.
-    """
-    student = response_hidden(
-        model,
-        params,
-        batch.prompts,
-        batch.prompt_valid,
-        batch.responses,
-        batch.response_valid,
-    )
-    informed = response_hidden(
-        model,
-        teacher,
-        batch.teacher_prompts,
-        batch.teacher_prompt_valid,
-        batch.responses,
-        batch.response_valid,
-    )
-    return student, jax.lax.stop_gradient(informed)
-
-
-def sft_objective(model: Model) -> Objective:
-    """Cross-entropy on reference proofs."""
-
-    def loss(
-        params: Any, teacher: Any, batch: SupervisedBatch, normalizer: Float[Array, ""]
-    ) -> tuple[Float32[Array, ""], Metrics]:
-        del teacher
-        hidden = response_hidden(
-            model,
-            params,
-            batch.prompts,
-            batch.prompt_valid,
-            batch.responses,
-            batch.mask,
-        )
-        return token_loss_from_hidden(
-            sft_loss,
-            hidden,
-            model.output_embeddings(params),
-            batch.responses,
-            mask=batch.mask,
-            normalizer=normalizer,
-            chunking=Chunking(mesh=model.mesh),
-        )
-
-    return Objective(loss)
-
-
-def grpo_objective(
-    model: Model,
-    *,
-    clip_low: float,
-    clip_high: float,
-    temperature: float,
-) -> Objective:
-    """Clipped surrogate on sampled proofs (`losses.grpo_loss`).
-
-    Args:
-      model: the policy.
-      clip_low: ε_low of the loss.
-      clip_high: ε_high.
-      temperature: at which the proofs were sampled; divides the logits. At another one
-        new and old log-probabilities would be of two distributions, so that a batch
-        sampled otherwise is a ConfigError when the step is traced.
+    Positions differ from the student's, because the teacher's prompt is longer; rows
+    are aligned by y.
 
     Raises:
-      ConfigError: a clip range or the temperature is impossible.
+      ConfigError: the batch has no prompts for this reading.
     """
-    require("clip_low", clip_low, CLIP_LOW)
-    require("clip_high", clip_high, CLIP_HIGH)
-    require("temperature", temperature, TEMPERATURE)
-
-    def loss(
-        params: Any, teacher: Any, batch: PolicyBatch, normalizer: Float[Array, ""]
-    ) -> tuple[Float32[Array, ""], Metrics]:
-        del teacher
-        _require_temperature(batch, temperature)
-        hidden = response_hidden(
-            model,
-            params,
-            batch.prompts,
-            batch.prompt_valid,
-            batch.responses,
-            batch.response_valid,
+    match reading:
+        case "feedback":
+            read = given(batch.feedback, "feedback", "the teacher")
+            prompts, valid = read.prompts, read.valid
+        case "wrong_feedback":
+            read = given(batch.wrong_feedback, "wrong_feedback", "the teacher")
+            prompts, valid = read.prompts, read.valid
+        case "nothing":
+            prompts, valid = batch.prompts, batch.prompt_valid
+    return jax.lax.stop_gradient(
+        response_hidden(
+            model, teacher, prompts, valid, batch.responses, batch.response_valid
         )
-        return token_loss_from_hidden(
-            partial(grpo_loss, clip_low=clip_low, clip_high=clip_high),
-            hidden,
-            model.output_embeddings(params),
-            batch.responses,
-            mask=batch.mask,
-            normalizer=normalizer,
-            temperature=temperature,
-            chunking=Chunking(mesh=model.mesh),
-            old_logprobs=batch.old_logprobs,
-            advantages=batch.advantages,
-        )
-
-    return Objective(loss)
+    )
 
 
-def fd_objective(
-    model: Model,
-    *,
-    divergence: Divergence = forward_kl,
-    temperature: float = 1.0,
-) -> Objective:
-    """Divergence of student from feedback-reading teacher along the student's tokens.
+@dataclass(frozen=True)
+class _Rest:
+    """1 − w by the optimizer steps taken."""
 
-    Args:
-      model: of both; only the parameters differ.
-      divergence: of `fdjax.ops`, `(student_logits, teacher_logits) -> [..]`.
-      temperature: at which y was sampled; divides both logits. A batch sampled at
-        another one is a ConfigError when the step is traced.
+    share: Callable[[Any], Any]
 
-    Raises:
-      ConfigError: the temperature is not positive.
-    """
-    require("temperature", temperature, TEMPERATURE)
-
-    def loss(
-        params: Any,
-        teacher: Any,
-        batch: DistillationBatch,
-        normalizer: Float[Array, ""],
-    ) -> tuple[Float32[Array, ""], Metrics]:
-        _require_temperature(batch, temperature)
-        student, informed = distillation_hidden(model, params, teacher, batch)
-        return feedback_distillation_loss_from_hidden(
-            student,
-            model.output_embeddings(params),
-            teacher_hidden=informed,
-            teacher_head=model.output_embeddings(teacher),
-            mask=batch.mask,
-            normalizer=normalizer,
-            divergence=divergence,
-            temperature=temperature,
-            chunking=Chunking(mesh=model.mesh),
-        )
-
-    return Objective(loss, reads_teacher=True)
+    def __call__(self, step: Any) -> Any:
+        return 1 - self.share(step)
 
 
-def _require_temperature(
-    batch: PolicyBatch | DistillationBatch, temperature: float
-) -> None:
+def _weight(term: Term, scheduled: Mapping[str, Any]) -> float | Float32[Array, ""]:
+    return scheduled[term.name] if callable(term.weight) else term.weight
+
+
+def _any(masks: Iterable[Bool[Array, "..."]]) -> Bool[Array, "..."]:
+    return reduce(jnp.logical_or, masks)
+
+
+def _require_temperature(batch: Batch, temperature: float) -> None:
     """One temperature for sampler and loss, wherever the batch says its own."""
     sampling = batch.sampling
     if sampling is not None and sampling.temperature != temperature:

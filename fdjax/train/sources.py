@@ -1,16 +1,17 @@
 """Where the batches of a step come from: reference proofs or fresh rollouts."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import grain
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Float32
 from transformers import PreTrainedTokenizerFast
 
+from fdjax.advantages import centred, leave_one_out, zscore
 from fdjax.data.pipeline import batches, fingerprint
 from fdjax.data.tokenizer import settings_of
 from fdjax.errors import CheckpointError, ConfigError
@@ -18,24 +19,23 @@ from fdjax.lean import Status
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Number, Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
-from fdjax.rollout import (
-    Pipeline,
-    Rollout,
-    distillation_batch,
-    policy_batch,
-    supervised_batch,
-)
-from fdjax.rollout.batch import SCORE, Score
+from fdjax.rollout import Batch, Pipeline, Rollout, rollout_batch, supervised_batch
 from fdjax.train.state import TrainState
+from fdjax.train.terms import Needs
 
 __all__ = [
     "AlternatingSource",
-    "DistillationSource",
-    "PolicySource",
+    "RolloutSource",
     "Source",
     "StepData",
     "SupervisedSource",
 ]
+
+_ADVANTAGES = {
+    "zscore": zscore,
+    "centred": centred,
+    "leave_one_out": leave_one_out,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,34 +213,51 @@ class AlternatingSource:
         self._sources[1].set_state(state["second"])
 
 
-class _RolloutSource(_Resumable):
-    """Groups of fresh attempts at the next problems.
+class RolloutSource(_Resumable):
+    """Groups of fresh attempts at the next problems, with what an objective reads.
 
     Raises:
-      ConfigError: a size or the seed is out of range, there are fewer problems, or the
-        attempts do not divide among the updates.
+      ConfigError: a size or the seed is out of range, there are fewer problems, the
+        attempts do not divide among the updates, or a teacher that reads feedback has
+        no width.
     """
-
-    smallest_group = 1
-    """Attempts at a problem that the objective needs."""
 
     def __init__(
         self,
         problems: Sequence[Problem],
         pipeline: Pipeline,
         *,
+        needs: Needs,
         problems_per_step: int,
         group_size: int,
         updates_per_rollout: int,
         seed: int,
-        **settings: int | str,
+        teacher_width: int | None = None,
     ):
+        """Begins at the first problems.
+
+        Args:
+          problems: to draw from.
+          pipeline: samples, judges and has feedback written.
+          needs: of the objective (`Objective.needs`).
+          problems_per_step: P, problems in an iteration.
+          group_size: G, attempts at each.
+          updates_per_rollout: optimizer steps on an iteration's attempts; each takes as
+            many.
+          seed: of the problems' order.
+          teacher_width: tokens of the prompts of a teacher that reads feedback.
+        """
+        contrast = "wrong_feedback" in needs.teacher
         require(
             f"problems_per_step of {len(problems)} problems",
             problems_per_step,
-            Whole(1, len(problems)),
+            Whole(2 if contrast else 1, len(problems)),
+            remedy="a wrong hint is one for another problem of the step"
+            if contrast
+            else "",
         )
-        require("group_size", group_size, Whole(self.smallest_group))
+        # An advantage compares the attempts of a group.
+        require("group_size", group_size, Whole(2 if needs.advantage else 1))
         require("updates_per_rollout", updates_per_rollout, Whole(1))
         attempts = problems_per_step * group_size
         if attempts % updates_per_rollout:
@@ -249,6 +266,18 @@ class _RolloutSource(_Resumable):
                 f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
                 "as many attempts"
             )
+        settings: dict[str, int | str] = {}
+        if needs.feedback:
+            require(
+                "teacher_width",
+                teacher_width,
+                Whole(1),
+                remedy="the teacher reads feedback",
+            )
+            settings = {
+                "teacher_width": cast(int, teacher_width),
+                "score": needs.score or "all",
+            }
         super().__init__(
             problems,
             pipeline.tokenizer,
@@ -260,11 +289,15 @@ class _RolloutSource(_Resumable):
             **settings,
         )
         self._pipeline = pipeline
+        self._needs = needs
+        self._teacher_width = teacher_width if needs.feedback else None
         self._group_size = group_size
         self._updates = updates_per_rollout
+        self._advantage = needs.advantage and jax.jit(_ADVANTAGES[needs.advantage])
 
-    def _collect(self, state: TrainState, timer: StageTimer) -> Rollout:
-        return self._pipeline.collect(
+    def next(self, state: TrainState, timer: StageTimer) -> StepData:
+        """Attempts of the current policy at the next problems."""
+        rollout = self._pipeline.collect(
             state.params,
             next(self._items),
             jax.random.fold_in(state.key, state.step),
@@ -272,87 +305,43 @@ class _RolloutSource(_Resumable):
             version=int(jax.device_get(state.step)),
             timer=timer,
         )
+        with timer.stage("data"):
+            advantages, of_advantages = self._advantages(rollout)
+            batch, of_batch = rollout_batch(
+                rollout,
+                self._pipeline.tokenizer,
+                advantages=advantages,
+                old_logprobs=self._needs.old_logprobs,
+                teacher_width=self._teacher_width,
+                score=self._needs.score or "all",
+                wrong_feedback="wrong_feedback" in self._needs.teacher,
+            )
+        return StepData(
+            batches=self._split(batch),
+            metrics=union(rollout_metrics(rollout), of_advantages, of_batch),
+            rollout=rollout,
+        )
 
-    def _split(self, batch: Any) -> list[Any]:
-        """Interleaved parts of a batch, one for each optimizer step."""
-        return [
-            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
-            for start in range(self._updates)
-        ]
-
-
-class PolicySource(_RolloutSource):
-    """Attempts with group-relative advantages, for GRPO."""
-
-    smallest_group = 2
-
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        pipeline: Pipeline,
-        *,
-        advantage: Callable[
-            [Float32[Array, "P G"], Bool[Array, "P G"]],
-            tuple[Float32[Array, "P G"], Metrics],
-        ],
-        **settings: int,
-    ):
-        super().__init__(problems, pipeline, **settings)
-        self._advantage = jax.jit(advantage)
-
-    def next(self, state: TrainState, timer: StageTimer) -> StepData:
-        """Attempts of the current policy at the next problems."""
-        rollout = self._collect(state, timer)
+    def _advantages(
+        self, rollout: Rollout
+    ) -> tuple[Float32[np.ndarray, "P G"] | None, Metrics]:
+        """Of each attempt in its group, where a term reads them."""
+        if self._advantage is None:
+            return None, {}
         groups = (-1, self._group_size)
-        advantages, metrics = jax.device_get(
+        return jax.device_get(
             self._advantage(
                 jax.device_put(rollout.rewards.reshape(groups)),
                 jax.device_put(rollout.known.reshape(groups)),
             )
         )
-        batch = policy_batch(rollout, advantages)
-        return StepData(
-            batches=self._split(batch),
-            metrics=union(rollout_metrics(rollout), metrics),
-            rollout=rollout,
-        )
 
-
-class DistillationSource(_RolloutSource):
-    """Attempts with feedback for the teacher, for FD."""
-
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        pipeline: Pipeline,
-        *,
-        teacher_width: int,
-        score: Score,
-        **settings: int,
-    ):
-        require("teacher_width", teacher_width, Whole(1))
-        require("score", score, SCORE)
-        super().__init__(
-            problems, pipeline, teacher_width=teacher_width, score=score, **settings
-        )
-        self._teacher_width = teacher_width
-        self._score: Score = score
-
-    def next(self, state: TrainState, timer: StageTimer) -> StepData:
-        """Attempts of the current policy at the next problems."""
-        rollout = self._collect(state, timer)
-        with timer.stage("data"):
-            batch, metrics = distillation_batch(
-                rollout,
-                self._pipeline.tokenizer,
-                teacher_width=self._teacher_width,
-                score=self._score,
-            )
-        return StepData(
-            batches=self._split(batch),
-            metrics=union(rollout_metrics(rollout), metrics),
-            rollout=rollout,
-        )
+    def _split(self, batch: Batch) -> list[Batch]:
+        """Interleaved parts of a batch, one for each optimizer step."""
+        return [
+            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
+            for start in range(self._updates)
+        ]
 
 
 def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int32, Key
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import Model
 from fdjax.sharding import shardings
-from fdjax.train.teacher import init_teacher
+from fdjax.train.teacher import LiveTeacher, Teacher, init_teacher
 
 __all__ = ["TrainState", "check_finite", "init_state", "restart", "state_shardings"]
 
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     """Optimizer state."""
     teacher: Any
-    """EMA teacher parameters φ, float32; None where no objective reads them."""
+    """Teacher parameters φ; None where no term reads them, or the teacher is live."""
     step: Int32[Array, ""]
     """Optimizer steps taken."""
     key: Key[Array, ""]
@@ -39,7 +39,7 @@ def state_shardings(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    teacher: bool = False,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """Where each leaf of the state lives: parameters by rule, moments beside them.
 
@@ -47,7 +47,7 @@ def state_shardings(
       model: for its parameters' layout.
       optimizer: for its moments.
       mesh: the device mesh.
-      teacher: whether there is one (`Objective.reads_teacher`).
+      teacher: where its weights come from; None where the objective reads none.
 
     Raises:
       ConfigError: the mesh does not fit the model (`fdjax.sharding.shardings`).
@@ -63,8 +63,9 @@ def state_shardings(
         params,
         transform_non_params=lambda _: replicated,
     )
+    held = teacher is not None and not isinstance(teacher, LiveTeacher)
     return TrainState(
-        params, opt_state, params if teacher else None, replicated, replicated
+        params, opt_state, params if held else None, replicated, replicated
     )
 
 
@@ -74,7 +75,7 @@ def init_state(
     mesh: Mesh,
     key: Key[Array, ""],
     *,
-    teacher: bool = False,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """A fresh state, each shard made on its own device.
 
@@ -83,8 +84,8 @@ def init_state(
       optimizer: makes its own state.
       mesh: the device mesh.
       key: typed PRNG key, of the parameters and of the run.
-      teacher: whether to hold one, a copy of the policy to begin with; objectives say
-        by `reads_teacher` whether they need it.
+      teacher: where its weights come from, if the objective reads one
+        (`Objective.reads_teacher`); they begin as a copy of the policy.
     """
 
     def init(key: Key[Array, ""]) -> TrainState:
@@ -103,7 +104,7 @@ def restart(
     mesh: Mesh,
     key: Key[Array, ""],
     *,
-    teacher: bool = False,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """A state that begins from another phase's policy, teacher and optimizer anew.
 
@@ -116,7 +117,7 @@ def restart(
       optimizer: of the phase that begins.
       mesh: the device mesh.
       key: typed PRNG key of the phase.
-      teacher: whether to hold one; see `init_state`.
+      teacher: see `init_state`.
 
     Raises:
       ConfigError: the parameters are not float32.
@@ -160,7 +161,7 @@ def _begin(
     params: Any,
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
-    teacher: bool,
+    teacher: Teacher | None,
 ) -> TrainState:
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
     if dtypes != {"float32"}:
@@ -172,7 +173,7 @@ def _begin(
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),
-        teacher=init_teacher(params) if teacher else None,
+        teacher=init_teacher(params, teacher),
         step=jnp.zeros((), jnp.int32),
         key=key,
     )

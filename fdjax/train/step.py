@@ -17,7 +17,7 @@ from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding, check_rows
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, state_shardings
-from fdjax.train.teacher import TEACHER_RATE, update_teacher
+from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher, update_teacher
 
 __all__ = ["make_train_step"]
 
@@ -28,27 +28,26 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    teacher_rate: float = 0.0,
+    teacher: Teacher = BaseTeacher(),  # noqa: B008 - it is frozen
     microbatches: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`, jitted, donating its state.
 
-    The batch is a NamedTuple of arrays whose first axis is the global batch and which
-    has a `mask` [B, T]; the loss is a sum over the global batch divided by the number
-    of scored tokens in it, however it is sharded or cut into microbatches. Where there
+    The batch is a NamedTuple of arrays whose first axis is the global batch
+    (`rollout.Batch`); each term's loss is a sum over the global batch divided by the
+    term's normalizer of it, however it is sharded or cut into microbatches. Where there
     are several processes, place it with `fdjax.sharding.shard_batch`.
 
     A step is not taken where loss, gradient or new parameters are not finite, or where
-    nothing is scored: parameters, moments, schedule and teacher stay as they are, bit
-    for bit, and only `step` goes on.
+    nothing is scored: parameters, moments and schedule stay as they are, bit for bit,
+    no average moves, and only `step` goes on.
 
     Args:
       model: the policy, for its parameters' layout.
       objective: what to minimise (`fdjax.train.objectives`).
       optimizer: an optax gradient transformation.
       mesh: the device mesh; the batch is sharded over its data axes.
-      teacher_rate: η of the EMA teacher where the objective reads one; 0 keeps it
-        frozen.
+      teacher: where its weights come from, if the objective reads one.
       microbatches: parts that the batch is cut into to save memory.
 
     Raises:
@@ -60,18 +59,20 @@ def make_train_step(
     taken because a value was not finite), train/empty (share of steps not taken because
     nothing was scored).
     """
-    require("teacher_rate", teacher_rate, TEACHER_RATE)
     require("microbatches", microbatches, Whole(1))
-    layout = state_shardings(model, optimizer, mesh, teacher=objective.reads_teacher)
-    gradient = jax.value_and_grad(objective, has_aux=True)
+    kind = teacher if objective.reads_teacher else None
+    layout = state_shardings(model, optimizer, mesh, teacher=kind)
+    gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        scored = batch.mask.sum().astype(jnp.float32)
-        normalizer = jnp.maximum(scored, 1.0)
+        scored = objective.scored(batch).sum().astype(jnp.float32)
+        normalizers = objective.normalizers(batch)
+        # The gradient is by the first argument alone: a live teacher has none.
+        weights = state.params if isinstance(kind, LiveTeacher) else state.teacher
 
         def part(batch: Any) -> tuple[Float32[Array, ""], Metrics, Any]:
             (loss, metrics), grads = gradient(
-                state.params, state.teacher, batch, normalizer
+                state.params, weights, batch, normalizers, state.step
             )
             return loss, metrics, grads
 
@@ -82,15 +83,21 @@ def make_train_step(
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        changed = state._replace(params=params, opt_state=opt_state)
-        if objective.reads_teacher:
-            teacher = update_teacher(state.teacher, params, rate=teacher_rate)
-            changed = changed._replace(teacher=teacher)
         empty = scored == 0
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(params)
         taken = finite & ~empty
         # Not arithmetic with 0, which would let NaN through.
-        state = jax.tree.map(partial(jnp.where, taken), changed, state)
+        params, opt_state = jax.tree.map(
+            partial(jnp.where, taken),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        after = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
+        if kind is not None:
+            follows = update_teacher(
+                state.teacher, params, kind, step=after.step, taken=taken
+            )
+            after = after._replace(teacher=follows)
         one = jnp.ones((), jnp.float32)
         of_step = {
             "train/loss": Mean(loss, one),
@@ -104,7 +111,7 @@ def make_train_step(
             "train/skipped": Mean((~finite & ~empty).astype(jnp.float32), one),
             "train/empty": Mean(empty.astype(jnp.float32), one),
         }
-        return state._replace(step=state.step + 1), union(metrics, counts)
+        return after, union(metrics, counts)
 
     compiled = jax.jit(
         step,
@@ -116,11 +123,13 @@ def make_train_step(
     # What is jitted stays within reach as `__wrapped__`, for instance to lower it.
     @wraps(compiled)
     def checked(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        if (state.teacher is not None) != objective.reads_teacher:
+        if (state.teacher is not None) != (layout.teacher is not None):
             raise ConfigError(
-                f"Expected a state {'with' if objective.reads_teacher else 'without'} "
-                "a teacher, as the objective reads one or not; make it with "
-                f"init_state(..., teacher={objective.reads_teacher}) or restart."
+                "Expected a state "
+                f"{'without' if layout.teacher is None else 'with'} a teacher's "
+                f"weights, as objective and teacher ask for, got one "
+                f"{'without' if state.teacher is None else 'with'}; make it with "
+                f"init_state(..., teacher={kind}) or restart."
             )
         check_rows(batch, mesh, microbatches=microbatches)
         return compiled(state, batch)

@@ -21,7 +21,7 @@ from checkpoint.limited import run_limited
 from fdjax.checkpoint import CheckpointStore, convert, open_source
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.model import config_to_hf
-from fdjax.train import OptimizerConfig, init_state, make_optimizer
+from fdjax.train import BaseTeacher, OptimizerConfig, init_state, make_optimizer
 from tiny import MODEL, TOKENIZER, mesh_of
 
 _QWEN2 = replace(CONFIG, qk_norm=False, attention_bias=True, tie_word_embeddings=True)
@@ -324,7 +324,7 @@ def run(tmp_path_factory):
     (model / "config.json").write_text(json.dumps(config_to_hf(MODEL.config)))
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
     state = init_state(
-        MODEL, optimizer, mesh_of(2, 2, 2), jax.random.key(0), teacher=True
+        MODEL, optimizer, mesh_of(2, 2, 2), jax.random.key(0), teacher=BaseTeacher()
     )
     state = state._replace(teacher=jax.tree.map(lambda leaf: leaf + 1.0, state.params))
     with CheckpointStore(folder / "checkpoints" / "fd") as store:

@@ -12,9 +12,11 @@ from fdjax.checkpoint import CheckpointStore, load_pretrained, save_pretrained
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
 from fdjax.train import (
+    FD,
+    EMATeacher,
     OptimizerConfig,
-    fd_objective,
     init_state,
+    make_objective,
     make_optimizer,
     make_train_step,
 )
@@ -24,10 +26,10 @@ from tiny import MODEL, distillation_data
 def work(mesh, folder):
     """Figures that must not depend on how many processes there are."""
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2))
-    state = init_state(MODEL, optimizer, mesh, jax.random.key(0), teacher=True)
-    step = make_train_step(
-        MODEL, fd_objective(MODEL), optimizer, mesh, teacher_rate=0.25
-    )
+    teacher = EMATeacher(rate=0.25)
+    state = init_state(MODEL, optimizer, mesh, jax.random.key(0), teacher=teacher)
+    objective = make_objective(MODEL, (FD(importance_cap=None),))
+    step = make_train_step(MODEL, objective, optimizer, mesh, teacher=teacher)
     history = []
     for seed in range(3):
         # Several processes cannot pass host arrays to a sharded step directly.

@@ -29,7 +29,7 @@ DIVERGENCES = {
 }
 
 
-def _closure(divergence=forward_kl, temperature=1.0):
+def _closure(divergence=forward_kl, temperature=1.0, clip=None):
     def loss(student_logits, batch, normalizer):
         return feedback_distillation_loss(
             student_logits,
@@ -38,7 +38,8 @@ def _closure(divergence=forward_kl, temperature=1.0):
             normalizer=normalizer,
             divergence=divergence,
             temperature=temperature,
-            importance_weights=batch["weights"],
+            divergence_clip=clip,
+            weights=batch["weights"],
         )
 
     return loss
@@ -62,6 +63,7 @@ def inputs():
 
 
 _CLOSURES = {name: _closure(ours) for name, (ours, _) in DIVERGENCES.items()}
+_CLOSURES["clipped"] = _closure(clip=1.0)  # of the tokens here, some are beyond it
 
 
 @pytest.fixture(params=_CLOSURES)
@@ -97,6 +99,41 @@ def test_hand_computed_value():
     assert metrics["fd/forward_kl"].value() == pytest.approx(kl / 2, rel=1e-6)
     assert metrics["fd/student_entropy"].value() == pytest.approx(math.log(2))
     assert metrics["fd/teacher_entropy"].value() == pytest.approx(teacher_entropy)
+
+
+def test_a_clip_by_hand():
+    """Beyond the clip a token counts as the clip and has no gradient."""
+
+    def loss(logits):
+        return feedback_distillation_loss(
+            logits,
+            teacher_logits=jnp.log(jnp.array([[[0.75, 0.25]], [[0.99, 0.01]]])),
+            mask=jnp.ones((2, 1), bool),
+            normalizer=jnp.float32(2),
+            divergence_clip=0.2,
+        )
+
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
+        jnp.zeros((2, 1, 2))
+    )
+    # KL(q‖p) = 3/4 ln(3/2) - 1/4 ln 2 = 0.1308 is kept; 0.99 ln 1.98 + 0.01 ln 0.02 =
+    # 0.6371 counts as 0.2. The gradient is (p - q) / 2, and 0 where clipped.
+    kept = 0.75 * math.log(1.5) - 0.25 * math.log(2)
+    cut = 0.99 * math.log(1.98) + 0.01 * math.log(0.02)
+    assert value == pytest.approx((kept + 0.2) / 2, rel=1e-6)
+    np.testing.assert_allclose(gradient[0, 0], [-0.125, 0.125], rtol=1e-6)
+    np.testing.assert_array_equal(gradient[1], 0.0)
+    assert metrics["fd/clip_fraction"].value() == 0.5
+    assert metrics["fd/divergence"].value() == pytest.approx((kept + cut) / 2)
+
+
+def test_a_clip_of_nothing_is_refused(inputs):
+    student, batch, normalizer = inputs
+    arguments = {name: batch[name] for name in ("teacher_logits", "mask")}
+    with pytest.raises(ConfigError, match="expected divergence_clip to be"):
+        feedback_distillation_loss(
+            student, **arguments, normalizer=normalizer, divergence_clip=0.0
+        )
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -241,7 +278,7 @@ def test_importance_weights_vanish_on_policy(inputs):
             teacher_logits=batch["teacher_logits"],
             mask=batch["mask"],
             normalizer=normalizer,
-            importance_weights=weights if weighted else None,
+            weights=weights if weighted else None,
         )[0]
 
     run = jax.jit(jax.value_and_grad(loss), static_argnums=1)

@@ -91,7 +91,7 @@ def _distillation(batch, *, divergence, chunking=BY_RULE, **settings):
             mask=batch["mask"],
             normalizer=_normalizer(batch),
             divergence=divergence,
-            importance_weights=batch["weights"],
+            weights=batch["weights"],
             chunking=chunking,
             **settings,
         )
@@ -106,7 +106,7 @@ def _distillation(batch, *, divergence, chunking=BY_RULE, **settings):
             mask=batch["mask"],
             normalizer=_normalizer(batch),
             divergence=divergence,
-            importance_weights=batch["weights"],
+            weights=batch["weights"],
             temperature=settings.get("temperature", 1.0),
         )
 
@@ -506,7 +506,7 @@ def test_arrays_that_do_not_belong_together_are_refused(monkeypatch):
     batch = jax.tree.map(jnp.asarray, _inputs(12))
     short = batch | {"weights": batch["weights"][:, :-1]}
     other = batch | {"teacher_head": batch["teacher_head"][:-1]}
-    for each, message in ((short, "importance_weights of shape"), (other, "vocabul")):
+    for each, message in ((short, "weights of shape"), (other, "vocabul")):
         chunked, _ = _distillation(each, divergence=forward_kl)
         with pytest.raises(ConfigError, match=message):
             chunked(batch["hidden"], batch["head"])

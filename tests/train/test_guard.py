@@ -12,6 +12,8 @@ import pytest
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.records import Mean
 from fdjax.train import (
+    EMATeacher,
+    Needs,
     Objective,
     OptimizerConfig,
     init_state,
@@ -39,8 +41,9 @@ def batch(**changes):
     return Batch(values, np.full((8, 2), changes.get("scored", True)))
 
 
-def linear(params, teacher, batch, normalizer):
+def linear(params, teacher, batch, normalizer, step):
     """Σ_b v_b Σ θ / Z, and a metric that is NaN where a value is."""
+    del step
     total = sum(leaf.sum() for leaf in jax.tree.leaves(params))
     if teacher is not None:
         total += sum(leaf.sum() for leaf in jax.tree.leaves(teacher))
@@ -55,10 +58,10 @@ def made(loss=linear, optimizer=ADAM, on=(1, 1, 1), microbatches=1, teacher=True
     mesh = mesh_of(*on)
     jitted = make_train_step(
         MODEL,
-        Objective(loss, reads_teacher=teacher),
+        Objective(loss, Needs(teacher=frozenset({"nothing"} if teacher else ()))),
         optimizer,
         mesh,
-        teacher_rate=0.5 if teacher else 0.0,
+        teacher=EMATeacher(rate=0.5),
         microbatches=microbatches,
     )
 
@@ -66,7 +69,13 @@ def made(loss=linear, optimizer=ADAM, on=(1, 1, 1), microbatches=1, teacher=True
         state, metrics = jitted(jax.tree.map(jnp.copy, state), batch)
         return state, {name: mean.value() for name, mean in metrics.items()}
 
-    state = init_state(MODEL, optimizer, mesh, jax.random.key(0), teacher=teacher)
+    state = init_state(
+        MODEL,
+        optimizer,
+        mesh,
+        jax.random.key(0),
+        teacher=EMATeacher(rate=0.5) if teacher else None,
+    )
     return state, step
 
 
@@ -101,8 +110,8 @@ def test_a_value_that_is_not_finite_changes_nothing_but_the_step(layout, row, va
 
 
 def test_a_loss_that_is_finite_does_not_excuse_its_gradient():
-    def root(params, teacher, batch, normalizer):
-        loss, metrics = linear(params, teacher, batch, normalizer)
+    def root(params, *rest):
+        loss, metrics = linear(params, *rest)
         first = jax.tree.leaves(params)[0]
         return loss + jnp.sqrt(jnp.abs(0.0 * first)).sum(), metrics
 

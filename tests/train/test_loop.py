@@ -1,6 +1,7 @@
 """A run that stops and goes on takes the same steps, bit for bit."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,9 +12,9 @@ from fdjax.errors import BackendError, CheckpointError, DamagedCheckpointError
 from fdjax.metrics import MetricsWriter, SampleWriter, read_metrics
 from fdjax.records import Mean
 from fdjax.train import (
+    SFT,
     AlternatingSource,
     IdleError,
-    Objective,
     OptimizerConfig,
     Phase,
     StepData,
@@ -21,14 +22,15 @@ from fdjax.train import (
     StopRequest,
     SupervisedSource,
     init_state,
+    make_objective,
     make_optimizer,
     make_train_step,
-    sft_objective,
     train,
 )
 from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=2))
+IMITATION = make_objective(MODEL, (SFT(),))
 
 
 def source():
@@ -48,7 +50,7 @@ def source():
 
 @functools.cache
 def train_step():
-    return make_train_step(MODEL, sft_objective(MODEL), OPTIMIZER, mesh_of())
+    return make_train_step(MODEL, IMITATION, OPTIMIZER, mesh_of())
 
 
 def run(
@@ -339,8 +341,8 @@ def poisoned(*bad, nothing=()):
         if calls in bad:
             state, metrics = jitted_nan(state, batch)
         else:
-            scored = batch.mask & (calls not in nothing)
-            state, metrics = train_step()(state, batch._replace(mask=scored))
+            scored = batch.written & (calls not in nothing)
+            state, metrics = train_step()(state, batch._replace(written=scored))
         return state, metrics
 
     return step
@@ -348,11 +350,12 @@ def poisoned(*bad, nothing=()):
 
 @functools.cache
 def _nan_step():
-    def loss(params, teacher, batch, normalizer):
-        loss, metrics = sft_objective(MODEL)(params, teacher, batch, normalizer)
+    def loss(*inputs):
+        loss, metrics = IMITATION.loss(*inputs)
         return loss * np.nan, metrics
 
-    return make_train_step(MODEL, Objective(loss), OPTIMIZER, mesh_of())
+    objective = replace(IMITATION, loss=loss)
+    return make_train_step(MODEL, objective, OPTIMIZER, mesh_of())
 
 
 def jitted_nan(state, batch):

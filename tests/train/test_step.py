@@ -7,31 +7,37 @@ import pytest
 
 from fdjax.errors import ConfigError
 from fdjax.train import (
+    FD,
+    SFT,
+    BaseTeacher,
+    EMATeacher,
+    LiveTeacher,
     OptimizerConfig,
-    fd_objective,
     init_state,
+    make_objective,
     make_optimizer,
     make_train_step,
     restart,
-    sft_objective,
-    update_teacher,
 )
 from tiny import MODEL, distillation_data, mesh_of
 
 OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=1e-2))
+DISTILLATION = make_objective(MODEL, (FD(importance_cap=None),))
+IMITATION = make_objective(MODEL, (SFT(),))
 
 
 @functools.cache
 def run(steps=3, *, rate=0.25, on=(1, 1, 1), microbatches=1):
     """A short run on a mesh of data, fsdp and tensor; compiled once for all tests."""
     mesh = mesh_of(*on)
-    state = init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0), teacher=True)
+    teacher = EMATeacher(rate=rate)
+    state = init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0), teacher=teacher)
     step = make_train_step(
         MODEL,
-        fd_objective(MODEL),
+        DISTILLATION,
         OPTIMIZER,
         mesh,
-        teacher_rate=rate,
+        teacher=teacher,
         microbatches=microbatches,
     )
     history = []
@@ -44,8 +50,9 @@ def run(steps=3, *, rate=0.25, on=(1, 1, 1), microbatches=1):
 @functools.cache
 def one_device():
     """Start and step on one device; the caller's state is donated, so it is copied."""
-    start = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=True)
-    step = make_train_step(MODEL, fd_objective(MODEL), OPTIMIZER, mesh_of())
+    teacher = BaseTeacher()
+    start = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=teacher)
+    step = make_train_step(MODEL, DISTILLATION, OPTIMIZER, mesh_of(), teacher=teacher)
     return start, lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
 
 
@@ -117,7 +124,9 @@ def test_equal_prompts_and_weights_give_zero_loss():
     """The teacher starts as the policy: without extra context nothing to distil."""
     batch = distillation_data()
     same = batch._replace(
-        teacher_prompts=batch.prompts, teacher_prompt_valid=batch.prompt_valid
+        feedback=batch.feedback._replace(
+            prompts=batch.prompts, valid=batch.prompt_valid
+        )
     )
     start, step = one_device()
     _, metrics = step(start, same)
@@ -130,7 +139,12 @@ def test_restart_keeps_the_callers_parameters():
     first, _ = run(1)
     kept = leaves(first.params)
     state = restart(
-        first.params, MODEL, OPTIMIZER, mesh_of(), jax.random.key(1), teacher=True
+        first.params,
+        MODEL,
+        OPTIMIZER,
+        mesh_of(),
+        jax.random.key(1),
+        teacher=BaseTeacher(),
     )
     consume = jax.jit(
         lambda tree: jax.tree.map(lambda x: x * 2, tree), donate_argnums=0
@@ -147,25 +161,24 @@ def test_a_mesh_that_does_not_fit_the_model_is_named():
         init_state(MODEL, OPTIMIZER, mesh_of(tensor=8), jax.random.key(0))
 
 
-@pytest.mark.parametrize("settings", [{"teacher_rate": 1.5}, {"microbatches": 0}])
-def test_bad_settings(settings):
-    with pytest.raises(ConfigError):
-        make_train_step(MODEL, fd_objective(MODEL), OPTIMIZER, mesh_of(), **settings)
+def test_bad_settings():
+    with pytest.raises(ConfigError, match="expected microbatches to be"):
+        make_train_step(MODEL, DISTILLATION, OPTIMIZER, mesh_of(), microbatches=0)
 
 
-@pytest.mark.parametrize("teacher", [True, False])
-def test_the_state_holds_a_teacher_where_the_objective_reads_one(teacher):
-    objective = sft_objective(MODEL) if teacher else fd_objective(MODEL)
-    step = make_train_step(MODEL, objective, OPTIMIZER, mesh_of())
-    state = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=teacher)
-    assert len(jax.tree.leaves(state.teacher)) == teacher * len(
-        jax.tree.leaves(state.params)
-    )
-    with pytest.raises(ConfigError, match=f"teacher={not teacher}"):
-        step(state, distillation_data())
-
-
-def test_a_frozen_teacher_outlives_a_policy_that_is_not_finite():
-    teacher = {"w": jnp.array([1.0, -2.0])}
-    policy = {"w": jnp.array([jnp.nan, jnp.inf])}
-    assert update_teacher(teacher, policy, rate=0.0) is teacher
+@pytest.mark.parametrize(
+    ("objective", "teacher", "held"),
+    [
+        (DISTILLATION, BaseTeacher(), True),
+        (DISTILLATION, LiveTeacher(), False),
+        (IMITATION, BaseTeacher(), False),
+    ],
+)
+def test_the_state_holds_a_teacher_where_one_is_read_and_is_no_live_one(
+    objective, teacher, held
+):
+    step = make_train_step(MODEL, objective, OPTIMIZER, mesh_of(), teacher=teacher)
+    other = None if held else BaseTeacher()
+    wrong = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=other)
+    with pytest.raises(ConfigError, match="without;" if held else "got one with;"):
+        step(wrong, distillation_data())

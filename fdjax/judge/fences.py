@@ -13,6 +13,9 @@ LANGUAGES = frozenset(("lean", "lean4", "tactic", "tactics"))
 OPENING, CLOSING = "<think>", "</think>"
 """Tags around a model's thinking."""
 
+_FARTHEST = 10_000
+"""How many characters of a block are read for comments: each block is read anew, and a
+model that repeats itself writes thousands of them."""
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<ticks>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)")
 _MARK = re.compile(r"[{.]*(\w*)")
 
@@ -124,7 +127,7 @@ class _Comments:
 
     def __init__(self, text: str, start: int) -> None:
         self._start = start
-        self._tokens = tokens(text[start:])
+        self._tokens = tokens(text[start : start + _FARTHEST])
         self._last: Token | None = None
 
     def cover(self, position: int) -> bool:

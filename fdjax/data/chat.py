@@ -1,11 +1,11 @@
 """Prompts as a model's tokenizer writes them: the same chat for student and teacher."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
@@ -20,6 +20,8 @@ __all__ = ["TODAY", "prompt_text", "prompt_tokens", "proof_tokens"]
 TODAY = datetime(2024, 7, 26)
 """What chat templates take for today, Llama 3's own default: a prompt must be the same
 on the day when a run goes on."""
+_SIGNS = "aAbBdHIjmMpSuUVwWyY"
+"""What a date may be made of, each behind a percent sign."""
 
 
 def prompt_tokens(
@@ -139,7 +141,7 @@ class _Chat:
             add_generation_prompt=True,
             return_dict=False,
             **options,
-            **_variables(self.format),
+            **self.format.arguments,
         )
         return cast(str | list[int], rendered)
 
@@ -164,7 +166,7 @@ def _chat(tokenizer: PreTrainedTokenizerFast, format: PromptFormat) -> _Chat:
     reader.chat_control_tokens = control
     return _Chat(
         tokenizer=reader,
-        template=template,
+        template=_dated(template),
         format=format,
         spelled=re.compile("|".join(map(re.escape, control)) or "(?!)"),
     )
@@ -219,7 +221,7 @@ def _control_texts(
                 chat_template=template,
                 add_generation_prompt=True,
                 tokenize=False,
-                **_variables(format),
+                **format.arguments,
             ),
         )
     except TemplateError as error:
@@ -248,9 +250,18 @@ def _messages(format: PromptFormat, question: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": format.system}, user]
 
 
-def _variables(format: PromptFormat) -> Mapping[str, Any]:
-    """What the chat template is told; our own day instead of today's."""
-    return {"strftime_now": TODAY.strftime} | dict(format.arguments)
+def _dated(template: str) -> str:
+    """A Jinja template to which every day is `TODAY`."""
+    if "strftime_now" not in template:
+        return template
+    changes = "".join(
+        f" | replace('%{sign}', '{TODAY.strftime('%' + sign)}')" for sign in _SIGNS
+    )
+    macro = (
+        f"{{% macro strftime_now(format) %}}{{{{ format{changes} }}}}{{% endmacro %}}"
+    )
+    # Behind a block, Jinja drops a line break; not so behind a value.
+    return f"{macro}{{{{ '' }}}}{template}"
 
 
 def _extended(template: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""The answer in what a model writes: tactics or a whole file, or why there is none."""
+"""The answer in what a model writes: tactics or a whole file, or that it has none."""
 
 import re
 from collections.abc import Callable
@@ -22,11 +22,11 @@ __all__ = [
     "whole_text",
 ]
 
-UNFINISHED_THINKING = "no answer: the thinking does not end"
+UNFINISHED_THINKING = "its thinking does not end"
 """The reason where a text ends before its `</think>`."""
-UNFINISHED_FENCE = "no answer: it is cut off, its code fence is not closed"
+UNFINISHED_FENCE = "it is cut off: its last code fence is not closed"
 """The reason where a text ends inside its last block of Lean."""
-NO_FENCE = "no answer: there is no code fence of Lean behind the thinking"
+NO_FENCE = "it has no code fence of Lean behind its thinking"
 """The reason where a text has no block of Lean."""
 
 _BLANK_LINES = re.compile(r"(?:[ \t\r]*\n)*")

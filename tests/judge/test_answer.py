@@ -1,5 +1,6 @@
 """Completions as chat provers write them; all of these were made up here."""
 
+import asyncio
 from textwrap import indent
 
 import pytest
@@ -14,7 +15,8 @@ from fdjax.judge.answer import (
     up_to_fence,
     whole_text,
 )
-from fdjax.lean import Status, WholeFile
+from fdjax.judge.lean import LeanJudge
+from fdjax.lean import WholeFile
 from fdjax.lean.facts.lexer import tokens
 from fdjax.records import Problem
 
@@ -232,10 +234,11 @@ HEADER = "open Nat\nset_option maxRecDepth 1000 -- deep"
         (whole_text, "  exact ⟨h.2, h.1⟩"),
     ],
 )
-def test_a_right_answer_is_verified(verifier, extract, text):
+def test_a_right_answer_is_worth_1(verifier, extract, text):
     problem = Problem(name="t", statement=PROBLEM.statement, header=HEADER)
-    [verdict] = verifier.verify([(problem, extract(problem, text).submission)])
-    assert verdict.status is Status.VERIFIED, verdict
+    judge = LeanJudge(verifier=verifier, extract=extract)
+    [judgement] = asyncio.run(judge.judge([(problem, text)]))
+    assert judgement.reward == 1.0, judgement
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,14 @@ def test_a_right_answer_is_verified(verifier, extract, text):
     ],
 )
 def test_a_file_that_proves_something_else_is_refused(verifier, file, reason):
-    submission = last_fence(PROBLEM, f"```lean4\n{file}```").submission
-    [verdict] = verifier.verify([(PROBLEM, submission)])
-    assert verdict.status is Status.REJECTED
-    assert reason in verdict.reason
+    judge = LeanJudge(verifier=verifier, extract=last_fence)
+    [judgement] = asyncio.run(judge.judge([(PROBLEM, f"```lean4\n{file}```")]))
+    assert judgement.reward == 0.0
+    assert reason in judgement.reason
+
+
+def test_the_reason_reaches_the_verdict(verifier):
+    judge = LeanJudge(verifier=verifier, extract=last_fence)
+    [judgement] = asyncio.run(judge.judge([(PROBLEM, "<think>\nHm")]))
+    assert judgement.reward == 0.0
+    assert judgement.verdict.reason == f"no answer: {UNFINISHED_THINKING}"

@@ -74,7 +74,7 @@ class PromptFormat:
     the format is not for supervised training."""
     chat_template: str | None = None
     """The chat template in Jinja; None takes the tokenizer's own."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What the chat template is told besides, such as `enable_thinking`."""
 
     def __post_init__(self) -> None:

@@ -67,6 +67,8 @@ class Problem:
     """Lean source from `theorem` up to, not including, `:=`."""
     header: str = ""
     """Trusted Lean source before the statement: imports, opens, options."""
+    informal: str = ""
+    """What the theorem says in words, for prompts; Lean never reads it."""
     references: tuple[str, ...] = ()
     """Known proofs as tactic text, each line indented by two spaces."""
     family: str = ""

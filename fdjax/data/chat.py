@@ -1,123 +1,241 @@
-"""Prompts: the same chat for student and teacher, feedback added on the user side."""
+"""Prompts as a model's tokenizer writes them: the same chat for student and teacher."""
 
 import re
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import cast
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.tokenizer import continuation_tokens, control_tokens, end_token
 from fdjax.errors import ConfigError, DataError
 from fdjax.records import Problem, is_unicode
 
-__all__ = ["COMPLETION_TEMPLATE", "prompt_tokens", "proof_tokens", "user_message"]
+__all__ = ["TODAY", "prompt_text", "prompt_tokens", "proof_tokens"]
 
-COMPLETION_TEMPLATE = "{{ bos_token }}{{ messages[0]['content'] }}{{ '\\n' }}"
-"""For provers without a chat: the proof continues the text after `:= by`."""
-
-
-def user_message(problem: Problem, feedback: str | None = None) -> str:
-    """What the user asks; the teacher's version begins with the feedback.
-
-    Feedback comes first, so that the distance from statement to proof is the same for
-    student and teacher. A header and a line comment end with their line.
-    """
-    header = problem.header
-    if header and not header.endswith("\n"):
-        header += "\n"
-    last_line = problem.statement.rpartition("\n")[2]
-    opening = "\n  := by" if "--" in last_line else " := by"
-    question = f"{header}{problem.statement}{opening}"
-    return f"{feedback}\n{question}" if feedback else question
+TODAY = datetime(2024, 7, 26)
+"""What chat templates take for today, Llama 3's own default: a prompt must be the same
+on the day when a run goes on."""
+_SIGNS = "aAbBdHIjmMpSuUVwWyY"
+"""What a date may be made of, each behind a percent sign."""
 
 
 def prompt_tokens(
     tokenizer: PreTrainedTokenizerFast,
     problems: Sequence[Problem],
     feedback: Sequence[str | None] | None = None,
+    format: PromptFormat = PLAIN,
 ) -> list[list[int]]:
     """Token ids of each prompt, up to and including the generation prompt.
 
-    Only the chat template writes control tokens: where a problem or its feedback spells
-    one, the model reads the letters.
+    Only the chat template and the format's `prefill` write control tokens: where a
+    problem or its feedback spells one, the model reads the letters.
+
+    Args:
+      tokenizer: the model's own.
+      problems: what is asked.
+      feedback: for each problem what the teacher reads, or None.
+      format: how it is asked.
 
     Raises:
-      ConfigError: the tokenizer has no chat template, or one that cannot render a
-        user's message.
+      ConfigError: there is no chat template, or it cannot render the format.
       DataError: `feedback` is not one text or None for each problem, or a text is not
         valid Unicode.
     """
-    _require_template(tokenizer)
+    chat = _chat(tokenizer, format)
     notes = [None] * len(problems) if feedback is None else feedback
     if len(notes) != len(problems):
         raise DataError(
             f"expected feedback, or None, for each of {len(problems)} problems, got "
             f"{len(notes)}"
         )
-    messages = [
-        user_message(problem, note)
+    return [
+        chat.tokens(chat.prompt(problem, note))
         for problem, note in zip(problems, notes, strict=True)
     ]
-    if not messages:
-        return []
-    for problem, message in zip(problems, messages, strict=True):
-        if not is_unicode(message):
-            raise DataError(
-                f"expected a prompt for {problem.name} in valid Unicode, got a lone "
-                "surrogate, which no tokenizer reads: mend the statement, its header "
-                "or the feedback"
-            )
-    reader = copy(tokenizer)
-    control = reader.chat_control_tokens = _control_texts(tokenizer)
-    try:
-        return _chat_tokens(reader, messages)
-    except ValueError:
-        # A vocabulary that lists control tokens among its words has no other spelling.
-        return _chat_tokens(reader, _with_blanks(control, messages))
+
+
+def prompt_text(
+    tokenizer: PreTrainedTokenizerFast,
+    problem: Problem,
+    feedback: str | None = None,
+    format: PromptFormat = PLAIN,
+) -> str:
+    """A prompt as people read it; `prompt_tokens` gives the tokens of this text.
+
+    Raises:
+      ConfigError: there is no chat template, or it cannot render the format.
+      DataError: a text is not valid Unicode.
+    """
+    chat = _chat(tokenizer, format)
+    return cast(str, chat.rendered(chat.prompt(problem, feedback), tokenize=False))
 
 
 def proof_tokens(
     tokenizer: PreTrainedTokenizerFast, proofs: Sequence[str]
 ) -> list[list[int]]:
-    """Token ids of each proof as the assistant would write it, end token included."""
+    """Token ids of each answer as the assistant would write it, end token included."""
     end = end_token(tokenizer)
     return [[*tokens, end] for tokens in continuation_tokens(tokenizer, proofs)]
 
 
-def _require_template(tokenizer: PreTrainedTokenizerFast) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Prompt:
+    """One prompt before it is rendered."""
+
+    messages: list[dict[str, str]]
+    """Turns of the chat; what they spell is text."""
+    template: str
+    """The chat template, with the beginning of the assistant's turn behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chat:
+    """A tokenizer and a format that have been seen to go together."""
+
+    tokenizer: PreTrainedTokenizerFast
+    """Knows all control tokens."""
+    template: str
+    """The chat template in force."""
+    format: PromptFormat
+    spelled: re.Pattern[str]
+    """Matches the control tokens in a text."""
+
+    def prompt(self, problem: Problem, feedback: str | None) -> _Prompt:
+        """The prompt for a problem; valid Unicode."""
+        messages = _messages(self.format, self.format.user_turn(problem, feedback))
+        beginning = self._beginning(problem)
+        texts = [beginning, *(message["content"] for message in messages)]
+        if not all(map(is_unicode, texts)):
+            raise DataError(
+                f"expected a prompt for {problem.name} in valid Unicode, got a lone "
+                "surrogate, which no tokenizer reads: mend the statement, its header "
+                "or the feedback"
+            )
+        return _Prompt(messages=messages, template=_extended(self.template, beginning))
+
+    def tokens(self, prompt: _Prompt) -> list[int]:
+        """The prompt's token ids."""
+        try:
+            ids = self.rendered(prompt, sanitize_control_tokens=True)
+        except ValueError:
+            # A vocabulary that lists control tokens among its words has no other
+            # spelling.
+            messages = [
+                message | {"content": self._with_blanks(message["content"])}
+                for message in prompt.messages
+            ]
+            prompt = replace(prompt, messages=messages)
+            ids = self.rendered(prompt, sanitize_control_tokens=True)
+        return cast(list[int], ids)
+
+    def rendered(self, prompt: _Prompt, **options: bool) -> str | list[int]:
+        """The prompt as text or as token ids, whichever transformers is asked for."""
+        rendered = self.tokenizer.apply_chat_template(
+            prompt.messages,
+            chat_template=prompt.template,
+            add_generation_prompt=True,
+            return_dict=False,
+            **options,
+            **self.format.arguments,
+        )
+        return cast(str | list[int], rendered)
+
+    def _beginning(self, problem: Problem) -> str:
+        """The beginning of the assistant's turn, where only the format is trusted."""
+        if not self.format.prefill:
+            return ""
+        names = ("name", "header", "statement", "informal")
+        texts = {name: self._with_blanks(getattr(problem, name)) for name in names}
+        return self.format.beginning(replace(problem, **texts))
+
+    def _with_blanks(self, text: str) -> str:
+        """The text with a blank inside each control token that it spells."""
+        return self.spelled.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _chat(tokenizer: PreTrainedTokenizerFast, format: PromptFormat) -> _Chat:
+    template = _template(tokenizer, format)
+    _require_variables(format, template)
+    control = _control_texts(tokenizer, format, template)
+    reader = copy(tokenizer)
+    reader.chat_control_tokens = control
+    return _Chat(
+        tokenizer=reader,
+        template=_dated(template),
+        format=format,
+        spelled=re.compile("|".join(map(re.escape, control)) or "(?!)"),
+    )
+
+
+def _template(tokenizer: PreTrainedTokenizerFast, format: PromptFormat) -> str:
+    """The chat template in force."""
+    if format.chat_template is not None:
+        return format.chat_template
     try:
-        template = tokenizer.get_chat_template()
+        template = tokenizer.get_chat_template(tools=format.arguments.get("tools"))
     except ValueError:
         template = None
     if not template:
         raise ConfigError(
             "expected a tokenizer with a chat template, got "
             f"{tokenizer.name_or_path or 'one'} without: set tokenizer.chat_template "
-            "to the model's own, or to fdjax.data.chat.COMPLETION_TEMPLATE for a base "
+            "to the model's own, or take fdjax.data.formats.COMPLETION for a base "
             "model, which continues the text after `:= by`"
+        )
+    return template
+
+
+def _require_variables(format: PromptFormat, template: str) -> None:
+    """No argument may do nothing: a switch that is not read is not switched."""
+    unread = [
+        name
+        for name in format.arguments
+        if not re.search(rf"\b{re.escape(name)}\b", template)
+    ]
+    if unread:
+        raise ConfigError(
+            "PromptFormat.arguments: expected variables that the chat template reads, "
+            f"got {', '.join(unread)}, which does not occur in it: correct the name, "
+            "or take a format for this model"
         )
 
 
-def _control_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def _control_texts(
+    tokenizer: PreTrainedTokenizerFast, format: PromptFormat, template: str
+) -> list[str]:
     """The control tokens, and others that the template writes, longest first.
 
     transformers looks for the others in the template's own text, where a role's token
     that is put together (`'<|' + role + '|>'`) does not occur.
     """
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "x"}],
-            add_generation_prompt=True,
-            tokenize=False,
+        rendered = cast(
+            str,
+            tokenizer.apply_chat_template(
+                _messages(format, "x"),
+                chat_template=template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **format.arguments,
+            ),
         )
     except TemplateError as error:
+        turns = "a system message and one" if format.system else "one message"
         raise ConfigError(
-            "expected a chat template that renders one message of the user's, got: "
-            f"{error}: correct tokenizer.chat_template"
+            f"expected a chat template that renders {turns} of the user's, got: "
+            f"{error}: correct tokenizer.chat_template, or change the prompt format"
         ) from error
-    written = f"{tokenizer.get_chat_template()}\0{rendered}"
+    if format.system and format.system.strip() not in rendered:
+        raise ConfigError(
+            "PromptFormat.system: expected a chat template that renders it, got one "
+            "that leaves it out: put it into PromptFormat.user"
+        )
+    written = f"{template}\0{format.prefill}\0{rendered}"
     added = [token.content for token in tokenizer.added_tokens_decoder.values()]
     texts = {text for text in added if text in written and not text.isspace()}
     texts.update(tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer))))
@@ -125,22 +243,31 @@ def _control_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return sorted(texts, key=len, reverse=True)
 
 
-def _chat_tokens(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[str]
-) -> list[list[int]]:
-    ids = tokenizer.apply_chat_template(
-        [[{"role": "user", "content": message}] for message in messages],
-        add_generation_prompt=True,
-        return_dict=False,
-        sanitize_control_tokens=True,
+def _messages(format: PromptFormat, question: str) -> list[dict[str, str]]:
+    user = {"role": "user", "content": question}
+    if format.system is None:
+        return [user]
+    return [{"role": "system", "content": format.system}, user]
+
+
+def _dated(template: str) -> str:
+    """A Jinja template to which every day is `TODAY`."""
+    if "strftime_now" not in template:
+        return template
+    changes = "".join(
+        f" | replace('%{sign}', '{TODAY.strftime('%' + sign)}')" for sign in _SIGNS
     )
-    return cast(list[list[int]], ids)
+    macro = (
+        f"{{% macro strftime_now(format) %}}{{{{ format{changes} }}}}{{% endmacro %}}"
+    )
+    # Behind a block, Jinja drops a line break; not so behind a value.
+    return f"{macro}{{{{ '' }}}}{template}"
 
 
-def _with_blanks(control: Sequence[str], messages: Sequence[str]) -> list[str]:
-    """The messages with a blank inside each control token that they spell."""
-    pattern = re.compile("|".join(map(re.escape, control)))
-    return [
-        pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", message)
-        for message in messages
-    ]
+def _extended(template: str, text: str) -> str:
+    """A Jinja template that renders a text behind what it renders by itself."""
+    if not text:
+        return template
+    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    # A line break at the end of a template is rendered where something follows it.
+    return template.removesuffix("\n") + '{{ "' + escaped + '" }}'

@@ -40,6 +40,9 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
+_THINKING = ("<think>", "</think>")
+"""Tags that some vocabularies mark as special."""
+
 # A Lean word with its leading blank, a line break with its indentation, or one symbol.
 _LEAN_PIECES = r" ?[\p{L}\p{N}_.'!?]+|\n\s*| ?(?::=|[^\s\p{L}\p{N}])|\s+"
 
@@ -136,7 +139,8 @@ def continuation_texts(
 
     `tokenizer.decode` takes its tokens for the beginning of a text: SentencePiece's
     decoders then drop the first blank, which is indentation in a proof. Control tokens
-    and ids without a token add nothing.
+    and ids without a token add nothing, except that the tags around a model's thinking
+    are text: they say where its answer begins.
     """
     return [_text(tokenizer, pieces) for pieces in _pieces(tokenizer, rows)]
 
@@ -216,8 +220,12 @@ def _pieces(
     tokenizer: PreTrainedTokenizerFast, rows: Iterable[Iterable[SupportsIndex]]
 ) -> Iterator[list[str | None]]:
     """The vocabulary's entry for each token, None where it adds no text."""
-    control = control_tokens(tokenizer)
     entry = tokenizer.backend_tokenizer.id_to_token
+    control = {
+        token
+        for token in control_tokens(tokenizer)
+        if entry(token) not in _THINKING or token == tokenizer.eos_token_id
+    }
     for row in rows:
         yield [None if token in control else entry(token) for token in map(int, row)]
 

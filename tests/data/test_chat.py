@@ -2,12 +2,8 @@ import copy
 
 import pytest
 
-from fdjax.data.chat import (
-    COMPLETION_TEMPLATE,
-    prompt_tokens,
-    proof_tokens,
-    user_message,
-)
+from fdjax.data.chat import prompt_tokens, proof_tokens
+from fdjax.data.formats import COMPLETION, PLAIN
 from fdjax.data.tokenizer import continuation_texts, control_tokens, train_tokenizer
 from fdjax.errors import ConfigError, DataError
 from fdjax.records import Problem
@@ -36,7 +32,7 @@ def test_teacher_prompt_ends_with_the_students_question():
 @pytest.mark.parametrize("header", ["open Nat", "open Nat\n"])
 def test_the_header_stands_on_lines_of_its_own(header):
     problem = Problem(name="t", statement="theorem t : True", header=header)
-    assert user_message(problem) == "open Nat\ntheorem t : True := by"
+    assert PLAIN.user_turn(problem) == "open Nat\ntheorem t : True := by"
 
 
 @pytest.mark.parametrize(
@@ -50,11 +46,11 @@ def test_the_header_stands_on_lines_of_its_own(header):
     ],
 )
 def test_no_comment_swallows_the_opening(statement, question):
-    assert user_message(Problem(name="t", statement=statement)) == question
+    assert PLAIN.user_turn(Problem(name="t", statement=statement)) == question
 
 
 def test_empty_feedback_is_none():
-    assert user_message(PROBLEM, "") == user_message(PROBLEM)
+    assert PLAIN.user_turn(PROBLEM, "") == PLAIN.user_turn(PROBLEM)
 
 
 def test_feedback_is_given_for_each_problem():
@@ -107,7 +103,7 @@ def test_other_prompts_are_tokenised_as_the_template_renders_them(name):
     tokenizer = BUILDS[name]()
     notes = [None, "error at line 1", "  indented <think>\n"]
     messages = [
-        [{"role": "user", "content": user_message(PROBLEM, note)}] for note in notes
+        [{"role": "user", "content": PLAIN.user_turn(PROBLEM, note)}] for note in notes
     ]
     options = {"tokenize": False, "add_generation_prompt": True}
     texts = tokenizer.apply_chat_template(messages, **options)
@@ -127,7 +123,7 @@ def test_one_beginning_of_the_text():
 def test_a_tokenizer_without_a_template_is_an_error_with_a_remedy(template):
     tokenizer = qwen()
     tokenizer.chat_template = template
-    with pytest.raises(ConfigError, match="COMPLETION_TEMPLATE"):
+    with pytest.raises(ConfigError, match=r"formats\.COMPLETION"):
         prompt_tokens(tokenizer, [PROBLEM])
 
 
@@ -150,9 +146,9 @@ def test_a_lone_surrogate_is_an_error_that_names_the_problem():
 @pytest.mark.parametrize("build", [qwen, lambda: sentencepiece("never")])
 def test_a_base_model_continues_the_text(build):
     tokenizer = build()
-    tokenizer.chat_template = COMPLETION_TEMPLATE
+    tokenizer.chat_template = None
     (prompt,), (proof,) = (
-        prompt_tokens(tokenizer, [PROBLEM]),
+        prompt_tokens(tokenizer, [PROBLEM], format=COMPLETION),
         proof_tokens(tokenizer, [PROOF]),
     )
     text = tokenizer.decode([*prompt, *proof])

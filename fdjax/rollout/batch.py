@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens, proof_tokens
+from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.packing import pad_left, pad_right
 from fdjax.data.tokenizer import pad_token, token_texts
 from fdjax.errors import DataError
@@ -32,6 +33,7 @@ def supervised_batch(
     *,
     prompt_width: int,
     response_width: int,
+    format: PromptFormat = PLAIN,
 ) -> tuple[Batch, Metrics]:
     """Arrays for (problem, feedback shown in the prompt, proof to write) rows.
 
@@ -42,8 +44,12 @@ def supervised_batch(
     if not rows:
         raise DataError("supervised_batch: expected rows, got none")
     problems, feedback, proofs = zip(*rows, strict=True)
-    prompts = prompt_tokens(tokenizer, problems, feedback)
-    responses = proof_tokens(tokenizer, proofs)
+    prompts = prompt_tokens(tokenizer, problems, feedback, format)
+    answers = [
+        format.answer_text(problem, proof)
+        for problem, proof in zip(problems, proofs, strict=True)
+    ]
+    responses = proof_tokens(tokenizer, answers)
     fits = np.array(
         [
             len(prompt) <= prompt_width and len(response) <= response_width
@@ -79,6 +85,7 @@ def rollout_batch(
     teacher_width: int | None = None,
     score: Score = "all",
     wrong_feedback: bool = False,
+    format: PromptFormat = PLAIN,
 ) -> tuple[Batch, Metrics]:
     """Arrays of attempts, with what the terms of an objective read of them.
 
@@ -97,6 +104,7 @@ def rollout_batch(
         to the first that the feedback would change (beyond it the teacher reads a proof
         that its feedback speaks against).
       wrong_feedback: whether a teacher also reads the feedback on another problem.
+      format: how problems were put to the policy, and where the teacher reads feedback.
 
     Raises:
       ConfigError: there is no such `score`.
@@ -135,6 +143,7 @@ def rollout_batch(
         tokenizer,
         [each.feedback for each in rollout.trajectories],
         width=teacher_width,
+        format=format,
     )
     if score == "to_divergence":
         for row, each in enumerate(rollout.trajectories):
@@ -147,7 +156,11 @@ def rollout_batch(
     batch = batch._replace(feedback=teacher)
     if wrong_feedback:
         wrong, misread, _ = _teacher_prompts(
-            rollout, tokenizer, _of_others(rollout), width=teacher_width
+            rollout,
+            tokenizer,
+            _of_others(rollout),
+            width=teacher_width,
+            format=format,
         )
         batch = batch._replace(wrong_feedback=wrong)
         both = float((read & misread).sum())
@@ -191,14 +204,15 @@ def _teacher_prompts(
     feedback: Sequence[Feedback],
     *,
     width: int,
+    format: PromptFormat,
 ) -> tuple[TeacherPrompts, Bool[np.ndarray, " B"], Metrics]:
     """Each question with the feedback given, and whether any of that fits."""
     problems = [each.problem for each in rollout.trajectories]
-    notes = fit_feedback(tokenizer, problems, feedback, width=width)
+    notes = fit_feedback(tokenizer, problems, feedback, width=width, format=format)
     read = np.array([note is not None for note in notes])
     prompts, valid = pad_left(
         # Only a question that nobody scores is too long.
-        [ids[-width:] for ids in prompt_tokens(tokenizer, problems, notes)],
+        [ids[-width:] for ids in prompt_tokens(tokenizer, problems, notes, format)],
         width=width,
         pad=pad_token(tokenizer),
     )
@@ -244,6 +258,7 @@ def fit_feedback(
     feedback: Sequence[Feedback],
     *,
     width: int,
+    format: PromptFormat = PLAIN,
 ) -> list[str | None]:
     """What of each feedback fits into a prompt of `width` tokens; None for nothing.
 
@@ -256,6 +271,7 @@ def fit_feedback(
             tokenizer,
             [problems[row] for row in rows],
             ["\n".join(parts[row]) for row in rows],
+            format,
         )
         rows = [row for row, ids in zip(rows, prompts, strict=True) if len(ids) > width]
         for row in rows:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int, Key
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens
+from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
 from fdjax.errors import DataError, FeedbackError
@@ -50,6 +51,8 @@ class Pipeline:
     writer: Writer
     prompt_width: int
     """S, tokens; from a longer prompt nothing is sampled."""
+    format: PromptFormat = PLAIN
+    """How problems are put to the policy; a `LeanJudge` extracts answers by it."""
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     """Where judge and writer run; pipelines with the same writer share one."""
 
@@ -98,7 +101,7 @@ class Pipeline:
             raise DataError("Pipeline.collect: expected problems, got none")
         timer = timer or StageTimer()
         pad = pad_token(self.tokenizer)
-        ids = prompt_tokens(self.tokenizer, problems, feedback)
+        ids = prompt_tokens(self.tokenizer, problems, feedback, self.format)
         prompts, valid = pad_left(
             # A prompt that does not fit is cut, to keep its place in the batch.
             [row[-self.prompt_width :] for row in ids],

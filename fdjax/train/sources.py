@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.advantages import centred, leave_one_out, zscore
+from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.pipeline import batches, fingerprint
 from fdjax.data.tokenizer import settings_of
 from fdjax.errors import CheckpointError, ConfigError
@@ -78,6 +79,7 @@ class _Resumable:
         self,
         items: Sequence[Any],
         tokenizer: PreTrainedTokenizerFast,
+        format: PromptFormat,
         *,
         batch_size: int,
         seed: int,
@@ -88,6 +90,7 @@ class _Resumable:
         Args:
           items: rows, JSON values or dataclasses of such.
           tokenizer: of their texts.
+          format: of their prompts.
           batch_size: rows in a batch.
           seed: of their order.
           settings: whatever else decides what a row becomes.
@@ -100,6 +103,7 @@ class _Resumable:
             "rows": len(items),
             "content of the rows": fingerprint(items),
             "tokenizer": fingerprint([settings_of(tokenizer)]),
+            "format": fingerprint([format.settings]),
             "batch_size": batch_size,
             "seed": seed,
             **settings,
@@ -150,21 +154,23 @@ class SupervisedSource(_Resumable):
         seed: int,
         prompt_width: int,
         response_width: int,
+        format: PromptFormat = PLAIN,
     ):
         require("prompt_width", prompt_width, Whole(1))
         require("response_width", response_width, Whole(1))
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
         super().__init__(
-            rows, tokenizer, batch_size=batch_size, seed=seed, **self._widths
+            rows, tokenizer, format, batch_size=batch_size, seed=seed, **self._widths
         )
         self._tokenizer = tokenizer
+        self._format = format
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """The next rows in shuffled order."""
         del state
         with timer.stage("data"):
             batch, metrics = supervised_batch(
-                self._tokenizer, next(self._items), **self._widths
+                self._tokenizer, next(self._items), format=self._format, **self._widths
             )
         return StepData(batches=[batch], metrics=metrics)
 
@@ -281,6 +287,7 @@ class RolloutSource(_Resumable):
         super().__init__(
             problems,
             pipeline.tokenizer,
+            pipeline.format,
             batch_size=problems_per_step,
             seed=seed,
             group_size=group_size,
@@ -315,6 +322,7 @@ class RolloutSource(_Resumable):
                 teacher_width=self._teacher_width,
                 score=self._needs.score or "all",
                 wrong_feedback="wrong_feedback" in self._needs.teacher,
+                format=self._pipeline.format,
             )
         return StepData(
             batches=self._split(batch),

@@ -97,6 +97,14 @@ class PromptFormat:
             )
         self._try()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides how a prompt is written, as JSON values."""
+        written = ("user", "informed", "system", "prefill", "answer", "chat_template")
+        return {name: getattr(self, name) for name in written} | {
+            "arguments": dict(self.arguments)
+        }
+
     def user_turn(self, problem: Problem, feedback: str | None = None) -> str:
         """What the user says; without feedback where it is None or empty."""
         texts = places(problem)

@@ -10,19 +10,20 @@ from experiments.miniature.measurement import (
     read_minif2f,
 )
 from fdjax.eval import Evaluation, evaluate_claims, save_evaluation
+from fdjax.lean import Verifier
 from fdjax.run.context import RunContext
 
 __all__ = ["compare"]
 
 
-def compare(context: RunContext[ComparisonConfig]) -> Evaluation:
+def compare(context: RunContext[ComparisonConfig], verifier: Verifier) -> Evaluation:
     """All stages in order; returns what `eval.json` holds.
 
     Each stage leaves its result in the run's folder and is skipped when it is there.
     """
     # Read first: a bad file must not cost the training before it.
-    minif2f = read_minif2f(context)
-    made = prepare(context, minif2f)
+    minif2f = read_minif2f(context, verifier)
+    made = prepare(context, verifier, minif2f)
     # This builds all phases: what is wrong with the last is refused before the first.
     trainer = Trainer(materials=made)
     warm = trainer.warm_start()

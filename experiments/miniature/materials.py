@@ -21,6 +21,7 @@ from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
 from fdjax.feedback import CompilerFeedback, ReferenceHint, Writer
 from fdjax.judge import LeanJudge
+from fdjax.lean import Verifier
 from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import EventLoop, Pipeline
@@ -35,6 +36,7 @@ class Materials:
     """Data and model of a run."""
 
     context: RunContext[ComparisonConfig]
+    verifier: Verifier
     splits: dict[str, list[Problem]]
     """Theorems by use: sft, pool, validation, test."""
     plain: list[Row]
@@ -65,7 +67,7 @@ class Materials:
         return Pipeline(
             generate=make_generate(self.model, sampling, mesh=self.context.mesh),
             tokenizer=self.tokenizer,
-            judge=LeanJudge(verifier=self.context.verifier),
+            judge=LeanJudge(verifier=self.verifier),
             writer=self.writer,
             loop=self.loop,
             prompt_width=prompt_width,
@@ -93,12 +95,15 @@ class Materials:
 
 
 def prepare(
-    context: RunContext[ComparisonConfig], minif2f: Sequence[Problem] = ()
+    context: RunContext[ComparisonConfig],
+    verifier: Verifier,
+    minif2f: Sequence[Problem] = (),
 ) -> Materials:
     """Makes theorems, has Lean check every one, and builds tokenizer and model.
 
     Args:
       context: of the run.
+      verifier: checks the theorems, and attempts at them.
       minif2f: statements of others, for which the model must be long enough, too.
     """
     config = context.config
@@ -109,13 +114,13 @@ def prepare(
     write_problems(everything, context.folder / "problems.jsonl")
     total = sum(len(problem.references) for problem in everything)
     with context.timed("lean"), context.task("Lean: references", total) as progress:
-        check_problems(everything, context.verifier, progress)
+        check_problems(everything, verifier, progress)
     writer = ReferenceHint(base=CompilerFeedback(), plan=config.fd.plan)
     count = config.data.mistakes
     with context.timed("lean"), context.task("Lean: mistakes", count) as progress:
         informed = corrupted_rows(
             splits["sft"],
-            context.verifier,
+            verifier,
             writer,
             count=count,
             seed=config.data.seed,
@@ -144,6 +149,7 @@ def prepare(
     rewordings, seed = config.data.rewordings, config.seed
     return Materials(
         context=context,
+        verifier=verifier,
         splits=splits,
         plain=reworded_rows(plain, copies=rewordings, seed=seed),
         informed=reworded_rows(informed, copies=rewordings, seed=seed),

@@ -21,6 +21,7 @@ from fdjax.eval import (
     load_evaluation,
     save_evaluation,
 )
+from fdjax.lean import Verifier
 from fdjax.records import Problem
 from fdjax.rollout import Rollout
 from fdjax.run.context import RunContext
@@ -124,12 +125,14 @@ def _require_verdicts(result: ArmResult) -> None:
         )
 
 
-def read_minif2f(context: RunContext[ComparisonConfig]) -> list[Problem]:
+def read_minif2f(
+    context: RunContext[ComparisonConfig], verifier: Verifier
+) -> list[Problem]:
     """Statements of the user's miniF2F file that need no Mathlib."""
     if context.config.minif2f is None:
         return []
     with context.timed("miniF2F"):
-        problems, others = core_problems(context.config.minif2f, context.verifier)
+        problems, others = core_problems(context.config.minif2f, verifier)
     total = len(problems) + len(others)
     first = f"; Lean on the first other: {others[0].splitlines()[0]}" if others else ""
     context.display.say(

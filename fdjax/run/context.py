@@ -1,31 +1,52 @@
-"""What every stage of a run shares: settings, folder, Lean, screen, and the clock."""
+"""What every stage of a run shares: settings, folder, screen, and the clock."""
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
+from rich.markup import escape
 
-from fdjax.lean import Verifier
 from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
-from fdjax.train import StopRequest
+from fdjax.run.folder import Resume, Run, begun_phases, open_run
+from fdjax.train import StoppedError, StopRequest, stop_on_signal
 
-__all__ = ["RunContext"]
+__all__ = ["RunContext", "run_folder"]
 
 
-class _Seeded(Protocol):
-    """A configuration; it has a seed."""
+class RunSettings(Protocol):
+    """What the settings of any run have."""
 
     @property
-    def seed(self) -> int: ...
+    def name(self) -> str:
+        """Folder of the run below `runs`."""
+        ...
+
+    @property
+    def runs(self) -> Path:
+        """Where runs are kept."""
+        ...
+
+    @property
+    def resume(self) -> Resume:
+        """Whether to continue one."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the run's PRNG keys."""
+        ...
 
 
-Config = TypeVar("Config", bound=_Seeded)
+Config = TypeVar("Config", bound=RunSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +58,12 @@ class RunContext(Generic[Config]):
     run: str
     """Identity of the run, which its checkpoints and results carry."""
     mesh: Mesh
-    verifier: Verifier
     display: Display
     writer: MetricsWriter
     samples: SampleWriter
     stop: StopRequest
+    resources: ExitStack
+    """What must be closed when the run ends: verifiers, clients of an API."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by name of what it went to."""
 
@@ -69,3 +91,65 @@ class RunContext(Generic[Config]):
                 bar(done, note)
 
             yield update
+
+
+@contextmanager
+def run_folder(
+    config: Config, rules: ResumeRules, display: Display, mesh: Mesh
+) -> Iterator[RunContext[Config]]:
+    """A run's folder, open and locked, with all that is written into it.
+
+    Of a run that fails before it has trained anything, nothing stays.
+
+    Args:
+      config: its settings.
+      rules: which of them a resumed run may change.
+      display: what a person sees.
+      mesh: of the run's devices.
+
+    Raises:
+      ConfigError: the folder cannot be had (`open_run`).
+    """
+    folder = config.runs / config.name
+    resumes = config.resume != "no"
+    with open_run(folder, config, rules, resume=resumes) as opened:
+        for note in opened.notes:
+            display.say(f"[yellow]Since the run began:[/] {escape(note)}")
+        try:
+            with _writers(config, opened, display, mesh) as context:
+                yield context
+        except StoppedError:
+            raise
+        except Exception as error:
+            if not resumes and begun_phases(folder, rules):
+                error.add_note(
+                    "What was trained is kept: the corrected command goes on with "
+                    "--resume."
+                )
+            elif not resumes:
+                # Nothing was trained: the corrected command must find its place free.
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _writers(
+    config: Config, opened: Run, display: Display, mesh: Mesh
+) -> Iterator[RunContext[Config]]:
+    with (
+        stop_on_signal() as stop,
+        MetricsWriter(opened.folder / "metrics.jsonl") as writer,
+        SampleWriter(opened.folder / "samples.jsonl") as samples,
+        ExitStack() as resources,
+    ):
+        yield RunContext(
+            config=config,
+            folder=opened.folder,
+            run=opened.id,
+            mesh=mesh,
+            display=display,
+            writer=writer,
+            samples=samples,
+            stop=stop,
+            resources=resources,
+        )

@@ -1,0 +1,164 @@
+"""Settings that every run has: which policy, on which devices, how much of it all."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from fdjax.errors import ConfigError
+from fdjax.model.config import AttentionKind, Remat
+from fdjax.ops import TEMPERATURE
+from fdjax.ranges import SEED, Among, Whole, require, require_fields
+from fdjax.run.folder import RESUMES, Resume
+
+__all__ = [
+    "AttemptsConfig",
+    "EvaluationConfig",
+    "MeshConfig",
+    "PolicyConfig",
+    "RunConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The pretrained model that is trained."""
+
+    source: str = ""
+    """Folder in Hugging Face's format, a converted one or a run's, or a hub id."""
+    revision: str | None = None
+    """Of a hub id."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of activations; parameters, moments and teacher are float32."""
+    remat: Remat = "full"
+    """What the backward pass recomputes (`ModelConfig.remat`)."""
+    attention: AttentionKind = "auto"
+    """Kernel of the causal pass (`ModelConfig.attention`)."""
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            dtype=Among("float32", "bfloat16"),
+            remat=Among(*get_args(Remat)),
+            attention=Among(*get_args(AttentionKind)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How devices share the work (`fdjax.sharding.make_mesh`); -1 takes the rest."""
+
+    data: int = 1
+    """Replicas, each with its own part of the batch and all parameters."""
+    fsdp: int = -1
+    """Devices that share the batch and the parameters."""
+    tensor: int = 1
+    """Devices that share heads, the inner layer and the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptsConfig:
+    """What an iteration samples, and how it is cut into optimizer steps."""
+
+    problems: int = 32
+    """P, problems in an iteration."""
+    group_size: int = 8
+    """G, attempts at each."""
+    updates: int = 1
+    """Optimizer steps on an iteration's attempts; each takes as many."""
+    microbatches: int = 1
+    """Parts of an optimizer step's batch, one after the other, to save memory."""
+    max_new_tokens: int = 2048
+    """Longest attempt, tokens."""
+    prompt_tokens: int | None = None
+    """Longest prompt, tokens; that of the longest problem by default."""
+    feedback_tokens: int = 512
+    """Room for feedback in the teacher's prompt, tokens."""
+    temperature: float = 1.0
+    """Sampling temperature, in training and evaluation."""
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            problems=Whole(1),
+            group_size=Whole(1),
+            updates=Whole(1),
+            microbatches=Whole(1),
+            max_new_tokens=Whole(1),
+            feedback_tokens=Whole(1),
+            temperature=TEMPERATURE,
+        )
+        if self.prompt_tokens is not None:
+            require_fields(self, prompt_tokens=Whole(1))
+        attempts = self.problems * self.group_size
+        if attempts % (self.updates * self.microbatches):
+            raise ConfigError(
+                "expected attempts.updates × attempts.microbatches to divide "
+                f"attempts.problems × attempts.group_size = {attempts}, got "
+                f"{self.updates} × {self.microbatches}"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Attempts of an optimizer step."""
+        return self.problems * self.group_size // self.updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How policies are measured on the problems held out."""
+
+    every: int = 0
+    """Iterations between measurements while training; 0 measures at the ends only."""
+    samples: int = 8
+    """Attempts at each problem."""
+    ks: tuple[int, ...] = (1, 8)
+    """k of pass@k, increasing."""
+    teacher: bool = True
+    """Whether the teacher is measured as well, with feedback in its prompt."""
+
+    def __post_init__(self) -> None:
+        require_fields(self, every=Whole(0), samples=Whole(1))
+        for k in self.ks:
+            require(
+                f"each of evaluation.ks = {self.ks}",
+                k,
+                Whole(1, self.samples),
+                remedy="raise evaluation.samples or drop the larger k",
+            )
+        if not self.ks or list(self.ks) != sorted(set(self.ks)):
+            raise ConfigError(
+                f"expected evaluation.ks to increase, such as 1 2 4, got {self.ks}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A run; experiments add fields of their own by inheriting from it."""
+
+    name: str = "run"
+    """Folder of the run below `runs`."""
+    runs: Path = Path("runs")
+    """Where runs are kept."""
+    resume: Resume = "no"
+    """Continue the run of this name: alone or with `newest` from its newest
+    checkpoints, with `whole` from the newest that are not damaged."""
+    dry_run: bool = False
+    """Print the resolved settings and what would be computed and held; do nothing."""
+    seed: int = 0
+    """Of data order and sampling."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint_every: int = 20
+    """Iterations between checkpoints; the last one is always saved."""
+
+    def __post_init__(self) -> None:
+        plain = self.name.isprintable() and not set(self.name) & set("/\\")
+        if not plain or self.name in ("", ".", ".."):
+            raise ConfigError(
+                f"expected name to be a plain folder name, got {self.name!r}"
+            )
+        require_fields(
+            self, resume=Among(*RESUMES), seed=SEED, checkpoint_every=Whole(1)
+        )

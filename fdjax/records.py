@@ -67,6 +67,8 @@ class Problem:
     """Lean source from `theorem` up to, not including, `:=`."""
     header: str = ""
     """Trusted Lean source before the statement: imports, opens, options."""
+    informal: str = ""
+    """The problem in words, for formats that show it."""
     references: tuple[str, ...] = ()
     """Known proofs as tactic text, each line indented by two spaces."""
     family: str = ""

@@ -2,6 +2,7 @@
 
 from fdjax.data.rows.answers import fill_answers, open_answer
 from fdjax.data.rows.shapes import Shape
+from fdjax.data.rows.words import words
 from fdjax.jsonl import Row, shorten
 from fdjax.lean.facts.lexer import code, tokens
 from fdjax.lean.facts.statement import Theorem, last_theorem
@@ -118,8 +119,10 @@ def _check_copy(
 ) -> None:
     """Makes sure that a row says the same in two places, comments aside."""
     header, theorem = read
-    mine = [*_words(header), *_words(theorem.statement)]
-    theirs = [*_words(copy.header), *_words(copy.statement)]
+    mine, theirs = (
+        [word.text for text in texts for word in words(text)]
+        for texts in ((header, theorem.statement), (copy.header, copy.statement))
+    )
     if mine == theirs:
         return
     same = next(
@@ -130,17 +133,12 @@ def _check_copy(
         ),
         min(len(mine), len(theirs)),
     )
-    one, another = (" ".join(words[same : same + 6]) for words in (mine, theirs))
+    one, another = (" ".join(found[same : same + 6]) for found in (mine, theirs))
     raise row.error(
         f"one theorem in `{key}` and `{other}`",
         f"{one or 'the end'} in one where the other has {another or 'the end'}",
         "keep the one that is meant",
     )
-
-
-def _words(text: str) -> list[str]:
-    """What Lean reads of a text but its documentation."""
-    return [token.text for token in code(text) if token.kind != "comment"]
 
 
 def _informal(row: Row, shape: Shape, statement: str) -> str:

@@ -11,7 +11,7 @@ from fdjax.data.rows.own import OWN_KEYS, own_problem, own_values
 from fdjax.data.rows.shapes import LEAN_FILE, SHAPES, ProblemFormat, Shape, format_of
 from fdjax.data.rows.source import problem_of
 from fdjax.encoding import encode
-from fdjax.errors import DataError
+from fdjax.errors import ConfigError, DataError
 from fdjax.files import replacing
 from fdjax.jsonl import Row, shorten
 from fdjax.lean.facts.lexer import code
@@ -87,7 +87,8 @@ def load_problems(
       revision: of a dataset on the Hub.
 
     Raises:
-      ConfigError: `format` or `on_error` is none of those listed.
+      ConfigError: `format` or `on_error` is none of those listed, or a configuration or
+        revision comes without a split.
       DataError: the source cannot be read, holds no problem, or a row is not as
         described.
       InstallError: the package `datasets` is needed and missing.
@@ -97,10 +98,15 @@ def load_problems(
     problems: list[Problem] = []
     left_out: list[LeftOut] = []
     is_lean = split is None and _is_lean(Path(source))
+    if split is None and (config or revision):
+        raise ConfigError(
+            f"expected a split with {'config' if config else 'revision'} of the "
+            f"dataset {source}, got none: name one, such as train"
+        )
     if is_lean and format is not None:
-        raise DataError(
-            f"Expected no format for the Lean files at {source}, got {format}; leave "
-            "it out."
+        raise ConfigError(
+            f"expected no format for the Lean files at {source}, got {format}: leave "
+            "it out"
         )
     for number, place, text in _raw_rows(
         source, is_lean=is_lean, split=split, config=config, revision=revision

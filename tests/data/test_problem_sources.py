@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fdjax.data.problems import load_problems, read_problems
-from fdjax.errors import DataError, InstallError
+from fdjax.errors import ConfigError, DataError, InstallError
 from fdjax.records import Problem
 
 ROWS = [
@@ -101,7 +101,9 @@ def test_lean_files_are_problems(tmp_path):
 
 
 def test_lean_files_have_no_format(tmp_path):
-    with pytest.raises(DataError, match=r"no format for the Lean files .* got putnam"):
+    with pytest.raises(
+        ConfigError, match=r"no format for the Lean files .* got putnam"
+    ):
         load_problems(tmp_path, "putnam")
     with pytest.raises(DataError, match=r"Lean files in the folder .*, got none"):
         load_problems(tmp_path)
@@ -115,6 +117,12 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch, name):
         load_problems(tmp_path / name)
     with pytest.raises(InstallError, match=message):
         load_problems("somebody/problems", split="train")
+
+
+@pytest.mark.parametrize("setting", ["config", "revision"])
+def test_what_is_said_of_a_dataset_needs_a_split(tmp_path, setting):
+    with pytest.raises(ConfigError, match=f"a split with {setting} of the dataset"):
+        load_problems(tmp_path / "rows.jsonl", **{setting: "v1"})
 
 
 @pytest.fixture

@@ -8,7 +8,14 @@ from typing import Literal, get_args
 from fdjax.data.rows.files import RawRow, json_rows, lean_rows
 from fdjax.data.rows.hub import dataset_rows, is_table
 from fdjax.data.rows.own import OWN_KEYS, own_problem, own_values
-from fdjax.data.rows.shapes import LEAN_FILE, SHAPES, ProblemFormat, Shape, format_of
+from fdjax.data.rows.shapes import (
+    LEAN_3,
+    LEAN_FILE,
+    SHAPES,
+    ProblemFormat,
+    Shape,
+    format_of,
+)
 from fdjax.data.rows.source import problem_of
 from fdjax.encoding import encode
 from fdjax.errors import ConfigError, DataError
@@ -83,12 +90,12 @@ def load_problems(
       with_answers: whether to fill in answers left open before the theorem from the
         comments behind them, as PutnamBench has them.
       split: of a dataset.
-      config: of a dataset with several.
+      config: of a dataset on the Hub with several.
       revision: of a dataset on the Hub.
 
     Raises:
-      ConfigError: `format` or `on_error` is none of those listed, or a configuration or
-        revision comes without a split.
+      ConfigError: `format` or `on_error` is none of those listed, or a setting does not
+        go with the source.
       DataError: the source cannot be read, holds no problem, or a row is not as
         described.
       InstallError: the package `datasets` is needed and missing.
@@ -98,25 +105,20 @@ def load_problems(
     problems: list[Problem] = []
     left_out: list[LeftOut] = []
     is_lean = split is None and _is_lean(Path(source))
-    if split is None and (config or revision):
+    if (config or revision) and (split is None or is_table(Path(source))):
         raise ConfigError(
-            f"expected a split with {'config' if config else 'revision'} of the "
-            f"dataset {source}, got none: name one, such as train"
+            "expected a configuration or a revision only with the split of a dataset "
+            f"that is loaded by its name, got one for {source}: leave it out"
         )
     if is_lean and format is not None:
         raise ConfigError(
             f"expected no format for the Lean files at {source}, got {format}: leave "
             "it out"
         )
-    for number, place, text in _raw_rows(
-        source, is_lean=is_lean, split=split, config=config, revision=revision
-    ):
+    shape = LEAN_FILE if is_lean else None
+    for number, place, text in _raw_rows(source, shape, split, config, revision):
         try:
-            problem = _problem(
-                Row(place, text),
-                LEAN_FILE if is_lean else format,
-                with_answers=with_answers,
-            )
+            problem = _problem(Row(place, text), shape, format, with_answers)
         except DataError as error:
             if on_error == "raise":
                 raise
@@ -160,28 +162,26 @@ def _is_lean(path: Path) -> bool:
 
 def _raw_rows(
     source: Path | str,
-    *,
-    is_lean: bool,
+    shape: Shape | None,
     split: str | None,
     config: str | None,
     revision: str | None,
 ) -> Iterator[RawRow]:
     path = Path(source)
-    if is_lean:
+    if shape is LEAN_FILE:
         return lean_rows(path)
     if split is None and not is_table(path):
         return json_rows(path)
-    keys = {*OWN_KEYS, *(key for shape in SHAPES.values() for key in shape.keys)}
+    keys = {LEAN_3, *OWN_KEYS, *(key for one in SHAPES.values() for key in one.keys)}
     return dataset_rows(source, keys, split=split, config=config, revision=revision)
 
 
 def _problem(
-    row: Row, format: ProblemFormat | Shape | None, *, with_answers: bool
+    row: Row, shape: Shape | None, format: ProblemFormat | None, with_answers: bool
 ) -> Problem:
-    if isinstance(format, Shape):
-        shape = format
-    else:
-        format = format_of(row) if format is None else format
+    """The problem of a row of a known shape, or of the format that it is in."""
+    if shape is None:
+        format = format or format_of(row)
         shape = None if format == "fdjax" else SHAPES[format]
     if shape is None:
         problem = own_problem(row)

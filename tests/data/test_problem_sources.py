@@ -120,9 +120,10 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("setting", ["config", "revision"])
-def test_what_is_said_of_a_dataset_needs_a_split(tmp_path, setting):
-    with pytest.raises(ConfigError, match=f"a split with {setting} of the dataset"):
-        load_problems(tmp_path / "rows.jsonl", **{setting: "v1"})
+@pytest.mark.parametrize(("name", "split"), [("x.jsonl", None), ("x.parquet", "train")])
+def test_what_is_said_of_a_dataset_needs_one(tmp_path, setting, name, split):
+    with pytest.raises(ConfigError, match="a dataset that is loaded by its name"):
+        load_problems(tmp_path / name, split=split, **{setting: "v1"})
 
 
 @pytest.fixture
@@ -163,11 +164,29 @@ def test_parquet_is_read_by_rows(parquet):
     assert load_problems(str(parquet), split="train[1:3]").problems == READ[1:]
 
 
+def test_columns_of_nulls_are_absent(datasets, tmp_path):
+    own = {"name": "t0", "statement": "theorem t0 : True", "difficulty": 1}
+    nulls = dict.fromkeys(["name", "statement", "difficulty", "src_header"])
+    rows = [
+        own | {"formal_statement": None, "src_header": None},
+        nulls | {"formal_statement": "theorem t1 : True := by"},
+        own | {"difficulty": None, "src_header": None},
+        nulls | {"formal_statement": "theorem t3 : true :=", "src_header": "import x"},
+    ]
+    found = load_problems(as_parquet(tmp_path, rows), on_error="skip")
+    assert [problem.name for problem in found.problems] == ["t0", "t1", "t0"]
+    assert [problem.difficulty for problem in found.problems] == [1, 0, 0]
+    [row] = found.left_out
+    assert "row 4: expected a statement of Lean 4" in row.reason
+
+
 def test_saved_datasets_are_read(datasets, parquet, tmp_path):
     files = str(parquet)
     table = datasets.load_dataset("parquet", data_files=files, split="train")
     table.select(range(3)).save_to_disk(tmp_path / "one")
     assert load_problems(tmp_path / "one").problems == READ
+    with pytest.raises(DataError, match="one without splits, asked for train"):
+        load_problems(tmp_path / "one", split="train")
     splits = {"train": table.select([0]), "test": table.select([1])}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "two")
     assert load_problems(tmp_path / "two", split="test").problems == READ[1:2]

@@ -69,7 +69,7 @@ def lean_rows(path: Path) -> Iterator[RawRow]:
     if not files:
         raise DataError(
             f"Expected Lean files in the folder {path}, got none; name the folder that "
-            "holds them, or a file of rows."
+            "holds them, a file of rows, or the split of a dataset."
         )
 
 
@@ -126,5 +126,5 @@ def _damaged(path: Path, number: int, text: str, reason: str) -> DataError:
 def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(
         f"Expected a readable file of rows at {path}, got {type(error).__name__}: "
-        f"{error}; correct the path or the file."
+        f"{error}; correct the path or the file, or name the split of a dataset."
     )

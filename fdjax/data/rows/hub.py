@@ -73,8 +73,10 @@ def _as_row(values: dict[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    plain = value is None or isinstance(value, str | bool | int | float | list)
-    return value if plain else repr(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    is_json = value is None or isinstance(value, str | bool | int | float)
+    return value if is_json else repr(value)
 
 
 def _load(
@@ -90,7 +92,11 @@ def _load(
         return datasets.load_dataset(builder, data_files=files, split=split or "train")
     if is_table(path):
         saved = datasets.load_from_disk(str(path))
-        return saved[split] if split and isinstance(saved, dict) else saved
+        if split is None:
+            return saved
+        if not isinstance(saved, dict):
+            raise ValueError(f"one without splits, asked for {split}")
+        return saved[split]
     return datasets.load_dataset(str(source), config, split=split, revision=revision)
 
 

@@ -62,7 +62,9 @@ def _references(row: Row) -> tuple[str, ...]:
 
 
 def _difficulty(row: Row) -> int:
-    value = row.values.get("difficulty", 0)
+    value = row.values.get("difficulty")
+    if value is None:
+        return 0
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise row.error(
             "an integer of at least 0 for `difficulty`",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fdjax.jsonl import Row
 
-__all__ = ["LEAN_FILE", "SHAPES", "ProblemFormat", "Shape", "format_of"]
+__all__ = ["LEAN_3", "LEAN_FILE", "SHAPES", "ProblemFormat", "Shape", "format_of"]
 
 ProblemFormat = Literal[
     "fdjax",
@@ -104,6 +104,9 @@ SHAPES: Mapping[ProblemFormat, Shape] = MappingProxyType(
     }
 )
 """The formats of others; "deepseek" is that of a `formal_statement` without marks."""
+
+LEAN_3 = "src_header"
+"""A key of ProofNet's first edition, which no format can read."""
 
 LEAN_FILE = Shape(sources=("source",))
 """What a whole Lean file is read as."""

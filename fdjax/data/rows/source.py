@@ -1,7 +1,7 @@
 """A problem from Lean source that ends in its theorem, as other provers' rows hold."""
 
 from fdjax.data.rows.answers import fill_answers, open_answer
-from fdjax.data.rows.shapes import Shape
+from fdjax.data.rows.shapes import LEAN_3, Shape
 from fdjax.data.rows.words import words
 from fdjax.jsonl import Row, shorten
 from fdjax.lean.facts.lexer import code, tokens
@@ -23,10 +23,10 @@ def problem_of(row: Row, shape: Shape, *, with_answers: bool) -> Problem:
       DataError: the row is not as the shape says, rests on `sorry` before the theorem,
         holds a proof, or says the same thing twice and differently.
     """
-    if "src_header" in row.values:
+    if row.values.get(LEAN_3) is not None:
         raise row.error(
             "a statement of Lean 4",
-            "`src_header`, with which ProofNet's rows for Lean 3 come",
+            f"`{LEAN_3}`, with which ProofNet's rows for Lean 3 come",
             "take a port to Lean 4",
         )
     given = [key for key in shape.sources if row.values.get(key) is not None]

@@ -1,5 +1,5 @@
 """What the rows of public files hold, and how a problem is read from one."""
 
-from fdjax.data.rows.shapes import SHAPES, ProblemFormat, Shape
+from fdjax.data.rows.shapes import ProblemFormat
 
-__all__ = ["SHAPES", "ProblemFormat", "Shape"]
+__all__ = ["ProblemFormat"]

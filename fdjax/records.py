@@ -68,7 +68,7 @@ class Problem:
     header: str = ""
     """Trusted Lean source before the statement: imports, opens, options."""
     informal: str = ""
-    """The problem in words, for formats that show it."""
+    """What the theorem says in words, for prompts; Lean never reads it."""
     references: tuple[str, ...] = ()
     """Known proofs as tactic text, each line indented by two spaces."""
     family: str = ""

@@ -3,18 +3,35 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grain
 
 from fdjax.ranges import SEED, Whole, require
 
-__all__ = ["batches", "fingerprint"]
+__all__ = ["BatchStream", "batches", "fingerprint"]
 
 Item = TypeVar("Item")
+Drawn = TypeVar("Drawn", covariant=True)
 
 _EPOCHS = 2**31
 """As good as endless. Of a stream without end, Grain cannot count batches of one."""
+
+
+class BatchStream(Protocol[Drawn]):
+    """Batches without end that go on where their state was taken."""
+
+    def __next__(self) -> Sequence[Drawn]:
+        """The next batch."""
+        ...
+
+    def get_state(self) -> Any:
+        """The position, as JSON holds it."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Continues from a position that `get_state` gave."""
+        ...
 
 
 def batches(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fdjax.data.problems import read_problems, write_problems
-from fdjax.errors import DataError
+from fdjax.data.problems import load_problems, read_problems, write_problems
+from fdjax.errors import ConfigError, DataError
 from fdjax.records import Problem
 
 OWN = {"name": "swap", "statement": "theorem swap (p q : Prop) (h : p ∧ q) : q ∧ p"}
@@ -48,6 +48,7 @@ def test_deepseek_row_keeps_the_statement_and_drops_the_rest(tmp_path):
             name="double_le",
             statement="theorem double_le (n : Nat)\n  : n ≤ n + n",
             header="set_option maxHeartbeats 1000",
+            informal="Twice a number is at least the number.",
             family="valid",
         )
     ]
@@ -79,7 +80,10 @@ def test_what_stands_before_the_theorem_belongs_to_the_header(
     }
     [problem] = read_problems(write_rows(tmp_path / "rows.jsonl", row))
     assert problem == Problem(
-        name="t", statement=statement, header=header.format(before)
+        name="t",
+        statement=statement,
+        header=header.format(before),
+        informal="The theorem.",
     )
 
 
@@ -103,7 +107,7 @@ def test_the_name_is_spelled_as_in_the_statement(tmp_path, key, name):
         read_problems(write_rows(tmp_path / "rows.jsonl", bare))
 
 
-@pytest.mark.parametrize("key", ["statement", "header", "references"])
+@pytest.mark.parametrize("key", ["statement", "header", "informal", "references"])
 def test_a_lone_surrogate_is_an_error_of_its_row(tmp_path, key):
     texts = {"statement": "theorem t : \ud800", "references": ["  \ud800"]}
     row = OWN | {"name": "t", "statement": "theorem t : True"}
@@ -140,7 +144,11 @@ def test_line_separator_inside_a_string_does_not_end_the_row(tmp_path):
     ("row", "expected", "got"),
     [
         ({"name": "t"}, "`statement` or `formal_statement`", "['name']"),
-        (OWN | DEEPSEEK, "either `statement` or", "formal_statement"),
+        (
+            OWN | DEEPSEEK,
+            "keys of one format",
+            "deepseek (`formal_statement`) and fdjax",
+        ),
         ({"statement": "theorem t : True"}, "text for `name`", "nothing"),
         (OWN | {"name": 3}, "text for `name`", "3"),
         (OWN | {"name": ""}, "text for `name`", "''"),
@@ -221,6 +229,37 @@ def test_a_named_format_is_not_guessed(tmp_path):
         read_problems(path, "deepseek")
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"format": "putnm"}, "format to be one of"), ({"on_error": "warn"}, "on_error")],
+)
+def test_settings_are_checked(tmp_path, setting, message):
+    path = write_rows(tmp_path / "rows.jsonl", OWN)
+    with pytest.raises(ConfigError, match=message):
+        load_problems(path, **setting)
+
+
+def test_rows_without_a_problem_are_left_out_on_demand(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    good, bad = json.dumps(OWN), json.dumps(OWN | {"difficulty": -1})
+    lines = [good, "", bad, '{"name": "t", ', good, "\udc80", "[1]"]
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match="line 3: expected an integer"):
+        read_problems(path)
+    found = load_problems(path, on_error="skip")
+    assert [problem.name for problem in found.problems] == ["swap", "swap"]
+    assert [row.number for row in found.left_out] == [3, 4, 6, 7]
+    for row, got in zip(found.left_out, ["-1", "{", "utf-8", "list"], strict=True):
+        assert row.reason.startswith(f"{path}, line {row.number}: expected ")
+        assert f"got {got}" in row.reason.replace("'", "")
+
+
+def test_a_file_of_which_nothing_is_left_is_an_error(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", {"name": "t"}, {"name": "u"})
+    with pytest.raises(DataError, match=r"got 2 rows that hold none; .*line 1: expec"):
+        load_problems(path, on_error="skip")
+
+
 def test_missing_file_is_a_data_error_with_remedy(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.jsonl.*correct the path"):
         read_problems(tmp_path / "nowhere.jsonl")
@@ -246,17 +285,19 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 @given(
     header=words,
+    informal=words,
     family=words,
     references=st.lists(words.filter(str.strip), max_size=3),
     difficulty=st.integers(0, 99),
 )
 def test_written_problems_read_back_equal(
-    tmp_path_factory, header, family, references, difficulty
+    tmp_path_factory, header, informal, family, references, difficulty
 ):
     problem = Problem(
         name="t",
         statement="theorem t : True",
         header=header,
+        informal=informal,
         family=family,
         references=tuple(references),
         difficulty=difficulty,

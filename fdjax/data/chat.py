@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.tokenizer import continuation_tokens, control_tokens, end_token
 from fdjax.errors import ConfigError, DataError
+from fdjax.judge.fences import OPENING
 from fdjax.records import Problem, is_unicode
 
 __all__ = ["TODAY", "prompt_text", "prompt_tokens", "proof_tokens"]
@@ -161,7 +162,9 @@ class _Chat:
 def _chat(tokenizer: PreTrainedTokenizerFast, format: PromptFormat) -> _Chat:
     template = _template(tokenizer, format)
     _require_variables(format, template)
-    control = _control_texts(tokenizer, format, template)
+    rendered = _probe(tokenizer, format, template)
+    _require_thinking(format, rendered)
+    control = _control_texts(tokenizer, f"{template}\0{format.prefill}\0{rendered}")
     reader = copy(tokenizer)
     reader.chat_control_tokens = control
     return _Chat(
@@ -205,14 +208,10 @@ def _require_variables(format: PromptFormat, template: str) -> None:
         )
 
 
-def _control_texts(
+def _probe(
     tokenizer: PreTrainedTokenizerFast, format: PromptFormat, template: str
-) -> list[str]:
-    """The control tokens, and others that the template writes, longest first.
-
-    transformers looks for the others in the template's own text, where a role's token
-    that is put together (`'<|' + role + '|>'`) does not occur.
-    """
+) -> str:
+    """What the chat template makes of a short message."""
     try:
         rendered = cast(
             str,
@@ -235,7 +234,30 @@ def _control_texts(
             "PromptFormat.system: expected a chat template that renders it, got one "
             "that leaves it out: put it into PromptFormat.user"
         )
-    written = f"{template}\0{format.prefill}\0{rendered}"
+    return rendered
+
+
+def _require_thinking(format: PromptFormat, rendered: str) -> None:
+    """Where the prompt opens the thinking, a draft in it is no answer."""
+    probe = Problem(name="x", statement="theorem x : True")
+    beginning = format.beginning(probe)
+    if not f"{rendered}{beginning}".rstrip().endswith(OPENING):
+        return
+    if format.extract(probe, "```lean4\ntrivial\n```").submission is not None:
+        raise ConfigError(
+            "PromptFormat.extract: expected one for a prompt that ends with "
+            f"{OPENING}, got one that takes unfinished thinking for an answer: take "
+            "fdjax.data.formats.CHAT_THINKING, or AfterThinking(extract=..., "
+            "opened=True)"
+        )
+
+
+def _control_texts(tokenizer: PreTrainedTokenizerFast, written: str) -> list[str]:
+    """The control tokens, and others that occur in what was written, longest first.
+
+    transformers looks for the others in the template's own text, where a role's token
+    that is put together (`'<|' + role + '|>'`) does not occur.
+    """
     added = [token.content for token in tokenizer.added_tokens_decoder.values()]
     texts = {text for text in added if text in written and not text.isspace()}
     texts.update(tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer))))

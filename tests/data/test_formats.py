@@ -232,6 +232,19 @@ def test_a_system_message_that_is_not_rendered_is_an_error(template, message):
         prompt_text(chatml(template), PROBLEM, format=KIMINA)
 
 
+@pytest.mark.parametrize(
+    ("template", "format"),
+    [
+        (templates.QWEN3_2507, CHAT),
+        (templates.QWEN3, replace(CHAT, prefill="<think>\n")),
+        (templates.QWEN3_2507, replace(CHAT, extract=AfterThinking(), answer=None)),
+    ],
+)
+def test_a_draft_in_thinking_that_the_prompt_opens_is_no_answer(template, format):
+    with pytest.raises(ConfigError, match="takes unfinished thinking"):
+        prompt_text(chatml(template), PROBLEM, format=format)
+
+
 def test_a_prompt_is_the_same_on_every_day():
     tokenizer = chatml("\n{{ strftime_now('%A, %d %B %Y; %b %m/%y') }}")
     assert prompt_text(tokenizer, PROBLEM) == "\nFriday, 26 July 2024; Jul 07/24"
@@ -247,12 +260,6 @@ LEAN = Problem(
 )
 REFERENCE = "  constructor\n  · exact h.2 -- first\n  · exact h.1 -- then"
 FORMATS = {name: getattr(ready, name) for name in ready.__all__} | {
-    "opened by the prompt": replace(
-        CHAT,
-        prefill="<think>\n",
-        answer="Easy.\n</think>\n\n{{ solved | fenced }}",
-        extract=AfterThinking(extract=last_fence, opened=True),
-    ),
     "begun by the prompt": replace(
         CHAT,
         prefill="```lean4\n{{ opened }}\n",

@@ -9,6 +9,7 @@ import chat_templates as templates
 from fdjax.data.chat import prompt_text, prompt_tokens
 from fdjax.data.formats import (
     CHAT,
+    CHAT_THINKING,
     COMPLETION,
     DEEPSEEK_V1,
     DEEPSEEK_V2,
@@ -77,7 +78,11 @@ PUBLISHED = {
     "plain": (PLAIN, CHATML, SMALL),
     "qwen3": (QWEN3, CHATML, SMALL),
     "qwen3_no_thinking": (QWEN3_NO_THINKING, CHATML, SMALL),
-    "qwen3_2507_thinking": (CHAT, tokenizer_with(templates.QWEN3_2507), SMALL),
+    "qwen3_2507_thinking": (
+        CHAT_THINKING,
+        tokenizer_with(templates.QWEN3_2507),
+        SMALL,
+    ),
     "qwen25": (CHAT, KIMINA_PREVIEW, SMALL),
     "llama3": (CHAT, tokenizer_with(templates.LLAMA3, *META), SMALL),
     "llama32": (CHAT, tokenizer_with(templates.LLAMA32, *META), SMALL),

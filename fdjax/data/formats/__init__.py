@@ -4,6 +4,7 @@ from fdjax.data.formats.format import PromptFormat
 from fdjax.data.formats.places import PLACES
 from fdjax.data.formats.ready import (
     CHAT,
+    CHAT_THINKING,
     COMPLETION,
     DEEPSEEK_V1,
     DEEPSEEK_V2,
@@ -16,6 +17,7 @@ from fdjax.data.formats.ready import (
 
 __all__ = [
     "CHAT",
+    "CHAT_THINKING",
     "COMPLETION",
     "DEEPSEEK_V1",
     "DEEPSEEK_V2",

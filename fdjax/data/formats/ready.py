@@ -7,10 +7,11 @@ byte: a prover answers best when it is asked as it was trained.
 from dataclasses import replace
 
 from fdjax.data.formats.format import PromptFormat
-from fdjax.judge.answer import last_fence, up_to_fence, whole_text
+from fdjax.judge.answer import AfterThinking, last_fence, up_to_fence, whole_text
 
 __all__ = [
     "CHAT",
+    "CHAT_THINKING",
     "COMPLETION",
     "DEEPSEEK_V1",
     "DEEPSEEK_V2",
@@ -70,6 +71,13 @@ CHAT = PromptFormat(
     extract=last_fence,
 )
 """For any chat model, by its own chat template."""
+
+CHAT_THINKING = replace(
+    CHAT,
+    answer="\n</think>\n\n{{ solved | fenced }}",
+    extract=AfterThinking(extract=last_fence, opened=True),
+)
+"""For chat models whose template opens the thinking in the prompt."""
 
 QWEN3 = replace(CHAT, arguments={"enable_thinking": True})
 """Qwen3 that thinks first; its answer is behind `</think>`."""

@@ -1,3 +1,4 @@
+import copy
 import random
 
 import pytest
@@ -92,6 +93,16 @@ def test_an_end_token_that_is_not_marked_special_is_no_text():
     assert tokenizer.eos_token_id not in ids
     (text,) = continuation_texts(tokenizer, [[*ids, tokenizer.eos_token_id]])
     assert text == "h </think>"
+
+
+def test_tags_of_thinking_are_text_where_a_vocabulary_calls_them_special():
+    """An answer begins behind `</think>`: whoever looks for it must see it."""
+    tokenizer = copy.deepcopy(qwen())
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    names = ["<think>", "h", "</think>", "<|im_end|>"]
+    ids = tokenizer.convert_tokens_to_ids(names)
+    assert continuation_texts(tokenizer, [ids]) == ["<think>h</think>"]
+    assert token_texts(tokenizer, ids) == ["<think>", "h", "</think>", ""]
 
 
 def test_token_texts_join_whatever_was_sampled(other):

@@ -5,6 +5,8 @@ import copy
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import chat_templates as templates
 from fdjax.data.chat import prompt_text, prompt_tokens
@@ -20,6 +22,7 @@ from fdjax.data.formats import (
 from fdjax.data.formats.places import comment, fenced, places
 from fdjax.errors import ConfigError, DataError
 from fdjax.judge import AfterThinking, LeanJudge, last_fence, up_to_fence, whole_text
+from fdjax.lean import WholeFile
 from fdjax.records import Problem
 from small_tokenizers import qwen, unigram
 
@@ -112,6 +115,22 @@ def test_the_texts_of_a_problem_are_not_glued_together(problem, opened):
 )
 def test_a_fence_is_longer_than_those_inside(text, expected):
     assert fenced(text) == expected
+
+
+PIECES = [
+    *("```", "```lean4", "~~~", "`", "/-", "-/", "--", "<think>", "</think>"),
+    *("\n", "\n", " ", '"', "{", "by", "theorem t", "⟨h⟩"),
+]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_what_is_fenced_is_found_again(text):
+    file = f"#check t\n{text}"
+    written = f"<think>\n```lean4\n</think>So.\n{fenced(file)}"
+    assert last_fence(PROBLEM, written).submission == WholeFile(
+        file if file.endswith("\n") else f"{file}\n"
+    )
 
 
 def test_a_comment_holds_any_text():

@@ -1,1 +1,33 @@
-"""Runs: configuration, folder, screen, log of attempts."""
+"""Runs: settings, folder, screen, and the recipe that trains a pretrained policy."""
+
+from fdjax.run.config import (
+    AttemptsConfig,
+    EvaluationConfig,
+    MeshConfig,
+    PolicyConfig,
+    RunConfig,
+)
+from fdjax.run.context import RunContext
+from fdjax.run.experiment import experiment, run_experiment
+from fdjax.run.probe import Probe, probe
+from fdjax.run.probes import read_probes
+from fdjax.run.recipe import Recipe
+from fdjax.run.task import Arm, Stage, Task
+
+__all__ = [
+    "Arm",
+    "AttemptsConfig",
+    "EvaluationConfig",
+    "MeshConfig",
+    "PolicyConfig",
+    "Probe",
+    "Recipe",
+    "RunConfig",
+    "RunContext",
+    "Stage",
+    "Task",
+    "experiment",
+    "probe",
+    "read_probes",
+    "run_experiment",
+]

@@ -1,0 +1,156 @@
+"""Feedback Distillation on a pretrained chat model, without Lean: answers in French.
+
+The first author's sanity check of the method (arXiv:2605.30861; his public fork of
+TRL): the feedback on every answer is "Answer in French.", the questions are English,
+and the policy never sees the feedback. Its teacher, which does, answers in French; so
+the policy should come to do so by itself. The reward is the share of words that are
+more frequent in French than in English (`wordfreq`).
+
+Claims under test: FD reaches the teacher's share; FD whose teacher reads nothing does
+not move; GRPO on the same reward, from as many answers, gets less far.
+
+Command: `python -m experiments.french --policy.source FOLDER` with a chat model of
+about 135M parameters, such as HuggingFaceTB/SmolLM2-135M-Instruct; needs the extra
+`fdjax[french]`.
+Hardware: two CPU cores, 8 GiB; docs/experiments.md has time and figures.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wordfreq import zipf_frequency
+
+from fdjax.data.formats import PromptFormat
+from fdjax.feedback import ConstantFeedback
+from fdjax.judge import Judgement, whole_text
+from fdjax.ranges import Number, Whole, require_fields
+from fdjax.records import Problem
+from fdjax.run import (
+    Arm,
+    AttemptsConfig,
+    EvaluationConfig,
+    PolicyConfig,
+    RunConfig,
+    RunContext,
+    Stage,
+    Task,
+    experiment,
+)
+from fdjax.train import FD, GRPO, BaseTeacher, OptimizerConfig
+
+__all__ = ["CONFIG", "FrenchConfig", "french_share", "main"]
+
+HINT = "Answer in French."
+
+_LEARNT_ON = (
+    *("gravity", "rain", "bread", "music", "the moon", "a library", "salt"),
+    *("a bicycle", "the heart", "snow", "coffee", "a bridge", "the ocean", "a clock"),
+    *("wind", "fire", "a garden", "glass", "paper", "honey", "the sun", "a river"),
+    *("sleep", "iron", "a mirror", "a map", "tea", "a violin", "cheese", "a train"),
+    *("the brain", "gold"),
+)
+_MEASURED_ON = (
+    *("Tell me about volcanoes.", "Tell me about cats.", "Tell me about mathematics."),
+    *("Tell me about Rome.", "Tell me about chess.", "Tell me about apples."),
+    *("Tell me about the telephone.", "Tell me about winter."),
+    *("Why do people like gravity?", "Why do people like rain?"),
+    *("Why do people like bread?", "Why do people like music?"),
+    *("Why do people like the moon?", "Why do people like salt?"),
+    *("Why do people like snow?", "Why do people like the ocean?"),
+)
+_WORDS = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrenchConfig(RunConfig):
+    """Settings of the experiment."""
+
+    steps: int = 20
+    """Iterations of each arm."""
+    learning_rate: float = 3e-5
+    """Of every arm, after two steps of warm-up."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fields(self, steps=Whole(1), learning_rate=Number(above=0))
+
+
+CONFIG = FrenchConfig(
+    name="french",
+    policy=PolicyConfig(dtype="float32", remat="none"),
+    attempts=AttemptsConfig(
+        problems=8, group_size=2, max_new_tokens=40, feedback_tokens=8
+    ),
+    evaluation=EvaluationConfig(every=5, samples=2, ks=(1, 2)),
+)
+
+
+def french_share(text: str) -> float:
+    """Share of the words that are more frequent in French than in English.
+
+    >>> french_share("Le chat dort sur the table")
+    0.6666666666666666
+    """
+    words = [word.lower() for word in _WORDS.findall(text)]
+    french = [zipf_frequency(w, "fr") > zipf_frequency(w, "en") for w in words]
+    return sum(french) / len(french) if french else 0.0
+
+
+class FrenchJudge:
+    """The reward is the share of French words; half of them is a success."""
+
+    async def judge(self, attempts: Sequence[tuple[Problem, str]]) -> list[Judgement]:
+        """One judgement for each (problem, completion), in order (`Judge`)."""
+        shares = [french_share(text) for _, text in attempts]
+        return [
+            Judgement(reward=share, passed=share >= 0.5, answer=text)
+            for share, (_, text) in zip(shares, attempts, strict=True)
+        ]
+
+
+def task(context: RunContext[FrenchConfig]) -> Task:
+    """English questions, answers judged by their French, and a hint to answer so."""
+    del context
+    return Task(
+        problems=[
+            Problem(name=thing, statement=f"What is {thing}?") for thing in _LEARNT_ON
+        ],
+        evaluation=[
+            Problem(name=question, statement=question) for question in _MEASURED_ON
+        ],
+        judge=FrenchJudge(),
+        writer=ConstantFeedback(text=HINT),
+        format=PromptFormat(user="{{ statement }}", extract=whole_text),
+    )
+
+
+def arms(config: FrenchConfig) -> tuple[Arm, ...]:
+    """FD, its control without feedback, and GRPO, all from the pretrained policy."""
+    optimizer = OptimizerConfig(learning_rate=config.learning_rate, warmup_steps=2)
+
+    def arm(name: str, term: FD | GRPO) -> Arm:
+        stage = Stage(
+            name=name,
+            terms=(term,),
+            steps=config.steps,
+            optimizer=optimizer,
+            teacher=BaseTeacher() if isinstance(term, FD) else None,
+        )
+        return Arm(name=name, stages=(stage,))
+
+    return (
+        arm("fd", FD()),
+        arm("fd_without_feedback", FD(reads="nothing")),
+        arm("grpo", GRPO()),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; exit code 0 done, 2 bad input, 130 interrupted."""
+    return experiment(CONFIG, task=task, arms=arms, arguments=arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

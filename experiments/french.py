@@ -130,20 +130,22 @@ def arms(config: FrenchConfig) -> tuple[Arm, ...]:
     """FD, its control without feedback, and GRPO, all from the pretrained policy."""
     optimizer = OptimizerConfig(learning_rate=config.learning_rate, warmup_steps=2)
 
-    def arm(name: str, term: FD | GRPO) -> Arm:
+    def arm(name: str, term: FD | GRPO, steps: int) -> Arm:
         stage = Stage(
             name=name,
             terms=(term,),
-            steps=config.steps,
+            steps=steps,
             optimizer=optimizer,
             teacher=BaseTeacher() if isinstance(term, FD) else None,
         )
         return Arm(name=name, stages=(stage,))
 
     return (
-        arm("fd", FD()),
-        arm("fd_without_feedback", FD(reads="nothing")),
-        arm("grpo", GRPO()),
+        arm("fd", FD(), config.steps),
+        arm("grpo", GRPO(), config.steps),
+        # Student and teacher agree from the start: a few iterations show that nothing
+        # moves.
+        arm("fd_without_feedback", FD(reads="nothing"), min(config.steps, 5)),
     )
 
 

@@ -8,6 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from fdjax.data.formats import PLAIN
 from fdjax.errors import ConfigError, DataError
 from fdjax.eval import evaluate_arm, evaluate_teacher
 from fdjax.feedback import CompilerFeedback, ReferenceHint
@@ -34,7 +35,7 @@ from fdjax.train import (
 from tiny import MODEL, PROBLEMS, TOKENIZER
 
 SIZES = {"problems_per_step": 4, "group_size": 2, "updates_per_rollout": 4, "seed": 0}
-ENGINE = SimpleNamespace(prompt_width=8, tokenizer=TOKENIZER)
+ENGINE = SimpleNamespace(prompt_width=8, tokenizer=TOKENIZER, format=PLAIN)
 
 
 @pytest.fixture(autouse=True)

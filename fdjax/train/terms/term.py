@@ -95,7 +95,8 @@ class Tokens(NamedTuple):
     """A chunk of R tokens as a term sees them."""
 
     logits: Float32[Array, "R 1 V"]
-    """The student's; they carry the gradient."""
+    """The student's; they carry the gradient. Of tokens that no term scores they are
+    those of a hidden state of zeros."""
     tokens: Int32[Array, "R 1"]
     """Ids that these logits predict."""
     mask: Bool[Array, "R 1"]

@@ -21,7 +21,7 @@ from fdjax.ops import (
     masked_mean,
 )
 from fdjax.ranges import Number, require
-from fdjax.records import Mean, Metrics, union
+from fdjax.records import Metrics, union
 from fdjax.rollout.arrays import Batch
 from fdjax.train.terms import (
     FD,
@@ -158,8 +158,8 @@ def make_objective(
       ConfigError: there are no terms, two of one kind, or they contradict each other;
         the temperature is not positive. When traced: a part of the batch is missing.
 
-    Metrics: those of the terms; train/entropy (nats at the temperature, over tokens
-    that other terms than FD score), <term>/weight where it is a schedule.
+    Metrics: those of the terms, and train/entropy (nats at the temperature, over tokens
+    that other terms than FD score).
     """
     if temperature is not None:
         require("temperature", temperature, TEMPERATURE)
@@ -203,20 +203,17 @@ def make_objective(
         )
         head = model.output_embeddings(params)
         losses: list[Float32[Array, ""]] = []
-        metrics: Metrics = {
-            f"{name}/weight": Mean(weight, jnp.ones((), jnp.float32))
-            for name, weight in scheduled.items()
-        }
+        metrics: Metrics = {}
         if of_tokens:
             rows = {"tokens": batch.responses}
             for term in of_tokens:
                 own_rows = term.rows(batch, own[term.name], step)
                 own_rows = {"mask": own[term.name]} | own_rows
-                rows |= {f"{term.name}/{name}": row for name, row in own_rows.items()}
+                rows |= {f"{term.name}.{name}": row for name, row in own_rows.items()}
             shared = {"scheduled": scheduled, "normalizers": normalizers}
             for reading in sorted(needs.teacher):
                 informed = teacher_hidden(model, teacher, batch, reading)
-                rows[f"teacher/{reading}"] = informed
+                rows[f"teacher.{reading}"] = informed
                 teacher_head = model.output_embeddings(teacher)
                 shared["teacher_head"] = teacher_head.astype(informed.dtype)
             total, of_losses = chunked_sum(
@@ -265,13 +262,13 @@ def _chunk(terms: Sequence[TokenTerm], temperature: float) -> Callable[..., Any]
     ) -> tuple[Float32[Array, ""], Metrics]:
         def teacher_logits(reading: Reading) -> Float32[Array, "R 1 V"]:
             # Padding may hold anything.
-            informed = jnp.where(rows["mask"][:, None], rows[f"teacher/{reading}"], 0)
+            informed = jnp.where(rows["mask"][:, None], rows[f"teacher.{reading}"], 0)
             return head_logits(informed, shared["teacher_head"])[:, None]
 
         logits = logits[:, None]
         losses, metrics, plain = [], [], []
         for term in terms:
-            prefix = f"{term.name}/"
+            prefix = f"{term.name}."
             own = {
                 name.removeprefix(prefix): row[:, None]
                 for name, row in rows.items()

@@ -42,7 +42,7 @@ def closure(term):
                 normalizer=normalizer,
                 temperature=0.7,
                 teacher_logits=lambda reading: jnp.where(
-                    scored, rows[f"teacher/{reading}"], 0
+                    scored, rows[f"teacher.{reading}"], 0
                 ),
             )
         )
@@ -70,7 +70,7 @@ def inputs():
         "advantages": draw(),
         "weights": np.abs(draw()),
         **{
-            f"teacher/{reading}": draw(VOCABULARY)
+            f"teacher.{reading}": draw(VOCABULARY)
             for reading in ("feedback", "wrong_feedback", "nothing")
         },
     }

@@ -11,6 +11,8 @@ from fdjax.train.objectives import (
     teacher_hidden,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
+from fdjax.train.phases import PhaseConfig, train_phases
+from fdjax.train.plateau import Plateau
 from fdjax.train.resume import ResumeFrom, check_origin
 from fdjax.train.sources import (
     AlternatingSource,
@@ -19,7 +21,13 @@ from fdjax.train.sources import (
     StepData,
     SupervisedSource,
 )
-from fdjax.train.state import TrainState, init_state, restart, state_shardings
+from fdjax.train.state import (
+    TrainState,
+    hand_over,
+    init_state,
+    restart,
+    state_shardings,
+)
 from fdjax.train.step import make_train_step
 from fdjax.train.teacher import (
     BaseTeacher,
@@ -64,6 +72,8 @@ __all__ = [
     "Objective",
     "OptimizerConfig",
     "Phase",
+    "PhaseConfig",
+    "Plateau",
     "ReferenceKL",
     "ResumeFrom",
     "RolloutSource",
@@ -80,6 +90,7 @@ __all__ = [
     "Tokens",
     "TrainState",
     "check_origin",
+    "hand_over",
     "init_state",
     "init_teacher",
     "make_objective",
@@ -93,5 +104,6 @@ __all__ = [
     "stop_on_signal",
     "teacher_hidden",
     "train",
+    "train_phases",
     "update_teacher",
 ]

@@ -1,21 +1,25 @@
 """The training loop: data, optimizer steps, log, checkpoint, resume."""
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
-from fdjax.errors import CheckpointError
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
+from fdjax.train.plateau import Plateau
 from fdjax.train.resume import ResumeFrom, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
@@ -31,7 +35,7 @@ class Phase:
     name: str
     """Arm, as it is called in logs and folders."""
     steps: int
-    """Iterations; each takes one or more optimizer steps."""
+    """Iterations, at most; each takes one or more optimizer steps."""
     source: Source
     """Supplies the batches."""
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
@@ -44,6 +48,8 @@ class Phase:
     """How many of the newest checkpoints stay; all of them with None."""
     keep_steps: tuple[int, ...] = ()
     """Iterations whose checkpoints stay in any case."""
+    until: Plateau | None = None
+    """Ends the phase earlier, after a row of metrics that shows it."""
     max_idle: int = 5
     """Iterations in a row without an optimizer step taken after which the run stops,
     because values are not finite or nothing is scored."""
@@ -78,8 +84,9 @@ def train(
     """Runs a phase to its end, continuing from its newest checkpoint if it has one.
 
     Everything that decides the next step is in the checkpoint: state, PRNG key,
-    position in the data and the sums of a row begun. A run that was killed and resumed
-    takes the same steps and writes the same rows.
+    position in the data, the sums of a row begun and what `until` has seen. A run that
+    was killed and resumed takes the same steps and writes the same rows. On several
+    processes the first decides for all when a phase ends.
 
     Before any error leaves, Ctrl-C included, the last whole iteration is saved; the one
     that failed is done anew on resume. Where its optimizer steps had begun, their state
@@ -108,6 +115,7 @@ def train(
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
       IdleError: `max_idle` iterations in a row took no optimizer step.
+      ConfigError: the rows have no metric of the name in `until`.
       CheckpointError: the parameters to begin from are not finite; or the checkpoint is
         of another run, of other data or of another state, or cannot be written; as
         `DamagedCheckpointError`, it cannot be read.
@@ -129,11 +137,12 @@ def train(
         cut = done == phase.steps and done % phase.log_every > 0
         writer.mark_gap(phase.name, done, done // phase.log_every + cut)
 
-        at = _Boundary(done, state, _position(phase.source), window)
+        watched = tuple(host.get("watched", ()))
+        at = _Boundary(done, state, _position(phase.source), window, watched)
         under_way = _Run(phase, store, writer, at, origin)
         try:
             on_step(done, under_way.latest)
-            while under_way.at.done < phase.steps:
+            while not under_way.over:
                 if stop.requested:
                     under_way.save()
                     store.wait()
@@ -164,6 +173,8 @@ class _Boundary:
     """Of the source, before the next iteration's data."""
     window: Window
     """Metrics since the last row."""
+    watched: tuple[float, ...] = ()
+    """Values of the metric that `until` looks at, one a row."""
 
 
 def _position(source: Source) -> dict[str, Any]:
@@ -189,6 +200,7 @@ class _Run:
         self._store = store
         self._writer = writer
         self._timer = StageTimer()
+        self.over = self._is_over()
 
     def iterate(
         self, mesh: Mesh, on_data: Callable[[int, TrainState, StepData], None]
@@ -203,17 +215,29 @@ class _Run:
                 state, of_step = phase.train_step(state, shard_batch(batch, mesh))
                 metrics.append(of_step)
             window = at.window.add(data.metrics, metrics)
-        self.at = _Boundary(at.done + 1, state, _position(phase.source), window)
+        self.at = replace(
+            at,
+            done=at.done + 1,
+            state=state,
+            position=_position(phase.source),
+            window=window,
+        )
         if self._due(phase.log_every):
             self._write_row()
-        if self._due(phase.checkpoint_every):
+        self.over = self._is_over()
+        if self.over or self._due(phase.checkpoint_every):
             self.save()
         self.at.window.check(phase.max_idle)
 
     def save(self) -> None:
         """Begins to write a checkpoint."""
         at = self.at
-        host = {"source": at.position, "window": at.window.get_state()}
+        host: dict[str, Any] = {
+            "source": at.position,
+            "window": at.window.get_state(),
+        }
+        if self._phase.until is not None:
+            host["watched"] = list(at.watched)
         self._store.save(at.done, at.state, self._origin | host)
 
     def rescue(self) -> str:
@@ -244,3 +268,26 @@ class _Run:
         self.latest = union(window.means(), self._timer.take())
         self._writer.write(self._phase.name, self.at.done, self.latest)
         self.at.window = window.emptied()
+        if self._phase.until is not None:
+            value = self._watched_value(self._phase.until.metric)
+            # A row may have nothing to average, such as no attempt with a reward.
+            if not math.isnan(value):
+                self.at.watched += (value,)
+
+    def _watched_value(self, metric: str) -> float:
+        if metric not in self.latest:
+            raise ConfigError(
+                f"expected {self._phase.name}.until of a metric in its rows, got "
+                f"{metric!r}; there are {', '.join(sorted(self.latest))}"
+            )
+        return self.latest[metric]
+
+    def _is_over(self) -> bool:
+        """Whether the last iteration is done, for all processes alike."""
+        until = self._phase.until
+        over = self.at.done >= self._phase.steps or (
+            until is not None and until.reached(self.at.watched)
+        )
+        if until is None or jax.process_count() == 1:
+            return over
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))

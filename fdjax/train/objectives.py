@@ -21,7 +21,7 @@ from fdjax.ops import (
     masked_mean,
 )
 from fdjax.ranges import Number, require
-from fdjax.records import Mean, Metrics, union
+from fdjax.records import Metrics, union
 from fdjax.rollout.arrays import Batch
 from fdjax.train.terms import (
     FD,
@@ -137,7 +137,7 @@ def mixture(
 
 
 def make_objective(
-    model: Model, terms: Sequence[Term], *, temperature: float = 1.0
+    model: Model, terms: Sequence[Term], *, temperature: float | None = None
 ) -> Objective:
     """The objective of an algorithm, which is a tuple of terms.
 
@@ -150,17 +150,19 @@ def make_objective(
       model: of student and teacher; only their parameters differ.
       terms: of different kinds.
       temperature: at which attempts are sampled; it divides all logits, so that all
-        terms speak of the distribution that sampled. A batch sampled at another one is
-        a ConfigError when the step is traced.
+        terms speak of the distribution that sampled. By default that of the batch, and
+        1 for reference proofs. Where it is given, a batch sampled at another one is a
+        ConfigError when the step is traced.
 
     Raises:
       ConfigError: there are no terms, two of one kind, or they contradict each other;
         the temperature is not positive. When traced: a part of the batch is missing.
 
-    Metrics: those of the terms; train/entropy (nats at the temperature, over tokens
-    that other terms than FD score), <term>/weight where it is a schedule.
+    Metrics: those of the terms, and train/entropy (nats at the temperature, over tokens
+    that other terms than FD score).
     """
-    require("temperature", temperature, TEMPERATURE)
+    if temperature is not None:
+        require("temperature", temperature, TEMPERATURE)
     terms = tuple(terms)
     needs = needs_of(terms)
     of_tokens = [term for term in terms if isinstance(term, TokenTerm)]
@@ -184,7 +186,7 @@ def make_objective(
         normalizers: Mapping[str, Float[Array, ""]],
         step: Int32[Array, ""],
     ) -> tuple[Float32[Array, ""], Metrics]:
-        _require_temperature(batch, temperature)
+        sampled_at = _temperature(batch, temperature)
         own = masks(batch)
         scheduled = {
             term.name: jnp.asarray(term.weight(step), jnp.float32)
@@ -201,24 +203,21 @@ def make_objective(
         )
         head = model.output_embeddings(params)
         losses: list[Float32[Array, ""]] = []
-        metrics: Metrics = {
-            f"{name}/weight": Mean(weight, jnp.ones((), jnp.float32))
-            for name, weight in scheduled.items()
-        }
+        metrics: Metrics = {}
         if of_tokens:
             rows = {"tokens": batch.responses}
             for term in of_tokens:
                 own_rows = term.rows(batch, own[term.name], step)
                 own_rows = {"mask": own[term.name]} | own_rows
-                rows |= {f"{term.name}/{name}": row for name, row in own_rows.items()}
+                rows |= {f"{term.name}.{name}": row for name, row in own_rows.items()}
             shared = {"scheduled": scheduled, "normalizers": normalizers}
             for reading in sorted(needs.teacher):
                 informed = teacher_hidden(model, teacher, batch, reading)
-                rows[f"teacher/{reading}"] = informed
+                rows[f"teacher.{reading}"] = informed
                 teacher_head = model.output_embeddings(teacher)
                 shared["teacher_head"] = teacher_head.astype(informed.dtype)
             total, of_losses = chunked_sum(
-                _chunk(of_tokens, temperature),
+                _chunk(of_tokens, sampled_at),
                 hidden,
                 head,
                 mask=_any(own[term.name] for term in of_tokens),
@@ -235,7 +234,7 @@ def make_objective(
                 head,
                 batch.responses,
                 mask=mask,
-                temperature=temperature,
+                temperature=sampled_at,
                 chunking=chunking,
             )
             for term in of_sequences:
@@ -263,13 +262,13 @@ def _chunk(terms: Sequence[TokenTerm], temperature: float) -> Callable[..., Any]
     ) -> tuple[Float32[Array, ""], Metrics]:
         def teacher_logits(reading: Reading) -> Float32[Array, "R 1 V"]:
             # Padding may hold anything.
-            informed = jnp.where(rows["mask"][:, None], rows[f"teacher/{reading}"], 0)
+            informed = jnp.where(rows["mask"][:, None], rows[f"teacher.{reading}"], 0)
             return head_logits(informed, shared["teacher_head"])[:, None]
 
         logits = logits[:, None]
         losses, metrics, plain = [], [], []
         for term in terms:
-            prefix = f"{term.name}/"
+            prefix = f"{term.name}."
             own = {
                 name.removeprefix(prefix): row[:, None]
                 for name, row in rows.items()
@@ -364,11 +363,14 @@ def _any(masks: Iterable[Bool[Array, "..."]]) -> Bool[Array, "..."]:
     return reduce(jnp.logical_or, masks)
 
 
-def _require_temperature(batch: Batch, temperature: float) -> None:
+def _temperature(batch: Batch, expected: float | None) -> float:
     """One temperature for sampler and loss, wherever the batch says its own."""
-    sampling = batch.sampling
-    if sampling is not None and sampling.temperature != temperature:
+    if batch.sampling is None:
+        return 1.0 if expected is None else expected
+    sampled_at = batch.sampling.temperature
+    if expected is not None and sampled_at != expected:
         raise ConfigError(
             f"expected the objective at the temperature of the sampler, "
-            f"{sampling.temperature}, got {temperature}: give both the same"
+            f"{sampled_at}, got {expected}: give both the same, or none"
         )
+    return sampled_at

@@ -13,7 +13,14 @@ from fdjax.model import Model
 from fdjax.sharding import shardings
 from fdjax.train.teacher import LiveTeacher, Teacher, init_teacher
 
-__all__ = ["TrainState", "check_finite", "init_state", "restart", "state_shardings"]
+__all__ = [
+    "TrainState",
+    "check_finite",
+    "hand_over",
+    "init_state",
+    "restart",
+    "state_shardings",
+]
 
 
 class TrainState(NamedTuple):
@@ -132,6 +139,88 @@ def restart(
     state = jax.jit(begin, out_shardings=layout)(params, key)
     check_finite(state.params)
     return state
+
+
+def hand_over(
+    state: TrainState,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: Key[Array, ""],
+    *,
+    teacher: Teacher | None,
+    keep_moments: bool = False,
+    keep_teacher: bool = False,
+) -> TrainState:
+    """The state of the next phase, made of the one before without copying the policy.
+
+    Steps are counted from 0 and the learning rate's schedule begins anew, whatever is
+    kept.
+
+    Args:
+      state: at the end of the phase before; its arrays go over, so use it no more.
+      model: for its parameters' layout.
+      optimizer: of the phase that begins.
+      mesh: the device mesh.
+      key: typed PRNG key of the phase.
+      teacher: where its weights come from; None where no term reads one.
+      keep_moments: whether Adam goes on with its moments and their bias correction.
+      keep_teacher: whether the teacher's weights stay; else they begin as the policy.
+
+    Raises:
+      ConfigError: there are no weights of a teacher to keep, before or after.
+      CheckpointError: parameters are not finite.
+    """
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
+    if keep_teacher and (state.teacher is None or layout.teacher is None):
+        raise ConfigError(
+            "expected teachers with weights of their own before and after to keep "
+            "them, got none " + ("before" if state.teacher is None else "after")
+        )
+    begun = None if keep_teacher else teacher
+
+    def begin(params: Any, key: Key[Array, ""]) -> TrainState:
+        # What is not copied goes over as it is.
+        fresh = _begin(params, optimizer, jnp.copy(key), begun)
+        return fresh._replace(params=None)
+
+    shardings = layout._replace(params=None)
+    if keep_teacher:
+        shardings = shardings._replace(teacher=None)
+    fresh = jax.jit(begin, out_shardings=shardings)(state.params, key)
+    fresh = fresh._replace(params=state.params)
+    if keep_moments:
+        moments = _with_moments(fresh.opt_state, state.opt_state)
+        fresh = fresh._replace(opt_state=moments)
+    if keep_teacher and teacher is not None and not isinstance(teacher, LiveTeacher):
+        dtype = jnp.dtype(teacher.dtype)
+        weights = jax.tree.map(lambda leaf: leaf.astype(dtype), state.teacher)
+        fresh = fresh._replace(teacher=weights)
+    check_finite(fresh.params)
+    return fresh
+
+
+def _with_moments(fresh: optax.OptState, old: optax.OptState) -> optax.OptState:
+    """Adam's moments and count of `old`; everything else, the schedule too, of `fresh`.
+
+    Raises:
+      ConfigError: they are not of the same optimizer.
+    """
+
+    def is_adam(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByAdamState)
+
+    def kept(new: Any, past: Any) -> Any:
+        if not is_adam(new):
+            return new
+        return jax.tree.map(lambda a, b: b.astype(a.dtype), new, past)
+
+    if jax.tree.structure(fresh) != jax.tree.structure(old):
+        raise ConfigError(
+            "expected the optimizer of the phase before to keep its moments, got "
+            "another: keep the optimizer or begin without moments"
+        )
+    return jax.tree.map(kept, fresh, old, is_leaf=is_adam)
 
 
 def check_finite(params: Any) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import jaxtyped
 import judging
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
-from fdjax.rollout import distillation_batch, policy_batch, supervised_batch
+from fdjax.rollout import rollout_batch, supervised_batch
 from fdjax.sampling import SamplingConfig, make_generate
 from tiny import MODEL, PROBLEMS, TOKENIZER
 
@@ -31,11 +31,18 @@ def rollout():
 
 
 def policy():
-    return policy_batch(rollout(), np.array([[0.5, 0.0]]))
+    advantages = np.array([[0.5, 0.0]])
+    return rollout_batch(
+        rollout(), TOKENIZER, advantages=advantages, old_logprobs=True
+    )[0]
 
 
 def distillation():
-    return distillation_batch(rollout(), TOKENIZER, teacher_width=96)[0]
+    return rollout_batch(rollout(), TOKENIZER, teacher_width=96, wrong_feedback=True)[0]
+
+
+def prompts_of_the_teacher():
+    return distillation().feedback
 
 
 def sampled():
@@ -55,7 +62,9 @@ def mistyped(batch):
         ]
 
 
-@pytest.mark.parametrize("make", [supervised, policy, distillation, sampled])
+@pytest.mark.parametrize(
+    "make", [supervised, policy, distillation, prompts_of_the_teacher, sampled]
+)
 def test_fields_are_of_their_types(make):
     batch = make()
     assert mistyped(batch) == []
@@ -73,6 +82,6 @@ def test_responses_are_of_their_types():
 def test_a_field_of_another_shape_or_type_shows():
     batch = policy()
     assert mistyped(batch._replace(advantages=batch.advantages[:1])) == ["advantages"]
-    assert mistyped(batch._replace(mask=batch.mask[:, :5])) == ["mask"]
+    assert mistyped(batch._replace(written=batch.written[:, :5])) == ["written"]
     flawed = batch._replace(responses=batch.responses.astype(np.int64))
     assert mistyped(flawed) == ["responses"]

@@ -13,7 +13,7 @@ from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.run import attempts
 from fdjax.run.attempts import AttemptLog
-from fdjax.train import StepData, distillation_hidden
+from fdjax.train import StepData, response_hidden, teacher_hidden
 from tiny import MODEL, TOKENIZER, completions, distillation_data
 
 ROWS, LENGTH, TEMPERATURE = 40, 24, 0.5
@@ -54,7 +54,10 @@ def written(state, batch):
 
 def expected(state, batch):
     """KL(teacher‖student) at the temperature, by NumPy from whole logits."""
-    hidden = distillation_hidden(MODEL, state.params, state.teacher, batch)
+    hidden = (
+        response_hidden(MODEL, state.params, *batch[:4]),
+        teacher_hidden(MODEL, state.teacher, batch, "feedback"),
+    )
     log_p, log_q = (
         np.asarray(
             jax.nn.log_softmax(MODEL.head(params, states) / TEMPERATURE), np.float64
@@ -70,7 +73,7 @@ def test_kl_of_scored_tokens_at_the_temperature_of_sampling(state, batch):
     divergence = expected(state, jax.tree.map(jnp.asarray, batch))
     for index, row in enumerate(rows[:32]):
         valid = batch.response_valid[index]
-        scored = batch.mask[index][valid]
+        scored = batch.feedback.mask[index][valid]
         assert [value is not None for value in row] == scored.tolist()
         np.testing.assert_allclose(
             [value for value in row if value is not None],

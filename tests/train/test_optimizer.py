@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fdjax.model import Model
@@ -58,3 +59,20 @@ def test_weight_decay_spares_norms_and_biases():
         *(f"layers/mlp/{name}" for name in ("gate", "up", "down")),
     }
     assert sum(np.asarray(u).any() for u in jax.tree.leaves(updates)) == len(shrunk)
+
+
+def test_the_first_moment_may_have_fewer_bits():
+    params = {"weight": jnp.ones(2)}
+    gradient = {"weight": jnp.full(2, 1 + 2.0**-9)}
+
+    def moments(**settings):
+        optimizer = make_optimizer(OptimizerConfig(**settings))
+        _, state = optimizer.update(gradient, optimizer.init(params), params)
+        return (optax.tree.get(state, name)["weight"] for name in ("mu", "nu"))
+
+    mu, nu = moments(mu_dtype="bfloat16")
+    assert (mu.dtype, nu.dtype) == (jnp.bfloat16, jnp.float32)
+    exact, same = moments()
+    assert exact.dtype == jnp.float32
+    np.testing.assert_array_equal(nu, same)
+    np.testing.assert_array_equal(mu, exact.astype(jnp.bfloat16))

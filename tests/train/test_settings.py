@@ -8,24 +8,34 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from fdjax.advantages import zscore
+from fdjax.data.formats import PLAIN
 from fdjax.errors import ConfigError, DataError
 from fdjax.eval import evaluate_arm, evaluate_teacher
 from fdjax.feedback import CompilerFeedback, ReferenceHint
 from fdjax.train import (
+    CISPO,
+    FD,
+    GRPO,
+    GSPO,
+    SFT,
     AlternatingSource,
-    DistillationSource,
+    BaseTeacher,
+    Clipped,
+    DualClip,
+    EMATeacher,
     OptimizerConfig,
     Phase,
-    PolicySource,
+    ReferenceKL,
+    RolloutSource,
     SupervisedSource,
-    fd_objective,
-    grpo_objective,
+    SyncedTeacher,
+    make_objective,
+    needs_of,
 )
 from tiny import MODEL, PROBLEMS, TOKENIZER
 
 SIZES = {"problems_per_step": 4, "group_size": 2, "updates_per_rollout": 4, "seed": 0}
-ENGINE = SimpleNamespace(prompt_width=8, tokenizer=TOKENIZER)
+ENGINE = SimpleNamespace(prompt_width=8, tokenizer=TOKENIZER, format=PLAIN)
 
 
 @pytest.fixture(autouse=True)
@@ -37,17 +47,22 @@ def without_type_checks():
 
 
 def policy(**changed):
-    return PolicySource(PROBLEMS, ENGINE, advantage=zscore, **(SIZES | changed))
+    needs = needs_of((GRPO(),))
+    return RolloutSource(PROBLEMS, ENGINE, needs=needs, **(SIZES | changed))
 
 
-def distillation(score="all", teacher_width=16, **changed):
-    return DistillationSource(
+def distillation(teacher_width=16, contrast=None, **changed):
+    return RolloutSource(
         PROBLEMS,
         ENGINE,
-        score=score,
+        needs=needs_of((FD(contrast=contrast),)),
         teacher_width=teacher_width,
         **(SIZES | changed),
     )
+
+
+def contrasted(**changed):
+    return distillation(contrast=1.0, **changed)
 
 
 def supervised(**changed):
@@ -65,13 +80,12 @@ def phase(**changed):
     return Phase(**(whole | changed), source=policy(), train_step=lambda *_: None)
 
 
-def grpo(**changed):
-    whole = {"clip_low": 0.2, "clip_high": 0.2, "temperature": 1.0}
-    return grpo_objective(MODEL, **(whole | changed))
+def reference(**changed):
+    return ReferenceKL(**({"beta": 0.1} | changed))
 
 
-def fd(**changed):
-    return fd_objective(MODEL, **changed)
+def objective(**changed):
+    return make_objective(MODEL, (FD(),), **changed)
 
 
 def test_the_smallest_are_allowed():
@@ -103,8 +117,31 @@ def test_nothing_is_skipped_backwards():
         *((policy, "seed", value) for value in (-1, 2**32, 0.5)),
         *((distillation, "group_size", value) for value in (0, -1)),
         *((distillation, "updates_per_rollout", value) for value in (0, 5)),
-        *((distillation, "teacher_width", value) for value in (0, -1)),
-        (distillation, "score", "to_divergance"),
+        *((distillation, "teacher_width", value) for value in (0, -1, None)),
+        (contrasted, "problems_per_step", 1),
+        (FD, "score", "to_divergance"),
+        (FD, "reads", "hints"),
+        (FD, "route", "verified"),
+        (FD, "question_weights", "root"),
+        *((FD, "kl_clip", value) for value in (0, -1, math.inf)),
+        *((FD, "contrast", value) for value in (0, 1.5, math.nan)),
+        *((FD, "importance_cap", value) for value in (0, -1)),
+        *(
+            (term, "weight", value)
+            for term in (FD, GRPO, GSPO, SFT)
+            for value in (0, -1.0, math.nan)
+        ),
+        (GRPO, "advantage", "z"),
+        (GRPO, "aggregation", "mean"),
+        (GSPO, "route", "none"),
+        (DualClip, "dual", 1.28),
+        (CISPO, "cap", 0.2),
+        (SyncedTeacher, "every", 0),
+        (BaseTeacher, "dtype", "float16"),
+        *((EMATeacher, "rate", value) for value in (0, 1, -0.1, math.nan)),
+        (EMATeacher, "dtype", "bfloat16"),
+        (reference, "beta", 0),
+        (reference, "estimator", "k4"),
         *((supervised, "batch_size", value) for value in (0, -1, 9)),
         *((supervised, "prompt_width", value) for value in (0, -1)),
         *((supervised, "response_width", value) for value in (0, -1)),
@@ -115,10 +152,9 @@ def test_nothing_is_skipped_backwards():
         *((phase, "keep_checkpoints", value) for value in (0, -1)),
         *((phase, "keep_steps", value) for value in ((0,), [4], 4, (True,))),
         *((phase, "max_idle", value) for value in (0, -1, math.nan)),
-        *((grpo, "clip_low", value) for value in (3, -0.1, math.nan)),
-        *((grpo, "clip_high", value) for value in (-0.1, math.nan)),
-        *((grpo, "temperature", value) for value in (0, -1, math.nan)),
-        *((fd, "temperature", value) for value in (0.0, math.nan)),
+        *((Clipped, "low", value) for value in (3, -0.1, math.nan)),
+        *((Clipped, "high", value) for value in (-0.1, math.nan)),
+        *((objective, "temperature", value) for value in (0, -1, 0.0, math.nan)),
         *((OptimizerConfig, "weight_decay", value) for value in (-1, math.nan)),
         (OptimizerConfig, "warmup_steps", 1.5),
         (OptimizerConfig, "decay_steps", 0),

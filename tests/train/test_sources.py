@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fdjax.advantages import centred
 from fdjax.data.pipeline import batches
 from fdjax.feedback import Feedback
 from fdjax.judge import LeanJudge
@@ -18,13 +17,16 @@ from fdjax.metrics import StageTimer
 from fdjax.records import Mean
 from fdjax.rollout import Pipeline
 from fdjax.train import (
+    FD,
+    GRPO,
+    SFT,
     AlternatingSource,
-    DistillationSource,
-    PolicySource,
+    RolloutSource,
     Source,
     StepData,
     SupervisedSource,
     TrainState,
+    needs_of,
 )
 from tiny import PROBLEMS, TOKENIZER, completions
 
@@ -65,7 +67,9 @@ def test_supervised_batches_hold_the_rows_in_the_order_of_the_seed():
     for _ in range(2):
         data, rows = source.next(state(), timer), next(order)
         (batch,) = data.batches
-        assert texts(batch.responses, batch.mask) == [f"{p}<|end|>" for _, _, p in rows]
+        assert texts(batch.responses, batch.written) == [
+            f"{p}<|end|>" for _, _, p in rows
+        ]
         prompts = texts(batch.prompts, batch.prompt_valid)
         assert prompts == [
             f"<|user|>{problem.statement} := by<|assistant|>" for problem, _, _ in rows
@@ -85,7 +89,7 @@ def test_rows_that_do_not_fit_are_counted_and_not_scored():
     source = supervised(batch_size=8, response_width=max(fits))
     data = source.next(state(), StageTimer())
     assert data.metrics["sft/overlong"] == Mean(4, 8)
-    assert data.batches[0].mask.any(axis=1).sum() == 4
+    assert data.batches[0].written.any(axis=1).sum() == 4
 
 
 @pytest.mark.parametrize("before", [0, 1, 3])
@@ -210,15 +214,20 @@ BUDGET = {
 }
 
 
+def reinforced(pipeline, **changes):
+    needs = needs_of((GRPO(advantage="centred"),))
+    return RolloutSource(PROBLEMS, pipeline, needs=needs, **(BUDGET | changes))
+
+
 def test_policy_batches_are_the_interleaved_attempts_with_their_advantages(pipeline):
-    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
+    source = reinforced(pipeline)
     data = source.next(state(), StageTimer())
     # Rewards (1, 0) and (0, 0), means 1/2 and 0: A = (1/2, -1/2, 0, 0).
     even, odd = data.batches
     assert even.advantages.tolist() == [0.5, 0.0]
     assert odd.advantages.tolist() == [-0.5, 0.0]
-    assert texts(even.responses, even.mask) == ["  trivial<|end|>", "  skip<|end|>"]
-    assert texts(odd.responses, odd.mask) == ["  skip<|end|>", "  run_cmd<|end|>"]
+    assert texts(even.responses, even.written) == ["  trivial<|end|>", "  skip<|end|>"]
+    assert texts(odd.responses, odd.written) == ["  skip<|end|>", "  run_cmd<|end|>"]
     assert data.rollout is not None
     written = tuple(each.text for each in data.rollout.trajectories)
     assert written == PROOFS
@@ -229,7 +238,7 @@ def test_policy_batches_are_the_interleaved_attempts_with_their_advantages(pipel
 
 
 def test_attempts_are_those_of_the_state_at_the_next_problems(pipeline):
-    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
+    source = reinforced(pipeline)
     for step in (0, 7):
         source.next(state(step), StageTimer())
     order = batches(PROBLEMS, batch_size=2, seed=0)
@@ -245,16 +254,15 @@ def test_attempts_are_those_of_the_state_at_the_next_problems(pipeline):
 
 
 def test_distillation_scores_what_has_feedback(pipeline):
-    source = DistillationSource(
-        PROBLEMS, pipeline, teacher_width=96, score="all", **BUDGET
-    )
+    needs = needs_of((FD(),))
+    source = RolloutSource(PROBLEMS, pipeline, needs=needs, teacher_width=96, **BUDGET)
     timer = StageTimer()
     data = source.next(state(), timer)
     even, odd = data.batches
     # The first attempt is a proof and has none.
-    assert even.mask.any(axis=1).tolist() == [False, True]
-    assert odd.mask.any(axis=1).tolist() == [True, True]
-    taught = texts(odd.teacher_prompts, odd.teacher_prompt_valid)
+    assert even.feedback.mask.any(axis=1).tolist() == [False, True]
+    assert odd.feedback.mask.any(axis=1).tolist() == [True, True]
+    taught = texts(odd.feedback.prompts, odd.feedback.valid)
     assert [text.split("\n")[0] for text in taught] == [
         "<|user|>not skip",
         "<|user|>not run_cmd",
@@ -267,8 +275,34 @@ def test_distillation_scores_what_has_feedback(pipeline):
     }
 
 
+def test_a_batch_has_what_is_read_and_no_more(pipeline):
+    terms = {
+        "imitation": SFT(),
+        "policy": GRPO(),
+        "fresh": FD(importance_cap=None),
+        "control": FD(reads="nothing"),
+        "contrast": FD(contrast=1.0),
+    }
+    made = {}
+    for name, term in terms.items():
+        source = RolloutSource(
+            PROBLEMS, pipeline, needs=needs_of((term,)), teacher_width=96, **BUDGET
+        )
+        batch = source.next(state(3), StageTimer()).batches[0]
+        optional = ("advantages", "old_logprobs", "feedback", "wrong_feedback")
+        made[name] = {part for part in optional if getattr(batch, part) is not None}
+    assert made == {
+        "imitation": set(),
+        "policy": {"advantages", "old_logprobs"},
+        "fresh": {"feedback"},
+        "control": {"old_logprobs"},
+        "contrast": {"old_logprobs", "feedback", "wrong_feedback"},
+    }
+    assert batch.version.tolist() == [3, 3]
+
+
 def test_rollout_metrics_by_hand(pipeline):
-    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
+    source = reinforced(pipeline)
     data = source.next(state(), StageTimer())
     assert data.rollout is not None
     written = int(data.rollout.responses.mask.sum())
@@ -296,11 +330,11 @@ def test_rollout_metrics_by_hand(pipeline):
 
 
 def test_sampling_sources_go_on_at_the_next_problems(pipeline):
-    source = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
+    source = reinforced(pipeline)
     source.next(state(), StageTimer())
     saved = json.loads(json.dumps(source.get_state()))
     source.next(state(), StageTimer())
-    again = PolicySource(PROBLEMS, pipeline, advantage=centred, **BUDGET)
+    again = reinforced(pipeline)
     again.set_state(saved)
     again.next(state(), StageTimer())
     first, second, resumed = (names for _, names, _ in pipeline.generate.asked)
@@ -310,12 +344,10 @@ def test_sampling_sources_go_on_at_the_next_problems(pipeline):
 
 def test_updates_take_equal_shares_of_every_group(pipeline):
     """Four updates of one attempt each; together they are the whole rollout."""
-    source = PolicySource(
-        PROBLEMS, pipeline, advantage=centred, **(BUDGET | {"updates_per_rollout": 4})
-    )
+    source = reinforced(pipeline, updates_per_rollout=4)
     data = source.next(state(), StageTimer())
     assert data.rollout is not None
-    assert [batch.mask.shape[0] for batch in data.batches] == [1] * 4
+    assert [batch.written.shape[0] for batch in data.batches] == [1] * 4
     np.testing.assert_array_equal(
         np.concatenate([batch.responses for batch in data.batches]),
         data.rollout.responses.tokens,

@@ -151,8 +151,8 @@ class FD:
             rows["question"] = jnp.broadcast_to(weights[:, None], mask.shape)
         if self.importance_cap is not None:
             version = given(batch.version, "version", "FD.importance_cap")
-            rows["old_logprobs"] = given(
-                batch.old_logprobs, "old_logprobs", "FD.importance_cap"
+            rows["old_logprobs"] = jnp.asarray(
+                given(batch.old_logprobs, "old_logprobs", "FD.importance_cap")
             )
             rows["stale"] = jnp.broadcast_to((version < step)[:, None], mask.shape)
         return rows

@@ -174,7 +174,9 @@ class GRPO:
         advantages = jnp.asarray(given(batch.advantages, "advantages", "GRPO"))
         rows = {
             "advantages": jnp.broadcast_to(advantages[:, None], mask.shape),
-            "old_logprobs": given(batch.old_logprobs, "old_logprobs", "GRPO"),
+            "old_logprobs": jnp.asarray(
+                given(batch.old_logprobs, "old_logprobs", "GRPO")
+            ),
         }
         if self.aggregation == "sequence":
             rows["weights"] = sequence_mean_weights(mask)

@@ -13,7 +13,6 @@ from typing import (
 )
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from fdjax.errors import ConfigError
@@ -37,8 +36,8 @@ __all__ = [
     "routed",
 ]
 
-Weight = float | optax.Schedule
-"""Of a term: a number, or a function of the optimizer steps taken."""
+Weight = float | Callable[[Any], Any]
+"""Of a term: a number, or an optax schedule, a function of the optimizer steps."""
 Route = Literal["all", "passed", "failed"]
 """Which attempts a term learns from."""
 Reading = Literal["feedback", "wrong_feedback", "nothing"]
@@ -96,7 +95,8 @@ class Tokens(NamedTuple):
     """A chunk of R tokens as a term sees them."""
 
     logits: Float32[Array, "R 1 V"]
-    """The student's; they carry the gradient."""
+    """The student's; they carry the gradient. Of tokens that no term scores they are
+    those of a hidden state of zeros."""
     tokens: Int32[Array, "R 1"]
     """Ids that these logits predict."""
     mask: Bool[Array, "R 1"]

@@ -1,0 +1,234 @@
+"""A run: phases in a row, each an algorithm with its optimizer and length."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from fdjax.errors import ConfigError
+from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.model import Model
+from fdjax.ranges import FLAG, Whole, require_fields
+from fdjax.train.interrupt import StopRequest
+from fdjax.train.loop import Phase, train
+from fdjax.train.objectives import make_objective, needs_of
+from fdjax.train.optimizer import OptimizerConfig, make_optimizer
+from fdjax.train.plateau import Plateau
+from fdjax.train.sources import Source, StepData
+from fdjax.train.state import TrainState, hand_over, restart
+from fdjax.train.step import make_train_step
+from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher
+from fdjax.train.terms import Needs, Term
+
+__all__ = ["PhaseConfig", "train_phases"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """One phase of a run, as data."""
+
+    name: str
+    """As it is called in logs; the folder of its checkpoints."""
+    terms: tuple[Term, ...]
+    """What it minimises: `(FD(),)`, `(GRPO(),)`, `mixture(...)`, `(SFT(),)`."""
+    steps: int
+    """Iterations, at most."""
+    until: Plateau | None = None
+    """Hands over earlier, once this metric has stopped rising."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    teacher: Teacher = field(default_factory=BaseTeacher)
+    """Where the teacher's weights come from, if a term reads one."""
+    keep_moments: bool = False
+    """Whether Adam goes on with the moments of the phase before."""
+    keep_teacher: bool = False
+    """Whether the teacher's weights go on from the phase before; else the teacher
+    begins as the policy does."""
+    microbatches: int = 1
+    """Parts that a batch is cut into to save memory."""
+    checkpoint_every: int = 20
+    """Iterations between checkpoints; the last one is always saved."""
+    keep_checkpoints: int | None = 2
+    """How many of the newest stay; all of them with None."""
+    log_every: int = 1
+    """Iterations whose metrics are averaged into one row."""
+    max_idle: int = 5
+    """Iterations in a row without an optimizer step after which the run stops."""
+
+    def __post_init__(self) -> None:
+        require_fields(
+            self,
+            steps=Whole(1),
+            keep_moments=FLAG,
+            keep_teacher=FLAG,
+            microbatches=Whole(1),
+            checkpoint_every=Whole(1),
+            log_every=Whole(1),
+            max_idle=Whole(1),
+        )
+        if not self.name or set(self.name) & set("/\\") or self.name.startswith("."):
+            raise ConfigError(
+                "expected PhaseConfig.name to be the name of a folder, got "
+                f"{self.name!r}"
+            )
+        if not isinstance(self.terms, tuple):
+            raise ConfigError(
+                f"expected PhaseConfig.terms to be a tuple, got {self.terms!r}"
+            )
+        needs_of(self.terms)
+
+    @property
+    def needs(self) -> Needs:
+        """What its terms read."""
+        return needs_of(self.terms)
+
+    @property
+    def held_teacher(self) -> Teacher | None:
+        """The teacher, if a term reads it."""
+        return self.teacher if self.needs.teacher else None
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether the state holds weights of a teacher."""
+        return not isinstance(self.held_teacher, LiveTeacher | None)
+
+
+def train_phases(
+    phases: Sequence[PhaseConfig],
+    params: Any,
+    *,
+    model: Model,
+    mesh: Mesh,
+    key: Key[Array, ""],
+    source: Callable[[PhaseConfig], Source],
+    directory: Path,
+    writer: MetricsWriter,
+    samples: SampleWriter,
+    stop: StopRequest,
+    run: str | None = None,
+    resume: Literal["newest", "whole"] = "newest",
+    on_data: Callable[[str, int, TrainState, StepData], None] = lambda *_: None,
+    on_step: Callable[[str, int, dict[str, float]], None] = lambda *_: None,
+) -> TrainState:
+    """Runs phases one after the other, going on where an earlier call stopped.
+
+    Each begins with the policy that the one before ended with: FD→GRPO is a phase of
+    `FD` and one of `GRPO`, expert iteration one of `SFT` on attempts. All are built
+    before the first is trained, so that a setting of the last is refused at once.
+
+    Args:
+      phases: of different names.
+      params: the policy to begin with, float32, of whatever origin; copied.
+      model: of policy and teacher.
+      mesh: over which batches are sharded.
+      key: typed PRNG key of the run; phase i has `fold_in(key, i)`.
+      source: makes the data of a phase, such as a `RolloutSource` with its `needs`.
+      directory: in which each phase has a folder of checkpoints.
+      writer: receives the rows of metrics; the arm is the phase's name.
+      samples: see `train`.
+      stop: asked between iterations.
+      run: identity of the run, kept in its checkpoints.
+      resume: see `train`; a phase that was finished is read from its last checkpoint.
+      on_data: called with (phase, iteration, state, data) before the optimizer steps.
+      on_step: called with (phase, iterations done, latest metrics).
+
+    Returns:
+      The state after the last phase.
+
+    Raises:
+      ConfigError: there are no phases, two of one name, or one keeps what the phase
+        before does not have.
+      StoppedError: `stop` was requested; the state was saved first.
+      IdleError, CheckpointError: see `train`.
+    """
+    _check(phases)
+    built = [_built(phase, model, mesh, source) for phase in phases]
+    state: TrainState | None = None
+    for index, (phase, ready) in enumerate(zip(phases, built, strict=True)):
+        optimizer = make_optimizer(phase.optimizer)
+        phase_key = jax.random.fold_in(key, index)
+        if state is None:
+            state = restart(
+                params, model, optimizer, mesh, phase_key, teacher=phase.held_teacher
+            )
+        else:
+            state = hand_over(
+                state,
+                model,
+                optimizer,
+                mesh,
+                phase_key,
+                teacher=phase.held_teacher,
+                keep_moments=phase.keep_moments,
+                keep_teacher=phase.keep_teacher,
+            )
+        state = train(
+            ready,
+            state,
+            mesh=mesh,
+            directory=directory / phase.name,
+            writer=writer,
+            samples=samples,
+            stop=stop,
+            run=run,
+            resume=resume,
+            on_data=partial(on_data, phase.name),
+            on_step=partial(on_step, phase.name),
+        )
+    assert state is not None  # there are phases
+    return state
+
+
+def _check(phases: Sequence[PhaseConfig]) -> None:
+    names = [phase.name for phase in phases]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"expected one or more phases of different names, got {names}: each has a "
+            "folder of its own"
+        )
+    for before, phase in zip([None, *phases], phases, strict=False):
+        if before is None and (phase.keep_moments or phase.keep_teacher):
+            raise ConfigError(
+                f"expected the first phase to keep nothing, got {phase.name} with "
+                "keep_moments or keep_teacher: there is none before it"
+            )
+        if before is None or not phase.keep_teacher:
+            continue
+        if not (before.holds_weights and phase.holds_weights):
+            lacking = phase if before.holds_weights else before
+            raise ConfigError(
+                f"expected {before.name} and {phase.name} to have teachers with "
+                f"weights of their own, because {phase.name} keeps them, got none in "
+                f"{lacking.name}"
+            )
+
+
+def _built(
+    config: PhaseConfig,
+    model: Model,
+    mesh: Mesh,
+    source: Callable[[PhaseConfig], Source],
+) -> Phase:
+    step = make_train_step(
+        model,
+        make_objective(model, config.terms),
+        make_optimizer(config.optimizer),
+        mesh,
+        teacher=config.teacher,
+        microbatches=config.microbatches,
+    )
+    return Phase(
+        name=config.name,
+        steps=config.steps,
+        source=source(config),
+        train_step=step,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        keep_checkpoints=config.keep_checkpoints,
+        until=config.until,
+        max_idle=config.max_idle,
+    )

@@ -34,11 +34,10 @@ from fdjax.run import (
     PolicyConfig,
     RunConfig,
     RunContext,
-    Stage,
     Task,
     experiment,
 )
-from fdjax.train import FD, GRPO, BaseTeacher, OptimizerConfig
+from fdjax.train import FD, GRPO, OptimizerConfig, PhaseConfig
 
 __all__ = ["CONFIG", "FrenchConfig", "french_share", "main"]
 
@@ -131,14 +130,8 @@ def arms(config: FrenchConfig) -> tuple[Arm, ...]:
     optimizer = OptimizerConfig(learning_rate=config.learning_rate, warmup_steps=2)
 
     def arm(name: str, term: FD | GRPO, steps: int) -> Arm:
-        stage = Stage(
-            name=name,
-            terms=(term,),
-            steps=steps,
-            optimizer=optimizer,
-            teacher=BaseTeacher() if isinstance(term, FD) else None,
-        )
-        return Arm(name=name, stages=(stage,))
+        phase = PhaseConfig(name=name, terms=(term,), steps=steps, optimizer=optimizer)
+        return Arm(name=name, phases=(phase,))
 
     return (
         arm("fd", FD(), config.steps),

@@ -12,7 +12,7 @@ from fdjax.run.experiment import experiment, run_experiment
 from fdjax.run.probe import Probe, probe
 from fdjax.run.probes import read_probes
 from fdjax.run.recipe import Recipe
-from fdjax.run.task import Arm, Stage, Task
+from fdjax.run.task import Arm, Task
 
 __all__ = [
     "Arm",
@@ -24,7 +24,6 @@ __all__ = [
     "Recipe",
     "RunConfig",
     "RunContext",
-    "Stage",
     "Task",
     "experiment",
     "probe",

@@ -65,8 +65,6 @@ class AttemptsConfig:
     """G, attempts at each."""
     updates: int = 1
     """Optimizer steps on an iteration's attempts; each takes as many."""
-    microbatches: int = 1
-    """Parts of an optimizer step's batch, one after the other, to save memory."""
     max_new_tokens: int = 2048
     """Longest attempt, tokens."""
     prompt_tokens: int | None = None
@@ -82,7 +80,6 @@ class AttemptsConfig:
             problems=Whole(1),
             group_size=Whole(1),
             updates=Whole(1),
-            microbatches=Whole(1),
             max_new_tokens=Whole(1),
             feedback_tokens=Whole(1),
             temperature=TEMPERATURE,
@@ -90,11 +87,11 @@ class AttemptsConfig:
         if self.prompt_tokens is not None:
             require_fields(self, prompt_tokens=Whole(1))
         attempts = self.problems * self.group_size
-        if attempts % (self.updates * self.microbatches):
+        if attempts % self.updates:
             raise ConfigError(
-                "expected attempts.updates × attempts.microbatches to divide "
-                f"attempts.problems × attempts.group_size = {attempts}, got "
-                f"{self.updates} × {self.microbatches}"
+                "expected attempts.updates to divide attempts.problems × "
+                f"attempts.group_size = {attempts}, got {self.updates}: each optimizer "
+                "step takes as many attempts"
             )
 
     @property
@@ -150,8 +147,6 @@ class RunConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint_every: int = 20
-    """Iterations between checkpoints; the last one is always saved."""
 
     def __post_init__(self) -> None:
         plain = self.name.isprintable() and not set(self.name) & set("/\\")
@@ -159,6 +154,4 @@ class RunConfig:
             raise ConfigError(
                 f"expected name to be a plain folder name, got {self.name!r}"
             )
-        require_fields(
-            self, resume=Among(*RESUMES), seed=SEED, checkpoint_every=Whole(1)
-        )
+        require_fields(self, resume=Among(*RESUMES), seed=SEED)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.markup import escape
 
 from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.rollout import EventLoop
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
 from fdjax.run.folder import Resume, Run, begun_phases, open_run
@@ -62,6 +63,8 @@ class RunContext(Generic[Config]):
     writer: MetricsWriter
     samples: SampleWriter
     stop: StopRequest
+    loop: EventLoop
+    """Where judge and writer run."""
     resources: ExitStack
     """What must be closed when the run ends: verifiers, clients of an API."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -140,6 +143,7 @@ def _writers(
         stop_on_signal() as stop,
         MetricsWriter(opened.folder / "metrics.jsonl") as writer,
         SampleWriter(opened.folder / "samples.jsonl") as samples,
+        contextlib.closing(EventLoop()) as loop,
         ExitStack() as resources,
     ):
         yield RunContext(
@@ -151,5 +155,6 @@ def _writers(
             writer=writer,
             samples=samples,
             stop=stop,
+            loop=loop,
             resources=resources,
         )

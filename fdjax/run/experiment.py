@@ -1,6 +1,9 @@
 """An experiment: its settings, its task and its arms make a command."""
 
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from fdjax.run.changes import ResumeRules
@@ -8,8 +11,9 @@ from fdjax.run.command import run_command
 from fdjax.run.config import RunConfig
 from fdjax.run.console import Display
 from fdjax.run.context import RunContext, run_folder
-from fdjax.run.recipe import Recipe, load_recipe
-from fdjax.run.task import Arm, Task
+from fdjax.run.plan import print_plan
+from fdjax.run.recipe import Recipe, described_policy, load_recipe, prompt_width
+from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sharding import make_mesh
 
 __all__ = ["experiment", "resume_rules"]
@@ -55,10 +59,25 @@ def run_experiment(
 ) -> None:
     """Runs an experiment with given settings; arguments as for `experiment`."""
     planned = tuple(arms(config))
+    rules = resume_rules(planned)
     mesh = make_mesh(
         data=config.mesh.data, fsdp=config.mesh.fsdp, tensor=config.mesh.tensor
     )
-    with run_folder(config, resume_rules(planned), display, mesh) as context:
+    if config.dry_run:
+        with (
+            tempfile.TemporaryDirectory() as nowhere,
+            run_folder(
+                replace(config, runs=Path(nowhere)), rules, display, mesh
+            ) as context,
+        ):
+            learned = task(context)
+            model, tokenizer = described_policy(config.policy, mesh)
+            width = prompt_width(config, learned, model, tokenizer)
+            print_plan(
+                display.console, config, learned, planned, model, tokenizer, width
+            )
+        return
+    with run_folder(config, rules, display, mesh) as context:
         recipe = load_recipe(context, task(context), planned)
         recipe.run()
         finish(recipe)
@@ -68,10 +87,10 @@ def run_experiment(
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "dry_run", "mesh", "evaluation", "checkpoint_every"), ()
+        ("name", "runs", "dry_run", "mesh", "evaluation"), ()
     )
     return ResumeRules(
-        phases=tuple(arm.phase(stage) for arm in arms for stage in arm.stages),
+        phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, mesh, evaluation and checkpoint_every may change. ",
+        advice="Name, runs, mesh and evaluation may change. ",
     )

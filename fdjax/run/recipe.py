@@ -1,46 +1,46 @@
 """A run from a pretrained policy: load, measure, train each arm, measure, save."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
 
+from jax.sharding import Mesh
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from fdjax.checkpoint import Pretrained, load_pretrained, save_pretrained
+from fdjax.checkpoint import (
+    Pretrained,
+    load_pretrained,
+    open_source,
+    save_pretrained,
+)
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.tokenizer import pad_token
 from fdjax.errors import ConfigError
-from fdjax.rollout import EventLoop, Pipeline, Rollout, fit_feedback
+from fdjax.model import Model
+from fdjax.rollout import Pipeline, Rollout, fit_feedback
 from fdjax.run.attempts import AttemptLog
-from fdjax.run.config import RunConfig
+from fdjax.run.config import PolicyConfig, RunConfig
 from fdjax.run.context import RunContext
-from fdjax.run.memory import held_bytes
+from fdjax.run.plan import GIB, held_in
 from fdjax.run.probe import probe
 from fdjax.run.probes import ProbeRows, Reader
-from fdjax.run.task import Arm, Stage, Task
+from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.sharding import batch_parts
 from fdjax.train import (
-    BaseTeacher,
-    Phase,
+    PhaseConfig,
     RolloutSource,
     StepData,
     TrainState,
-    make_objective,
-    make_optimizer,
-    make_train_step,
-    needs_of,
-    restart,
-    train,
+    train_phases,
 )
 
-__all__ = ["Recipe", "load_recipe"]
+__all__ = ["Recipe", "described_policy", "load_recipe", "prompt_width"]
 
 _SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Recipe:
     """A policy, a task, and the arms that learn it.
 
     Raises:
-      ConfigError: a phase cannot be built from the settings and the problems.
+      ConfigError: a batch does not divide, or two phases have one name.
     """
 
     context: RunContext[Any]
@@ -58,26 +58,19 @@ class Recipe:
     tokenizer: PreTrainedTokenizerFast
     prompt_width: int
     """Tokens of the student's prompts."""
-    loop: EventLoop = field(default_factory=EventLoop, repr=False)
-    phases: dict[str, Phase] = field(init=False, repr=False)
-    """By name. All are built with the recipe, so that a setting of the last is refused
-    before the first is trained."""
 
     def __post_init__(self) -> None:
         rows, parts = self._config.attempts.batch_size, batch_parts(self.context.mesh)
-        if rows % (parts * self._config.attempts.microbatches):
-            raise ConfigError(
-                f"expected attempts of an optimizer step, {rows}, to be divisible by "
-                f"the {parts} devices that share them × microbatches = "
-                f"{self._config.attempts.microbatches}; change attempts.problems, "
-                "attempts.group_size or attempts.updates"
-            )
-        phases = {
-            arm.phase(stage): self._phase(arm, stage)
-            for arm in self.arms
-            for stage in arm.stages
-        }
-        object.__setattr__(self, "phases", phases)
+        for phase in phases_of(self.arms):
+            if rows % (parts * phase.microbatches):
+                raise ConfigError(
+                    f"expected attempts of an optimizer step, {rows}, to be divisible "
+                    f"by the {parts} devices that share them × microbatches = "
+                    f"{phase.microbatches} of {phase.name}; change attempts.problems, "
+                    "attempts.group_size or attempts.updates"
+                )
+            # Its errors are better before the first phase than after it.
+            self._source(phase)
 
     def run(self) -> None:
         """Everything in order; what a run before has done is read again.
@@ -91,75 +84,70 @@ class Recipe:
                 self._train_arm(probes, arm)
 
     def _train_arm(self, probes: ProbeRows, arm: Arm) -> None:
-        params, state = self.policy.params, None
-        for stage in arm.stages:
-            name = arm.phase(stage)
-            state = self._train(probes, stage, self.phases[name], params)
-            params = state.params
-            self._probe(probes, name, stage.steps, params, _teacher(stage, state))
-        target = self.context.folder / "policies" / arm.name
-        if target.exists():
-            return
-        with self.context.display.task(f"Save {arm.name}", None) as progress:
-            save_pretrained(
-                params,
-                self.policy.model.config,
-                target,
-                description=self.policy.folder,
-                progress=lambda done, total, name: progress(done, name),
-            )
-
-    def _train(
-        self, probes: ProbeRows, stage: Stage, phase: Phase, params: Any
-    ) -> TrainState:
-        context, every = self.context, self._config.evaluation.every
-        state = restart(
-            params,
-            self.policy.model,
-            make_optimizer(stage.optimizer),
-            context.mesh,
-            # One key for all arms: they start from the same attempts.
-            context.key(1),
-            teacher=stage.teacher,
-        )
+        context, settings = self.context, self._config
         log = AttemptLog(
             model=self.policy.model,
             tokenizer=self.tokenizer,
             samples=context.samples,
-            temperature=self._config.attempts.temperature,
+            temperature=settings.attempts.temperature,
         )
+        by_name = {phase.name: phase for phase in arm.phases}
+        reached = dict.fromkeys(by_name, 0)
+        total = sum(phase.steps for phase in arm.phases)
         # Not `context.task`: the loop itself saves before it stops.
         with (
-            context.timed(phase.name),
-            context.display.task(f"Train {phase.name}", phase.steps) as progress,
+            context.timed(arm.name),
+            context.display.task(f"Train {arm.name}", total) as progress,
         ):
 
-            def on_data(done: int, state: TrainState, data: StepData) -> None:
-                log.write(phase.name, done, state, data)
+            def on_data(
+                name: str, done: int, state: TrainState, data: StepData
+            ) -> None:
+                log.write(name, done, state, data)
+                every = settings.evaluation.every
                 if every and done and done % every == 0:
-                    teacher = _teacher(stage, state)
-                    self._probe(probes, phase.name, done, state.params, teacher)
+                    teacher = _teacher(by_name[name], state)
+                    self._probe(probes, name, done, state.params, teacher)
 
-            def on_step(done: int, metrics: dict[str, float]) -> None:
+            def on_step(name: str, done: int, metrics: dict[str, float]) -> None:
+                reached[name] = done
                 values = [
                     f"{label} {metrics[key]:.2f}"
                     for key, label in _SHOWN.items()
                     if key in metrics
                 ]
-                progress(done, "  ".join(values[-2:]))
+                progress(sum(reached.values()), "  ".join(values[-2:]))
 
-            return train(
-                phase,
-                state,
+            state = train_phases(
+                arm.phases,
+                self.policy.params,
+                model=self.policy.model,
                 mesh=context.mesh,
-                directory=context.folder / "checkpoints" / phase.name,
+                # One key for all arms: they start from the same attempts.
+                key=context.key(1),
+                source=self._source,
+                directory=context.folder / "checkpoints",
                 writer=context.writer,
                 samples=context.samples,
                 stop=context.stop,
                 run=context.run,
-                resume="whole" if self._config.resume == "whole" else "newest",
+                resume="whole" if settings.resume == "whole" else "newest",
                 on_data=on_data,
                 on_step=on_step,
+            )
+        last = arm.phases[-1]
+        teacher = _teacher(last, state)
+        self._probe(probes, last.name, reached[last.name], state.params, teacher)
+        target = context.folder / "policies" / arm.name
+        if target.exists():
+            return
+        with context.display.task(f"Save {arm.name}", None) as progress:
+            save_pretrained(
+                state.params,
+                self.policy.model.config,
+                target,
+                description=self.policy.folder,
+                progress=lambda done, total, name: progress(done, name),
             )
 
     def _probe(
@@ -236,7 +224,7 @@ class Recipe:
             writer=self.task.writer,
             prompt_width=width,
             format=self.task.format,
-            loop=self.loop,
+            loop=self.context.loop,
         )
 
     @cached_property
@@ -250,34 +238,17 @@ class Recipe:
         )
         return make_generate(self.policy.model, sampling, mesh=self.context.mesh)
 
-    def _phase(self, arm: Arm, stage: Stage) -> Phase:
+    def _source(self, phase: PhaseConfig) -> RolloutSource:
         config = self._config.attempts
-        needs = needs_of(stage.terms)
-        objective = make_objective(
-            self.policy.model, stage.terms, temperature=config.temperature
-        )
-        return Phase(
-            name=arm.phase(stage),
-            steps=stage.steps,
-            source=RolloutSource(
-                self.task.problems,
-                self.student,
-                needs=needs,
-                problems_per_step=config.problems,
-                group_size=config.group_size,
-                updates_per_rollout=config.updates,
-                seed=self._config.seed,
-                teacher_width=self.teacher_width if needs.feedback else None,
-            ),
-            train_step=make_train_step(
-                self.policy.model,
-                objective,
-                make_optimizer(stage.optimizer),
-                self.context.mesh,
-                teacher=stage.teacher or BaseTeacher(),
-                microbatches=config.microbatches,
-            ),
-            checkpoint_every=self._config.checkpoint_every,
+        return RolloutSource(
+            self.task.problems,
+            self.student,
+            needs=phase.needs,
+            problems_per_step=config.problems,
+            group_size=config.group_size,
+            updates_per_rollout=config.updates,
+            seed=self._config.seed,
+            teacher_width=self.teacher_width if phase.needs.feedback else None,
         )
 
 
@@ -289,11 +260,18 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
       ConfigError: settings do not fit the policy, the mesh or the problems.
     """
     settings = context.config.policy
-    if not settings.source:
-        raise ConfigError(
-            "expected a policy to train, got none: give --policy.source, a folder in "
-            "Hugging Face's format or a hub id"
-        )
+    model, tokenizer = described_policy(settings, context.mesh)
+    width = prompt_width(context.config, task, model, tokenizer)
+    held = max(
+        (held_in(phase, model) for phase in phases_of(arms)),
+        key=lambda parts: sum(parts.values()),
+    )
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in held.items())
+    context.display.say(
+        f"To be held on each device, GiB: {parts}; together "
+        f"{sum(held.values()) / GIB:.2f}, and activations, gradients and the sampler's "
+        "cache on top"
+    )
     with (
         context.timed("load"),
         context.display.task("Load the policy", None) as progress,
@@ -307,23 +285,6 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
             attention=settings.attention,
             progress=lambda done, total, name: progress(done, name),
         )
-    tokenizer = cast(
-        PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(policy.folder)
-    )
-    attempts = context.config.attempts
-    everything = [*task.problems, *task.evaluation]
-    ids = prompt_tokens(tokenizer, everything, format=task.format)
-    width = attempts.prompt_tokens or padded_width([len(row) for row in ids], 8)
-    longest = width + attempts.feedback_tokens + attempts.max_new_tokens
-    if longest > policy.model.config.max_position_embeddings:
-        raise ConfigError(
-            f"expected prompts of {width} tokens, feedback of "
-            f"{attempts.feedback_tokens} and attempts of {attempts.max_new_tokens} to "
-            "fit into the policy's "
-            f"{policy.model.config.max_position_embeddings} positions, got {longest}: "
-            "lower attempts.prompt_tokens, feedback_tokens or max_new_tokens"
-        )
-    _say_memory(context, policy, arms)
     return Recipe(
         context=context,
         task=task,
@@ -334,36 +295,58 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     )
 
 
-def _say_memory(
-    context: RunContext[Any], policy: Pretrained, arms: Sequence[Arm]
-) -> None:
-    """What the largest phase holds on each device, before it is held."""
-    stages = [stage for arm in arms for stage in arm.stages]
-    held = max(
-        (
-            held_bytes(
-                policy.model,
-                make_optimizer(stage.optimizer),
-                context.mesh,
-                teacher=stage.teacher,
-            )
-            for stage in stages
-        ),
-        key=lambda parts: sum(parts.values()),
+def described_policy(
+    settings: PolicyConfig, mesh: Mesh
+) -> tuple[Model, PreTrainedTokenizerFast]:
+    """The policy without its weights, and its tokenizer.
+
+    Raises:
+      CheckpointError: there is no such policy.
+      ConfigError: none is named, or it is not of a family that the decoder has.
+    """
+    if not settings.source:
+        raise ConfigError(
+            "expected a policy to train, got none: give --policy.source, a folder in "
+            "Hugging Face's format or a hub id"
+        )
+    found = open_source(settings.source, revision=settings.revision)
+    config = replace(
+        found.config,
+        dtype=settings.dtype,
+        remat=settings.remat,
+        attention=settings.attention,
     )
-    # The pretrained policy stays beside the one that is trained.
-    held = {"pretrained": held["policy"], **held}
-    parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in held.items())
-    context.display.say(
-        f"Held on each device, GiB: {parts}; together "
-        f"{sum(held.values()) / _GIB:.2f}, and activations, gradients and the "
-        "sampler's cache on top"
-    )
+    tokenizer = AutoTokenizer.from_pretrained(found.description)
+    return Model(config, mesh), cast(PreTrainedTokenizerFast, tokenizer)
 
 
-def _teacher(stage: Stage, state: TrainState) -> Any:
+def prompt_width(
+    config: RunConfig, task: Task, model: Model, tokenizer: PreTrainedTokenizerFast
+) -> int:
+    """Tokens of the student's prompts: as set, or as the longest problem needs.
+
+    Raises:
+      ConfigError: prompts, feedback and attempts are longer than the model can read.
+    """
+    attempts = config.attempts
+    everything = [*task.problems, *task.evaluation]
+    ids = prompt_tokens(tokenizer, everything, format=task.format)
+    width = attempts.prompt_tokens or padded_width([len(row) for row in ids], 8)
+    longest = width + attempts.feedback_tokens + attempts.max_new_tokens
+    positions = model.config.max_position_embeddings
+    if longest > positions:
+        raise ConfigError(
+            f"expected prompts of {width} tokens, feedback of "
+            f"{attempts.feedback_tokens} and attempts of {attempts.max_new_tokens} to "
+            f"fit into the policy's {positions} positions, got {longest}: lower "
+            "attempts.prompt_tokens, feedback_tokens or max_new_tokens"
+        )
+    return width
+
+
+def _teacher(phase: PhaseConfig, state: TrainState) -> Any:
     """The weights that read feedback; None where none do."""
-    if stage.teacher is None:
+    if phase.held_teacher is None:
         return None
     return state.params if state.teacher is None else state.teacher
 

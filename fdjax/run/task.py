@@ -1,18 +1,16 @@
 """What a run learns, and the arms that learn it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.errors import ConfigError
 from fdjax.feedback import Writer
 from fdjax.judge import Judge
-from fdjax.ranges import Whole, require_fields
 from fdjax.records import Problem
-from fdjax.train import OptimizerConfig, Teacher
-from fdjax.train.terms import Term
+from fdjax.train import PhaseConfig
 
-__all__ = ["Arm", "Stage", "Task"]
+__all__ = ["Arm", "Task", "phases_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,44 +28,30 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One algorithm for some iterations; it begins with moments and teacher anew."""
-
-    name: str
-    """As its checkpoints are called, after its arm."""
-    terms: tuple[Term, ...]
-    """What is minimised: their weighted sum."""
-    steps: int
-    """Iterations."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    teacher: Teacher | None = None
-    """Of terms that read one."""
-
-    def __post_init__(self) -> None:
-        require_fields(self, steps=Whole(1))
-        reads = any(term.needs.teacher for term in self.terms)
-        if reads != (self.teacher is not None):
-            raise ConfigError(
-                f"Stage {self.name}: expected a teacher where a term reads one, and "
-                f"none elsewhere, got {self.teacher} for "
-                f"{', '.join(term.name for term in self.terms)}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Stages that follow each other, from the pretrained policy on."""
+    """Phases that follow each other, from the pretrained policy on."""
 
     name: str
-    stages: tuple[Stage, ...]
+    """As its policy is called in tables and folders."""
+    phases: tuple[PhaseConfig, ...]
+    """Their names are those of the arm's rows: give no two of a run the same."""
 
     def __post_init__(self) -> None:
-        names = [stage.name for stage in self.stages]
-        if not names or len(set(names)) < len(names):
-            raise ConfigError(
-                f"Arm {self.name}: expected stages of different names, got {names}"
-            )
+        if not self.phases:
+            raise ConfigError(f"Arm {self.name}: expected phases, got none")
 
-    def phase(self, stage: Stage) -> str:
-        """Name of a stage in logs and folders."""
-        return self.name if len(self.stages) == 1 else f"{self.name}.{stage.name}"
+
+def phases_of(arms: Sequence[Arm]) -> list[PhaseConfig]:
+    """The phases of all arms, in order.
+
+    Raises:
+      ConfigError: two have one name.
+    """
+    phases = [phase for arm in arms for phase in arm.phases]
+    names = [phase.name for phase in phases]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"expected phases of different names in all arms, got {', '.join(names)}: "
+            "checkpoints and rows carry them"
+        )
+    return phases

@@ -1,0 +1,234 @@
+"""A model behind somebody's API: one request, one reply or one error."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+from fdjax.encoding import decode
+from fdjax.errors import ConfigError
+from fdjax.feedback.chat.chat import Finish, Question
+from fdjax.feedback.failure import Kind
+from fdjax.jsonl import shorten
+
+__all__ = [
+    "Completion",
+    "Connection",
+    "Endpoint",
+    "RequestError",
+    "json_answer",
+    "malformed",
+    "reported",
+    "require_parameters",
+    "secret_of",
+    "status_error",
+]
+
+_BUSY = (408, 409, 425)
+"""Statuses below 500 that the same request may not meet again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What came back from one request."""
+
+    text: str
+    """The model's answer."""
+    finish: Finish
+    """How it ended."""
+    input_tokens: int | None
+    """As the server counts; None where it does not say."""
+    output_tokens: int | None
+    """As the server counts; None where it does not say."""
+
+
+class Connection(Protocol):
+    """An open client of an API; used on one event loop."""
+
+    async def send(self, question: Question, timeout_s: float) -> Completion:
+        """Ask once, without retries.
+
+        Args:
+          question: what to ask.
+          timeout_s: longest wait for any part of the answer, in seconds.
+
+        Raises:
+          RequestError: there is no usable answer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class Endpoint(Protocol):
+    """Where a model is served and how it is asked; configuration alone."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """API, model and parameters (`Chat.identity`)."""
+        ...
+
+    def connect(self) -> Connection:
+        """A client; nothing is sent yet.
+
+        Raises:
+          ConfigError: the key's environment variable is not set.
+          InstallError: the SDK is missing.
+        """
+        ...
+
+
+class RequestError(Exception):
+    """A request without a usable answer."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        text: str,
+        *,
+        retry_after_s: float | None = None,
+        final: bool = False,
+    ) -> None:
+        """Remember what went wrong.
+
+        Args:
+          kind: kind of the failure.
+          text: what happened, for people.
+          retry_after_s: how long the server asks to wait; None where it does not say.
+          final: whether asking again is of no use, whatever the kind says.
+        """
+        super().__init__(text)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+        self.transient = kind.transient and not final
+
+
+def secret_of(variable: str) -> str:
+    """The key in an environment variable; a placeholder where no key is needed.
+
+    Args:
+      variable: its name; empty for a server that asks for no key.
+
+    Raises:
+      ConfigError: it is not set.
+    """
+    if not variable:
+        return "none"
+    secret = os.environ.get(variable, "").strip()
+    if not secret:
+        raise ConfigError(
+            f"expected an API key in the environment variable {variable}, got nothing: "
+            "set it, name another variable in `key_env` (an empty name for a server "
+            "that asks for no key), or replay a recording"
+        )
+    return secret
+
+
+def require_parameters(parameters: Mapping[str, Any], reserved: set[str]) -> None:
+    """Refuses parameters of a request that have a field of their own, or are no JSON.
+
+    Raises:
+      ConfigError: with the names of the first.
+    """
+    twice = sorted(reserved & parameters.keys())
+    if twice:
+        raise ConfigError(
+            f"expected `parameters` without {', '.join(twice)}, got them twice: the "
+            "endpoint's own fields set them"
+        )
+    try:
+        json.dumps(dict(parameters), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"expected `parameters` that JSON can hold, got {error}: use numbers, "
+            "texts, booleans, lists and dicts"
+        ) from error
+
+
+def status_error(
+    status: int, headers: Mapping[str, str], text: str, *, quota_spent: bool = False
+) -> RequestError:
+    """The error that an HTTP status stands for.
+
+    Args:
+      status: 400 or above.
+      headers: of the answer; names in lower case.
+      text: the server's explanation.
+      quota_spent: whether a 429 says that there is no money left, not no room.
+    """
+    what = f"{status} {text}"
+    if status in (401, 403) or (status == 429 and quota_spent):
+        return RequestError(Kind.DENIED, what)
+    if status == 429:
+        kind = Kind.RATE_LIMIT
+    elif status >= 500 or status in _BUSY:
+        kind = Kind.SERVER
+    else:
+        kind = Kind.INVALID
+    return RequestError(
+        kind,
+        what,
+        retry_after_s=_retry_after_s(headers),
+        final=headers.get("x-should-retry") == "false",
+    )
+
+
+def json_answer(content_type: str, body: bytes) -> Mapping[str, Any]:
+    """The JSON object that a server answered with success.
+
+    Raises:
+      RequestError: it is of another type, broken, or no object.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    shown = shorten(body.decode(errors="replace").strip())
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise RequestError(
+            Kind.CONTENT_TYPE,
+            f"expected application/json, got {kind or 'no content type'}: {shown}",
+        )
+    try:
+        value = decode(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            Kind.MALFORMED, f"expected JSON, got {shown!r} ({error})"
+        ) from error
+    if not isinstance(value, dict):
+        raise malformed("an object", value)
+    return value
+
+
+def malformed(expected: str, got: Any) -> RequestError:
+    """The error for JSON of another shape."""
+    return RequestError(
+        Kind.MALFORMED, f"expected {expected}, got {shorten(repr(got))}"
+    )
+
+
+def reported(usage: Any, key: str) -> int | None:
+    """A count of tokens in a reply's `usage`; None where the server reports none."""
+    count = usage.get(key) if isinstance(usage, dict) else None
+    is_count = isinstance(count, int) and not isinstance(count, bool) and count >= 0
+    return count if is_count else None
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After`, in seconds or as a date, or its form in milliseconds."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * scale
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    try:
+        moment = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

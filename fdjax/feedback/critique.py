@@ -38,9 +38,7 @@ class CritiqueSettings:
     a model that does not, or whose server takes it out."""
 
     def __post_init__(self) -> None:
-        require_fields(
-            self, sentences=Whole(1), references=Whole(0), peers=Whole(0)
-        )
+        require_fields(self, sentences=Whole(1), references=Whole(0), peers=Whole(0))
         if self.passed is not None and not self.passed.strip():
             raise ConfigError(
                 "expected CritiqueSettings.passed to say something, got a blank text: "
@@ -70,7 +68,7 @@ class CritiqueSettings:
         text = answer.text
         if self.reasoning is not None:
             opening, closing = self.reasoning
-            before, found, after = text.rpartition(closing)
+            _, found, after = text.rpartition(closing)
             if not found and opening in text:
                 return Failure(kind=Kind.CUT, text="the reasoning did not end")
             text = after if found else text

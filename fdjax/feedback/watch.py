@@ -86,7 +86,7 @@ class Watched:
         full = len(self._newest) == self._newest.maxlen
         if not full or share <= self._max_missing_share:
             return
-        kinds = Counter(note.kind or "empty" for note in missing)
+        kinds = Counter(note.kind for note in missing)
         counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
         raise FeedbackError(
             f"expected feedback on at least {1 - self._max_missing_share:.0%} of the "

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from fdjax.errors import FdjaxError
+from fdjax.errors import FeedbackError
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.writer import Attempt, Feedback, Writer
 
@@ -17,8 +17,7 @@ async def write_safely(writer: Writer, group: Sequence[Attempt]) -> list[Feedbac
     """What a writer says of each attempt, in order; an error where it fails as a whole.
 
     Raises:
-      FdjaxError: a setting is wrong, or the run is to end; no later group would do
-        better.
+      FeedbackError: the run is to end.
     """
     try:
         notes = list(await writer.write(group))
@@ -30,7 +29,7 @@ async def write_safely(writer: Writer, group: Sequence[Attempt]) -> list[Feedbac
                 f"expected {len(group)} Feedback objects, one for each attempt in "
                 f"order, got {len(notes)} of {found}"
             )
-    except FdjaxError:
+    except FeedbackError:
         raise
     # What a writer calls may fail in any way.
     except Exception as error:  # noqa: BLE001

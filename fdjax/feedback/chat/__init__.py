@@ -8,8 +8,8 @@ from fdjax.feedback.chat.endpoint import (
     Endpoint,
     RequestError,
 )
-from fdjax.feedback.chat.policy import Generate, PolicyChat
 from fdjax.feedback.chat.openai_api import OpenAIEndpoint
+from fdjax.feedback.chat.policy import Generate, PolicyChat
 from fdjax.feedback.chat.recorded import RecordedChat
 from fdjax.feedback.chat.remote import Limits, RemoteChat
 
@@ -22,9 +22,9 @@ __all__ = [
     "Endpoint",
     "Failure",
     "Generate",
-    "PolicyChat",
     "Limits",
     "OpenAIEndpoint",
+    "PolicyChat",
     "Question",
     "RecordedChat",
     "RemoteChat",

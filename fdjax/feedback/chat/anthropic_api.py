@@ -20,7 +20,7 @@ from fdjax.feedback.failure import Kind
 from fdjax.ranges import Whole, require_fields
 
 if TYPE_CHECKING:
-    import anthropic
+    pass
 
 __all__ = ["AnthropicEndpoint"]
 

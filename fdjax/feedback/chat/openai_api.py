@@ -21,7 +21,7 @@ from fdjax.feedback.failure import Kind
 from fdjax.ranges import Among, Whole, require_fields
 
 if TYPE_CHECKING:
-    import openai
+    pass
 
 __all__ = ["OpenAIEndpoint"]
 
@@ -54,7 +54,14 @@ class OpenAIEndpoint:
             max_tokens=Whole(1),
             max_tokens_field=Among("max_completion_tokens", "max_tokens"),
         )
-        own = {"model", "messages", "stream", "n", "max_completion_tokens", "max_tokens"}
+        own = {
+            "model",
+            "messages",
+            "stream",
+            "n",
+            "max_completion_tokens",
+            "max_tokens",
+        }
         require_parameters(self.parameters, own)
 
     @property

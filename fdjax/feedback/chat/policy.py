@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fdjax.errors import FdjaxError
+from fdjax.errors import FeedbackError
 from fdjax.feedback.chat.chat import Answer, Failure, Question, Reply
 from fdjax.feedback.failure import Kind
 
@@ -46,7 +46,7 @@ class PolicyChat:
                     f"expected {len(texts)} answers, one for each prompt in order, got "
                     f"{len(answers)}"
                 )
-        except FdjaxError:
+        except FeedbackError:
             raise
         # The function is anyone's code, and devices fail in many ways.
         except Exception as error:  # noqa: BLE001

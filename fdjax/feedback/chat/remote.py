@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fdjax.errors import ConfigError, InstallError
@@ -156,9 +156,7 @@ class RemoteChat:
         except Exception as error:  # noqa: BLE001
             what = f"{type(error).__name__}: {error}"
             return Failure(kind=Kind.FAILED, text=what, usage=course.usage)
-        return Reply(
-            text=completion.text, finish=completion.finish, usage=course.usage
-        )
+        return Reply(text=completion.text, finish=completion.finish, usage=course.usage)
 
     async def _until_answered(
         self, question: Question, course: "_Course"
@@ -246,7 +244,7 @@ class RemoteChat:
 class _Course:
     """What happened to one question so far."""
 
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     last: RequestError | None = None
 
 

@@ -149,7 +149,9 @@ def _message(error: Diagnostic, lines: list[str], caps: Caps) -> tuple[Message, 
     """An error with the code around it, and the number of characters left out."""
     text, cut = _cut(error.text.strip(), caps.message_characters)
     if not error.in_proof:
-        return Message(place="in the statement, not in the proof", text=text, code=""), cut
+        return Message(
+            place="in the statement, not in the proof", text=text, code=""
+        ), cut
     if error.kind == UNSOLVED and (error.line, error.column) == (1, 0):
         return Message(place="at the end of the proof", text=text, code=""), cut
     code = ""
@@ -174,7 +176,9 @@ def _around(error: Diagnostic, lines: list[str], caps: Caps) -> str:
         if number == error.line == (error.end_line or error.line):
             end = error.column + 1 if error.end_column is None else error.end_column
             width = max(end - error.column, 1)
-            rows.append("  " + " " * (len(_numbered(number, "")) + error.column) + "^" * width)
+            rows.append(
+                "  " + " " * (len(_numbered(number, "")) + error.column) + "^" * width
+            )
     return "\n".join(rows)
 
 

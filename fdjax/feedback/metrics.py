@@ -1,0 +1,54 @@
+"""What feedback cost and how it failed, as metrics: a function of the feedback."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fdjax.feedback.failure import Kind
+from fdjax.feedback.writer import Feedback
+from fdjax.records import Mean, Metrics
+
+__all__ = ["feedback_metrics"]
+
+
+def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
+    """Means over attempts, so that those of several hosts add up.
+
+    Metrics: feedback/requests, feedback/retries, feedback/input_tokens,
+    feedback/output_tokens, feedback/cost_usd (US dollars), feedback/estimated (requests
+    whose tokens were estimated), feedback/cut_characters (left out of questions),
+    feedback/stripped_lines (left out of feedback): all for an attempt;
+    feedback/recorded (answers from a recording), feedback/missing (no feedback at all),
+    feedback/missing_<kind> for each `Kind` that occurred: shares of the attempts;
+    feedback/leak, feedback/leak_new (shares of a known proof, of `Leak`),
+    feedback/leak_longest_run (tokens): where they were measured.
+    """
+    count = len(notes)
+    kinds = Counter(note.kind for note in notes if note.kind is not None)
+    totals = {
+        "requests": sum(note.usage.requests for note in notes),
+        "retries": sum(note.usage.retries for note in notes),
+        "input_tokens": sum(note.usage.input_tokens for note in notes),
+        "output_tokens": sum(note.usage.output_tokens for note in notes),
+        "cost_usd": sum(note.usage.cost_usd for note in notes),
+        "estimated": sum(note.usage.estimated for note in notes),
+        "recorded": sum(note.usage.recorded for note in notes),
+        "cut_characters": sum(note.usage.cut_characters for note in notes),
+        "stripped_lines": sum(note.stripped_lines for note in notes),
+        "missing": kinds.total(),
+        **{f"missing_{kind}": kinds[kind] for kind in Kind if kinds[kind]},
+    }
+    metrics = {
+        f"feedback/{name}": Mean(float(total), count) for name, total in totals.items()
+    }
+    leaks = [note.leak for note in notes if note.leak is not None]
+    if leaks:
+        metrics |= {
+            "feedback/leak": Mean(sum(leak.share for leak in leaks), len(leaks)),
+            "feedback/leak_new": Mean(
+                sum(leak.new_share for leak in leaks), len(leaks)
+            ),
+            "feedback/leak_longest_run": Mean(
+                float(sum(leak.longest_run for leak in leaks)), len(leaks)
+            ),
+        }
+    return metrics

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fdjax.errors import InstallError
 from fdjax.feedback.chat.chat import Finish, Question
@@ -18,9 +18,6 @@ from fdjax.feedback.chat.endpoint import (
 )
 from fdjax.feedback.failure import Kind
 from fdjax.ranges import Whole, require_fields
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["AnthropicEndpoint"]
 
@@ -88,7 +85,7 @@ class AnthropicConnection:
         self._endpoint = endpoint
         self._secret = secret_of(endpoint.key_env)
         # Retries are our own: two policies would multiply.
-        self._client: anthropic.AsyncAnthropic = anthropic.AsyncAnthropic(
+        self._client = anthropic.AsyncAnthropic(
             api_key=self._secret, base_url=endpoint.base_url, max_retries=0
         )
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fdjax.errors import InstallError
 from fdjax.feedback.chat.chat import Finish, Question
@@ -19,9 +19,6 @@ from fdjax.feedback.chat.endpoint import (
 )
 from fdjax.feedback.failure import Kind
 from fdjax.ranges import Among, Whole, require_fields
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["OpenAIEndpoint"]
 
@@ -54,15 +51,10 @@ class OpenAIEndpoint:
             max_tokens=Whole(1),
             max_tokens_field=Among("max_completion_tokens", "max_tokens"),
         )
-        own = {
-            "model",
-            "messages",
-            "stream",
-            "n",
-            "max_completion_tokens",
-            "max_tokens",
-        }
-        require_parameters(self.parameters, own)
+        limits = {"max_completion_tokens", "max_tokens"}
+        require_parameters(
+            self.parameters, {"model", "messages", "stream", "n"} | limits
+        )
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -99,7 +91,7 @@ class OpenAIConnection:
         self._endpoint = endpoint
         self._secret = secret_of(endpoint.key_env)
         # Retries are our own: two policies would multiply.
-        self._client: openai.AsyncOpenAI = openai.AsyncOpenAI(
+        self._client = openai.AsyncOpenAI(
             api_key=self._secret, base_url=endpoint.base_url, max_retries=0
         )
 

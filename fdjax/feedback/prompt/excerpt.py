@@ -148,37 +148,34 @@ def _code(lines: list[str], caps: Caps) -> tuple[str, int]:
 def _message(error: Diagnostic, lines: list[str], caps: Caps) -> tuple[Message, int]:
     """An error with the code around it, and the number of characters left out."""
     text, cut = _cut(error.text.strip(), caps.message_characters)
+    place, code = f"line {error.line}", ""
     if not error.in_proof:
-        return Message(
-            place="in the statement, not in the proof", text=text, code=""
-        ), cut
-    if error.kind == UNSOLVED and (error.line, error.column) == (1, 0):
-        return Message(place="at the end of the proof", text=text, code=""), cut
-    code = ""
-    if error.line <= len(lines):
+        place = "in the statement, not in the proof"
+    elif error.kind == UNSOLVED and (error.line, error.column) == (1, 0):
+        place = "at the end of the proof"
+    elif error.line <= len(lines):
         code, more = _cut(_around(error, lines, caps), caps.message_characters)
         cut += more
-    return Message(place=f"line {error.line}", text=text, code=code), cut
+    return Message(place=place, text=text, code=code), cut
 
 
 def _around(error: Diagnostic, lines: list[str], caps: Caps) -> str:
-    """The lines that a message is about and their neighbours, those marked with `>`."""
-    last = error.line if error.end_line is None else error.end_line
-    # Where it begins tells more than a span of many lines.
-    last = min(max(last, error.line), error.line + caps.context_lines, len(lines))
+    """The lines that a message is about, marked with `>`, and their neighbours.
+
+    Within one line carets mark what it is about; of a long span its beginning is shown.
+    """
+    first, end_line = error.line, error.end_line or error.line
+    last = min(max(end_line, first), first + caps.context_lines, len(lines))
+    start = max(first - caps.context_lines, 1)
+    stop = min(last + caps.context_lines, len(lines))
     rows = []
-    for number in range(
-        max(error.line - caps.context_lines, 1),
-        min(last + caps.context_lines, len(lines)) + 1,
-    ):
-        mark = "> " if error.line <= number <= last else "  "
+    for number in range(start, stop + 1):
+        mark = "> " if first <= number <= last else "  "
         rows.append(mark + _numbered(number, lines[number - 1]))
-        if number == error.line == (error.end_line or error.line):
+        if number == first == end_line:
             end = error.column + 1 if error.end_column is None else error.end_column
-            width = max(end - error.column, 1)
-            rows.append(
-                "  " + " " * (len(_numbered(number, "")) + error.column) + "^" * width
-            )
+            margin = " " * (len(mark + _numbered(number, "")) + error.column)
+            rows.append(margin + "^" * max(end - error.column, 1))
     return "\n".join(rows)
 
 

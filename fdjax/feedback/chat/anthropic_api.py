@@ -11,6 +11,7 @@ from fdjax.feedback.chat.endpoint import (
     RequestError,
     json_answer,
     malformed,
+    redacted,
     reported,
     require_parameters,
     secret_of,
@@ -110,21 +111,17 @@ class AnthropicConnection:
             raise status_error(
                 error.status_code,
                 error.response.headers,
-                self._redacted(error.message),
+                error.response.content,
+                secret=self._secret,
             ) from None
         except anthropic.APIConnectionError as error:
-            raise RequestError(
-                Kind.CONNECTION, self._redacted(f"{error.__cause__ or error}")
-            ) from None
+            what = redacted(f"{error.__cause__ or error}", self._secret)
+            raise RequestError(Kind.CONNECTION, what) from None
         return _read(json_answer(raw.headers.get("content-type", ""), body))
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.close()
-
-    def _redacted(self, text: str) -> str:
-        """Without the key, which a server may repeat."""
-        return text.replace(self._secret, "[key]") if self._endpoint.key_env else text
 
 
 def _read(body: Mapping[str, Any]) -> Completion:

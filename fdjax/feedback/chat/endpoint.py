@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ __all__ = [
     "RequestError",
     "json_answer",
     "malformed",
+    "redacted",
     "reported",
     "require_parameters",
     "secret_of",
@@ -29,6 +31,9 @@ __all__ = [
 
 _BUSY = (408, 409, 425)
 """Statuses below 500 that the same request may not meet again."""
+NO_SECRET = "none"
+"""What is sent as a key where none is needed."""
+_HIDDEN = "[key]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +123,7 @@ def secret_of(variable: str) -> str:
       ConfigError: it is not set.
     """
     if not variable:
-        return "none"
+        return NO_SECRET
     secret = os.environ.get(variable, "").strip()
     if not secret:
         raise ConfigError(
@@ -151,18 +156,20 @@ def require_parameters(parameters: Mapping[str, Any], reserved: set[str]) -> Non
 
 
 def status_error(
-    status: int, headers: Mapping[str, str], text: str, *, quota_spent: bool = False
+    status: int, headers: Mapping[str, str], body: bytes, *, secret: str
 ) -> RequestError:
     """The error that an HTTP status stands for.
 
     Args:
       status: 400 or above.
       headers: of the answer; names in lower case.
-      text: the server's explanation.
-      quota_spent: whether a 429 says that there is no money left, not no room.
+      body: of the answer.
+      secret: the key, which a server may repeat.
     """
-    what = f"{status} {text}"
-    if status in (401, 403) or (status == 429 and quota_spent):
+    said, code = _explanation(body)
+    what = f"{status} {redacted(said, secret)}".rstrip()
+    # A 429 may also say that there is no money left, rather than no room.
+    if status in (401, 402, 403) or code == "insufficient_quota":
         return RequestError(Kind.DENIED, what)
     if status == 429:
         kind = Kind.RATE_LIMIT
@@ -176,6 +183,12 @@ def status_error(
         retry_after_s=_retry_after_s(headers),
         final=headers.get("x-should-retry") == "false",
     )
+
+
+def redacted(text: str, secret: str) -> str:
+    """A text without the key, also where a server repeats but a part of it."""
+    text = text.replace(secret, _HIDDEN) if secret != NO_SECRET else text
+    return re.sub(r"\bsk-[\w*-]+", _HIDDEN, text)
 
 
 def json_answer(content_type: str, body: bytes) -> Mapping[str, Any]:
@@ -214,6 +227,20 @@ def reported(usage: Any, key: str) -> int | None:
     count = usage.get(key) if isinstance(usage, dict) else None
     is_count = isinstance(count, int) and not isinstance(count, bool) and count >= 0
     return count if is_count else None
+
+
+def _explanation(body: bytes) -> tuple[str, str]:
+    """What a server says of an error, and its code for it; perhaps empty."""
+    text = body.decode(errors="replace").strip()
+    try:
+        value = decode(text)
+    except (ValueError, RecursionError):
+        return shorten(text), ""
+    error = value.get("error", value) if isinstance(value, dict) else value
+    if not isinstance(error, dict):
+        return shorten(str(error)), ""
+    said = error.get("message", error.get("detail", text))
+    return shorten(str(said)), str(error.get("code", ""))
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -1,6 +1,5 @@
 """Models behind OpenAI's chat completions, or a server that speaks the same."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from fdjax.feedback.chat.endpoint import (
     RequestError,
     json_answer,
     malformed,
+    redacted,
     reported,
     require_parameters,
     secret_of,
@@ -117,13 +117,12 @@ class OpenAIConnection:
             raise status_error(
                 error.status_code,
                 error.response.headers,
-                self._redacted(error.message),
-                quota_spent=error.code == "insufficient_quota",
+                error.response.content,
+                secret=self._secret,
             ) from None
         except openai.APIConnectionError as error:
-            raise RequestError(
-                Kind.CONNECTION, self._redacted(f"{error.__cause__ or error}")
-            ) from None
+            what = redacted(f"{error.__cause__ or error}", self._secret)
+            raise RequestError(Kind.CONNECTION, what) from None
         answer = raw.http_response
         return _read(
             json_answer(answer.headers.get("content-type", ""), answer.content)
@@ -132,11 +131,6 @@ class OpenAIConnection:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.close()
-
-    def _redacted(self, text: str) -> str:
-        """Without the key, which a server may repeat in whole or in part."""
-        text = text.replace(self._secret, "[key]") if self._endpoint.key_env else text
-        return re.sub(r"\bsk-[\w*-]+", "[key]", text)
 
 
 def _read(body: Mapping[str, Any]) -> Completion:

@@ -10,6 +10,7 @@ from fdjax.feedback.chat import (
     RemoteChat,
 )
 from fdjax.feedback.compiler import CompilerFeedback
+from fdjax.feedback.config import ModelFeedback
 from fdjax.feedback.constant import ConstantFeedback, NoFeedback
 from fdjax.feedback.critique import Critique, CritiqueSettings
 from fdjax.feedback.failure import Kind
@@ -20,6 +21,7 @@ from fdjax.feedback.metrics import feedback_metrics
 from fdjax.feedback.mixture import Joined, Mixture
 from fdjax.feedback.prompt import Caps, Template
 from fdjax.feedback.reference import ReferenceHint
+from fdjax.feedback.rows import attempt_row, iterate_groups
 from fdjax.feedback.usage import Budget, Prices, Usage
 from fdjax.feedback.watch import Watched
 from fdjax.feedback.writer import Attempt, Feedback, Writer
@@ -44,6 +46,7 @@ __all__ = [
     "LeakMeasure",
     "Limits",
     "Mixture",
+    "ModelFeedback",
     "NoFeedback",
     "OpenAIEndpoint",
     "PolicyChat",
@@ -56,5 +59,7 @@ __all__ = [
     "Watched",
     "Writer",
     "aclose_all",
+    "attempt_row",
     "feedback_metrics",
+    "iterate_groups",
 ]

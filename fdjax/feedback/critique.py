@@ -13,6 +13,7 @@ from fdjax.feedback.prompt.template import Template
 from fdjax.feedback.usage import Usage
 from fdjax.feedback.writer import Attempt, Feedback
 from fdjax.feedback.writing import aclose_all
+from fdjax.judge.fences import CLOSING, OPENING
 from fdjax.ranges import Whole, require_fields
 
 __all__ = ["Critique", "CritiqueSettings"]
@@ -33,7 +34,7 @@ class CritiqueSettings:
     passed: str | None = "verified: this proof is complete"
     """What is said of attempts that passed, without asking; None asks about them, too.
     """
-    reasoning: tuple[str, str] | None = ("<think>", "</think>")
+    reasoning: tuple[str, str] | None = (OPENING, CLOSING)
     """Between what a model thinks in its text; only what follows is feedback. None for
     a model that does not, or whose server takes it out."""
 
@@ -68,10 +69,9 @@ class CritiqueSettings:
         text = answer.text
         if self.reasoning is not None:
             opening, closing = self.reasoning
-            _, found, after = text.rpartition(closing)
-            if not found and opening in text:
+            text = text.rpartition(closing)[2]
+            if opening in text:
                 return Failure(kind=Kind.CUT, text="the reasoning did not end")
-            text = after if found else text
         text = text.strip().encode("utf-8", "replace").decode()
         if text:
             return text

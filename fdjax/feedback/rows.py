@@ -1,5 +1,6 @@
 """Attempts as rows of samples.jsonl, so that feedback can be written ahead of time."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
@@ -7,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fdjax.feedback.writer import Attempt
-from fdjax.judge import Judgement
 from fdjax.jsonl import Row, iterate_rows, shorten
+from fdjax.judge import Judgement
 from fdjax.lean import Diagnostic, Status, Verdict
 from fdjax.lean.facts.source import goals_of
 from fdjax.records import Problem
@@ -34,7 +35,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "passed": judgement.passed,
         "reason": judgement.reason,
         "status": None if verdict is None else verdict.status.value,
-        "messages": [asdict(each) for each in verdict.diagnostics] if verdict else [],
+        "messages": [_message(each) for each in verdict.diagnostics] if verdict else [],
     }
 
 
@@ -55,6 +56,12 @@ def iterate_groups(path: Path) -> Iterator[list[Attempt]]:
             yield judged
 
 
+def _message(diagnostic: Diagnostic) -> dict[str, Any]:
+    """A message of Lean; line 0 stands for the statement and what is before it."""
+    values = asdict(diagnostic)
+    return values | {"line": diagnostic.line if values.pop("in_proof") else 0}
+
+
 def _group_of(row: Row) -> tuple[Any, ...]:
     return tuple(repr(row.values.get(key)) for key in _GROUP)
 
@@ -69,6 +76,8 @@ def _attempt(row: Row) -> Attempt:
     )
     verdict = _verdict(row)
     reward = _number(row, "reward")
+    if "reward" not in row.values and verdict is not None and not verdict.missing:
+        reward = float(verdict.verified)
     passed = row.values.get("passed")
     return Attempt(
         problem=problem,
@@ -106,9 +115,7 @@ def _verdict(row: Row) -> Verdict | None:
 
 
 def _diagnostic(message: dict[str, Any]) -> Diagnostic:
-    # Rows of earlier versions have line 0 for what is not in the proof.
-    in_proof = message.get("in_proof", message["line"] > 0)
-    return Diagnostic(**{**message, "in_proof": in_proof})
+    return Diagnostic(**message, in_proof=message["line"] > 0)
 
 
 def _texts(row: Row, key: str) -> list[str]:
@@ -122,8 +129,11 @@ def _texts(row: Row, key: str) -> list[str]:
 
 def _number(row: Row, key: str) -> float | None:
     value = row.values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and math.isfinite(value)):
         raise row.error(
-            f"a number or null for `{key}`", shorten(repr(value)), "correct the row"
+            f"a finite number or null for `{key}`",
+            shorten(repr(value)),
+            "correct the row",
         )
     return value

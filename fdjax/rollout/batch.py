@@ -262,7 +262,8 @@ def fit_feedback(
 ) -> list[str | None]:
     """What of each feedback fits into a prompt of `width` tokens; None for nothing.
 
-    Feedback that is too long loses its last parts, the least important ones.
+    Feedback that is too long loses its last parts, the least important ones. Feedback
+    that is blank on purpose is an empty text.
     """
     parts = [note.parts if note.available else () for note in feedback]
     rows = list(range(len(parts)))
@@ -277,7 +278,10 @@ def fit_feedback(
         for row in rows:
             parts[row] = parts[row][:-1]
     texts = ["\n".join(kept) for kept in parts]
-    return [text if text.strip() else None for text in texts]
+    return [
+        text if text.strip() or note.blank else None
+        for text, note in zip(texts, feedback, strict=True)
+    ]
 
 
 def _begins_by(

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from contextlib import asynccontextmanager
+import threading
+from contextlib import asynccontextmanager, contextmanager
 
 USAGE = {
     "openai": {"prompt_tokens": 100, "completion_tokens": 10},
@@ -147,3 +148,25 @@ def response(status, body, headers=None):
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} Said\r\n{lines}\r\n{content}".encode()
+
+
+@contextmanager
+def in_thread(server):
+    """The server in a thread of its own, for clients with a loop of their own."""
+    loop = asyncio.new_event_loop()
+    started, stop = threading.Event(), asyncio.Event()
+
+    async def run():
+        async with server.running():
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    started.wait()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

@@ -76,6 +76,8 @@ class AnthropicConnection:
 
     def __init__(self, endpoint: AnthropicEndpoint) -> None:
         """Read the key and prepare; the first request connects."""
+        self._endpoint = endpoint
+        self._secret = secret_of(endpoint.key_env)
         try:
             import anthropic
         except ImportError as error:
@@ -83,8 +85,6 @@ class AnthropicConnection:
                 f"Anthropic's models need the package {error.name}, which is missing; "
                 "run `pip install fdjax[feedback]`, or replay a recording."
             ) from error
-        self._endpoint = endpoint
-        self._secret = secret_of(endpoint.key_env)
         # Retries are our own: two policies would multiply.
         self._client = anthropic.AsyncAnthropic(
             api_key=self._secret, base_url=endpoint.base_url, max_retries=0

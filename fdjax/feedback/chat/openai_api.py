@@ -81,6 +81,8 @@ class OpenAIConnection:
 
     def __init__(self, endpoint: OpenAIEndpoint) -> None:
         """Read the key and prepare; the first request connects."""
+        self._endpoint = endpoint
+        self._secret = secret_of(endpoint.key_env)
         try:
             import openai
         except ImportError as error:
@@ -88,8 +90,6 @@ class OpenAIConnection:
                 f"An OpenAI-compatible model needs the package {error.name}, which is "
                 "missing; run `pip install fdjax[feedback]`, or replay a recording."
             ) from error
-        self._endpoint = endpoint
-        self._secret = secret_of(endpoint.key_env)
         # Retries are our own: two policies would multiply.
         self._client = openai.AsyncOpenAI(
             api_key=self._secret, base_url=endpoint.base_url, max_retries=0

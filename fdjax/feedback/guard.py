@@ -55,7 +55,9 @@ class LeakGuard:
     def _guarded(
         self, attempt: Attempt, note: Feedback, proofs: Sequence[str]
     ) -> Feedback:
-        if not note.available or attempt.judgement.passed or not proofs:
+        if note.error is not None or note.blank or attempt.judgement.passed:
+            return note
+        if not proofs:
             return note
         attempted = attempt.proof
         leak = self.measure(note.text, proofs=proofs, attempt=attempted)

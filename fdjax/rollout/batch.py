@@ -265,7 +265,10 @@ def fit_feedback(
     Feedback that is too long loses its last parts, the least important ones. Feedback
     that is blank on purpose is an empty text.
     """
-    parts = [note.parts if note.available else () for note in feedback]
+    parts = [
+        ("",) if note.blank else note.parts if note.available else ()
+        for note in feedback
+    ]
     rows = list(range(len(parts)))
     while rows := [row for row in rows if parts[row]]:
         prompts = prompt_tokens(
@@ -279,8 +282,8 @@ def fit_feedback(
             parts[row] = parts[row][:-1]
     texts = ["\n".join(kept) for kept in parts]
     return [
-        text if text.strip() or note.blank else None
-        for text, note in zip(texts, feedback, strict=True)
+        text if text.strip() or (note.blank and kept) else None
+        for text, note, kept in zip(texts, feedback, parts, strict=True)
     ]
 
 

@@ -19,7 +19,6 @@ class ModelServer:
         self.reply = reply
         self.requests = []
         """(path, headers, body) of each."""
-        self.at_once = self.most_at_once = 0
         self.seen = {}
         """Name of a fault to how often it was met."""
         self.delay_s = 0.0
@@ -39,11 +38,8 @@ class ModelServer:
             content = await reader.readexactly(int(headers["content-length"]))
             body = json.loads(content)
             self.requests.append((start.split()[1], headers, body))
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
             await asyncio.sleep(self.delay_s)
             answer = self._answer(start.split()[1], json.dumps(body), body)
-            self.at_once -= 1
             if answer is None:
                 await reader.read()  # until the client gives up
             writer.write(answer or b"")

@@ -32,6 +32,7 @@ class Scripted:
         self.identity = {"api": "script", "model": "m", "parameters": {}}
         self.script = list(script)
         self.starts = []
+        self.at_once = self.most_at_once = 0
 
     def connect(self):
         return self
@@ -42,7 +43,10 @@ class Scripted:
         if isinstance(step, BaseException):
             raise step
         if isinstance(step, float):
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
             await asyncio.sleep(step)
+            self.at_once -= 1
             step = "late"
         return Completion(text=step, finish="complete", input_tokens=7, output_tokens=3)
 
@@ -117,32 +121,27 @@ def test_parameters_have_one_home():
 
 
 def test_concurrency_holds_over_all_groups():
-    async def run():
-        async with ModelServer().running() as server:
-            server.delay_s = 0.02
-            endpoint = OpenAIEndpoint(
-                model="m", base_url=f"{server.url}/v1", key_env=""
-            )
-            chat = RemoteChat(endpoint, limits=Limits(concurrency=3))
-            groups = [[question(f"{g} {i}") for i in range(4)] for g in range(3)]
-            answers = await asyncio.gather(*map(chat.ask, groups))
-            await chat.aclose()
-            return server, answers
+    endpoint = Scripted(*[0.01] * 12)
 
-    server, answers = asyncio.run(run())
-    assert server.most_at_once == 3
+    async def run():
+        chat = RemoteChat(endpoint, limits=Limits(concurrency=3))
+        groups = [[question(f"{g} {i}") for i in range(4)] for g in range(3)]
+        return await asyncio.gather(*map(chat.ask, groups))
+
+    answers = asyncio.run(run())
+    assert endpoint.most_at_once == 3
     assert [len(group) for group in answers] == [4, 4, 4]
 
 
 def test_retry_after_holds_everybody():
     busy = RequestError(Kind.RATE_LIMIT, "429", retry_after_s=0.3)
-    endpoint = Scripted(busy)
-    limits = Limits(concurrency=1)
-    answers, chat = asked(endpoint, 2, limits=limits)
-    assert [answer.text for answer in answers] == ["fine", "fine"]
-    first, *later = endpoint.starts
+    # The first is refused, the second takes a while, the third would start then.
+    endpoint = Scripted(busy, 0.05)
+    answers, chat = asked(endpoint, 3, limits=Limits(concurrency=2))
+    assert [answer.text for answer in answers] == ["fine", "late", "fine"]
+    first, _, *later = endpoint.starts
     assert min(later) - first >= 0.3
-    assert (chat.spent.requests, chat.spent.retries) == (3, 1)
+    assert (chat.spent.requests, chat.spent.retries) == (4, 1)
 
 
 def test_pauses_grow_and_are_not_in_step():
@@ -175,8 +174,8 @@ def test_a_server_may_say_that_asking_again_is_of_no_use():
 
 
 def test_the_deadline_is_the_batchs():
-    limits = Limits(deadline_s=0.3, concurrency=1, timeout_s=10.0)
-    answers, _ = asked(Scripted("fine", 5.0), 3, limits=limits)
+    limits = Limits(deadline_s=0.5, concurrency=1, timeout_s=90.0)
+    answers, _ = asked(Scripted("fine", 60.0), 3, limits=limits)
     assert answers[0].text == "fine"
     assert [answer.kind for answer in answers[1:]] == [Kind.DEADLINE] * 2
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO, cast, get_args
 
 from fdjax.encoding import decode, encode
 from fdjax.errors import DataError
@@ -194,9 +194,10 @@ def _row_of(line: bytes) -> dict[str, Any] | None:
 
 def _reply_of(row: Mapping[str, Any]) -> Reply | None:
     """The answer in a row; None where it is something else."""
-    text, finish, usage = (row.get(key) for key in ("text", "finish", "usage"))
-    is_answer = isinstance(text, str) and finish in get_args(Finish)
-    if not is_answer or not isinstance(usage, dict):
+    text, finish, usage = row.get("text"), row.get("finish"), row.get("usage")
+    if not isinstance(text, str) or not isinstance(usage, dict):
+        return None
+    if finish not in get_args(Finish):
         return None
     # Another version may have counted other things.
     counts = {
@@ -204,7 +205,7 @@ def _reply_of(row: Mapping[str, Any]) -> Reply | None:
         for field in fields(Usage)
         if isinstance(usage.get(field.name), int | float)
     }
-    return Reply(text=text, finish=finish, usage=Usage(**counts))
+    return Reply(text=text, finish=cast(Finish, finish), usage=Usage(**counts))
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:

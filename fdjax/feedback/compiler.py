@@ -34,9 +34,9 @@ class CompilerFeedback:
     def _one(self, attempt: Attempt) -> Feedback:
         verdict = attempt.verdict
         if verdict is None:
-            return Feedback.failed(Kind.FAILED, "Lean did not judge this attempt")
+            return Feedback.failed(Kind.UNJUDGED, "by another judge than Lean")
         if verdict.missing:
-            return Feedback.failed(Kind.FAILED, "Lean gave no verdict on this attempt")
+            return Feedback.failed(Kind.UNJUDGED, verdict.reason)
         match verdict.status:
             case Status.VERIFIED:
                 return Feedback(parts=("verified: this proof is complete",))

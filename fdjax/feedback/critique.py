@@ -13,10 +13,23 @@ from fdjax.feedback.prompt.template import Template
 from fdjax.feedback.usage import Usage
 from fdjax.feedback.writer import Attempt, Feedback
 from fdjax.feedback.writing import aclose_all
+from fdjax.judge import Judgement
 from fdjax.judge.fences import CLOSING, OPENING
+from fdjax.lean import Diagnostic, Status, Verdict
 from fdjax.ranges import Whole, require_fields
+from fdjax.records import Problem
 
-__all__ = ["Critique", "CritiqueSettings"]
+__all__ = ["SAMPLE", "Critique", "CritiqueSettings"]
+
+_MESSAGE = Diagnostic(severity="error", line=1, column=2, text="unknown tactic")
+SAMPLE = Attempt(
+    problem=Problem(name="sample", statement="theorem sample : True"),
+    text="  sample",
+    judgement=Judgement.by_lean(
+        Verdict(status=Status.REJECTED, diagnostics=(_MESSAGE,)), "  sample"
+    ),
+)
+"""An attempt for which templates are rendered once before any is paid for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +104,9 @@ class Critique:
     settings: CritiqueSettings = field(default_factory=CritiqueSettings)
     """What it is shown."""
 
+    def __post_init__(self) -> None:
+        self.question(SAMPLE, [SAMPLE])
+
     async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Writer`)."""
         asked = [attempt for attempt in group if self.settings.asks_about(attempt)]
@@ -109,7 +125,11 @@ class Critique:
     def question(
         self, attempt: Attempt, group: Sequence[Attempt]
     ) -> tuple[Question, int]:
-        """What the model is told about an attempt, and the characters left out."""
+        """What the model is told about an attempt, and the characters left out.
+
+        Raises:
+          ConfigError: the template cannot be rendered; already when it is set.
+        """
         caps = self.settings.caps
         theorem, cut = theorem_of(attempt.problem, caps)
         shown = excerpt(attempt, caps)

@@ -38,6 +38,8 @@ class Kind(StrEnum):
     """The tokens or the money were spent; nothing was asked."""
     UNRECORDED = "unrecorded"
     """A replay has no such answer."""
+    UNJUDGED = "unjudged"
+    """Nothing was decided about the attempt that feedback could be about."""
     LEAK = "leak"
     """The feedback held too much of a known proof."""
     FAILED = "failed"

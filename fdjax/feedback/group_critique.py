@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fdjax.feedback.chat.chat import Answer, Chat, Failure, Question, Reply
 from fdjax.feedback.compiler import error_offset
-from fdjax.feedback.critique import CritiqueSettings
+from fdjax.feedback.critique import SAMPLE, CritiqueSettings
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.prompt.excerpt import Excerpt, excerpt, fence, theorem_of
 from fdjax.feedback.prompt.template import Template
@@ -40,6 +40,7 @@ class GroupCritique:
 
     def __post_init__(self) -> None:
         require_fields(self, most_attempts=Whole(1))
+        self.question([excerpt(SAMPLE, self.settings.caps)], [SAMPLE])
 
     async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Writer`)."""
@@ -77,6 +78,9 @@ class GroupCritique:
 
         Returns:
           The question, the heading of each attempt, the characters left out.
+
+        Raises:
+          ConfigError: the template cannot be rendered; already when it is set.
         """
         theorem, cut = theorem_of(group[0].problem, self.settings.caps)
         proofs = self.settings.shown_proofs(group)

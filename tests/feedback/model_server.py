@@ -54,7 +54,8 @@ class ModelServer:
         found = re.search(r"fault_(\w+)", text)
         name = found[1] if found else ""
         self.seen[name] = self.seen.get(name, 0) + 1
-        good = message(api, self.reply(body["messages"][-1]["content"]))
+        said = self.reply(body["messages"][-1]["content"])
+        good = said if isinstance(said, dict) else message(api, said)
         match name:
             case "busy_once" if self.seen[name] == 1:
                 return response(429, {"error": {"message": "slow down"}})

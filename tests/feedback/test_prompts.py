@@ -252,7 +252,9 @@ def test_a_template_that_goes_wrong_says_so(text):
     )
     template = Template(name="wrong@1", source=source)
     with pytest.raises(ConfigError, match="template wrong@1, block user"):
-        Critique(chat=Unasked(), template=template).question(FAILED, [FAILED])
+        Critique(chat=Unasked(), template=template)
+    with pytest.raises(ConfigError, match="template wrong@1, block user"):
+        GroupCritique(chat=Unasked(), template=template)
 
 
 def test_unknown_templates_are_named(tmp_path):

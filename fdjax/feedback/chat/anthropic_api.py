@@ -13,6 +13,7 @@ from fdjax.feedback.chat.endpoint import (
     malformed,
     redacted,
     reported,
+    require_address,
     require_parameters,
     secret_of,
     status_error,
@@ -49,6 +50,7 @@ class AnthropicEndpoint:
 
     def __post_init__(self) -> None:
         require_fields(self, max_tokens=Whole(1))
+        require_address(self.base_url)
         own = {"model", "messages", "system", "stream", "max_tokens"}
         require_parameters(self.parameters, own)
 

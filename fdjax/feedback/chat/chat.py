@@ -23,6 +23,8 @@ class Question:
     """What it is asked."""
     template: str
     """`name@version` of the template that both come from."""
+    template_digest: str = ""
+    """Of the template's text, for records (`Template.digest`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

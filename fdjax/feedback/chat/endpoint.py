@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from fdjax.encoding import decode
 from fdjax.errors import ConfigError
@@ -24,6 +25,7 @@ __all__ = [
     "malformed",
     "redacted",
     "reported",
+    "require_address",
     "require_parameters",
     "secret_of",
     "status_error",
@@ -132,6 +134,28 @@ def secret_of(variable: str) -> str:
             "that asks for no key), or replay a recording"
         )
     return secret
+
+
+def require_address(url: str) -> None:
+    """Refuses what is no address of a server, or holds a name and a password.
+
+    Raises:
+      ConfigError: with the address, unless it holds a password.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no end of a bracket
+        parts = urlsplit("")
+    if parts.username or parts.password:
+        raise ConfigError(
+            "expected `base_url` without a name and a password, which would be written "
+            "with the configuration: put the key into the variable of `key_env`"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"expected `base_url` as http(s)://host[:port][/path], got {url!r}: "
+            "correct the address"
+        )
 
 
 def require_parameters(parameters: Mapping[str, Any], reserved: set[str]) -> None:

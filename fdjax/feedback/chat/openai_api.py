@@ -13,6 +13,7 @@ from fdjax.feedback.chat.endpoint import (
     malformed,
     redacted,
     reported,
+    require_address,
     require_parameters,
     secret_of,
     status_error,
@@ -51,6 +52,7 @@ class OpenAIEndpoint:
             max_tokens=Whole(1),
             max_tokens_field=Among("max_completion_tokens", "max_tokens"),
         )
+        require_address(self.base_url)
         limits = {"max_completion_tokens", "max_tokens"}
         require_parameters(
             self.parameters, {"model", "messages", "stream", "n"} | limits
@@ -147,7 +149,7 @@ def _read(body: Mapping[str, Any]) -> Completion:
         raise malformed("text as the message's content", content)
     usage = body.get("usage")
     return Completion(
-        text=content or "",
+        text=content or str(refusal or ""),
         finish="refused" if refusal else _FINISH.get(str(reason), "complete"),
         input_tokens=reported(usage, "prompt_tokens"),
         output_tokens=reported(usage, "completion_tokens"),

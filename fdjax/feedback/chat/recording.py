@@ -38,11 +38,11 @@ def question_key(identity: Mapping[str, Any], question: Question) -> str:
 class Recording:
     """A JSON lines file of answers that several processes may read and append to.
 
-    A row holds `key`, `identity`, `template`, `system`, `user`, `text`, `finish` and
-    `usage`. Files of several runs may be joined with `cat`: of rows with one key the
-    first counts. A process that is killed leaves at most half a line, which its
-    successors step over: that answer is asked for again. Methods may be called from one
-    thread at a time.
+    A row holds `key`, `identity`, the question's `system`, `user`, `template` and
+    `template_digest`, and the answer's `text`, `finish` and `usage`. Files of several
+    runs may be joined with `cat`: of rows with one key the first counts. A process that
+    is killed leaves at most half a line, which its successors step over: that answer is
+    asked for again. Methods may be called from one thread at a time.
     """
 
     def __init__(self, path: Path, *, writable: bool = True) -> None:

@@ -97,7 +97,12 @@ class Template:
           ConfigError: the template names a value that is not given, or goes wrong.
         """
         system, user = (self._render(name, values) for name in _BLOCKS)
-        return Question(system=system, user=user, template=self.name)
+        return Question(
+            system=system,
+            user=user,
+            template=self.name,
+            template_digest=self.digest,
+        )
 
     def _render(self, block: str, values: dict[str, Any]) -> str:
         compiled = self._compiled

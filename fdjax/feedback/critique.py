@@ -131,13 +131,14 @@ class Critique:
           ConfigError: the template cannot be rendered; already when it is set.
         """
         caps = self.settings.caps
-        theorem, cut = theorem_of(attempt.problem, caps)
+        theorem, informal, cut = theorem_of(attempt.problem, caps)
         shown = excerpt(attempt, caps)
         proofs = self.settings.shown_proofs(group)
         messages = [text for m in shown.messages for text in (m.text, m.code)]
-        texts = (theorem, shown.code, *messages, *shown.goals, *proofs)
+        texts = (theorem, informal, shown.code, *messages, *shown.goals, *proofs)
         question = self.template.question(
             theorem=theorem,
+            informal=informal,
             attempt=shown,
             known_proofs=proofs,
             sentences=self.settings.sentences,

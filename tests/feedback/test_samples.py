@@ -1,17 +1,30 @@
 """From feedback to the batch: what is missing is masked, what is blank counts."""
 
 import asyncio
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 
 import judging
 from fdjax.data.chat import prompt_tokens
-from fdjax.feedback import Critique, Limits, NoFeedback, OpenAIEndpoint, RemoteChat
+from fdjax.feedback import (
+    Attempt,
+    Critique,
+    Feedback,
+    Limits,
+    NoFeedback,
+    OpenAIEndpoint,
+    RemoteChat,
+    iterate_groups,
+)
 from fdjax.lean import Status, Verdict
+from fdjax.metrics import SampleWriter
 from fdjax.rollout import fit_feedback, rollout_batch
-from feedback.attempts import failed
+from fdjax.run.attempts import AttemptLog
+from feedback.attempts import MISMATCH, failed
 from feedback.model_server import ModelServer
-from tiny import PROBLEMS, TOKENIZER
+from tiny import MODEL, PROBLEMS, TOKENIZER
 
 REJECTED = Verdict(status=Status.REJECTED, reason="no")
 
@@ -59,3 +72,25 @@ def test_a_teacher_without_feedback_reads_what_the_student_reads():
     [fits] = fit_feedback(TOKENIZER, PROBLEMS[:1], notes[:1], width=len(asked))
     [none] = fit_feedback(TOKENIZER, PROBLEMS[:1], notes[:1], width=len(asked) - 1)
     assert (fits, none) == ("", None)
+
+
+def test_a_runs_samples_are_attempts_to_ask_about(tmp_path):
+    verdict = Verdict(status=Status.REJECTED, diagnostics=(MISMATCH,), reason="no")
+    notes = [Feedback(parts=("x",))] * 4
+    rollout = judging.rollout(["  exact h1"] * 4, [verdict] * 4, notes)
+    path = tmp_path / "samples.jsonl"
+    with SampleWriter(path) as samples:
+        log = AttemptLog(
+            model=MODEL, tokenizer=TOKENIZER, samples=samples, temperature=1.0
+        )
+        log.write("fd", 0, None, SimpleNamespace(rollout=rollout, batches=[None]))
+    writer = Critique(chat=None)
+    found = list(iterate_groups(path))
+    assert [len(group) for group in found] == [2, 2]
+    for each, row in zip(rollout.trajectories, chain(*found), strict=True):
+        attempt = Attempt(
+            problem=each.problem, text=each.text, judgement=each.judgement
+        )
+        assert row.judgement == attempt.judgement
+        # What the run would ask about it, so that its answer is found.
+        assert writer.question(row, [row]) == writer.question(attempt, [attempt])

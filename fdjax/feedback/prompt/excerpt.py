@@ -24,7 +24,7 @@ class Caps:
     """How much is shown. Only ends are cut, and the text says how much of them."""
 
     theorem_characters: int = 8_000
-    """Characters of header and statement."""
+    """Characters of header and statement, and of the problem in words."""
     attempt_lines: int = 300
     """Lines of an attempt."""
     attempt_characters: int = 12_000
@@ -86,10 +86,12 @@ class Excerpt:
     """Characters left out of all of it."""
 
 
-def theorem_of(problem: Problem, caps: Caps) -> tuple[str, int]:
-    """Header and statement, perhaps cut, and the number of characters left out."""
+def theorem_of(problem: Problem, caps: Caps) -> tuple[str, str, int]:
+    """Header and statement; the problem in words; the characters left out of both."""
     parts = (problem.header.strip("\n"), problem.statement.strip("\n"))
-    return _cut("\n\n".join(filter(None, parts)), caps.theorem_characters)
+    theorem, cut = _cut("\n\n".join(filter(None, parts)), caps.theorem_characters)
+    informal, more = _cut(problem.informal.strip(), caps.theorem_characters)
+    return theorem, informal, cut + more
 
 
 def excerpt(attempt: Attempt, caps: Caps) -> Excerpt:

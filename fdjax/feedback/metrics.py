@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from fdjax.feedback.failure import Kind
+from fdjax.feedback.usage import Usage
 from fdjax.feedback.writer import Feedback
 from fdjax.records import Mean, Metrics
 
@@ -15,24 +17,18 @@ def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
 
     Metrics: feedback/requests, feedback/retries, feedback/input_tokens,
     feedback/output_tokens, feedback/cost_usd (US dollars), feedback/estimated (requests
-    whose tokens were estimated), feedback/cut_characters (left out of questions),
-    feedback/stripped_lines (left out of feedback): all for an attempt;
-    feedback/recorded (answers from a recording), feedback/missing (no feedback at all),
+    whose tokens were estimated), feedback/recorded (answers that cost nothing),
+    feedback/cut_characters (left out of questions), feedback/stripped_lines (left out
+    of feedback): all for an attempt; feedback/missing (no feedback at all),
     feedback/missing_<kind> for each `Kind` that occurred: shares of the attempts;
     feedback/leak, feedback/leak_new (shares of a known proof, of `Leak`),
     feedback/leak_longest_run (tokens): where they were measured.
     """
     count = len(notes)
+    used = sum((note.usage for note in notes), Usage())
     kinds = Counter(note.kind for note in notes if note.kind is not None)
     totals = {
-        "requests": sum(note.usage.requests for note in notes),
-        "retries": sum(note.usage.retries for note in notes),
-        "input_tokens": sum(note.usage.input_tokens for note in notes),
-        "output_tokens": sum(note.usage.output_tokens for note in notes),
-        "cost_usd": sum(note.usage.cost_usd for note in notes),
-        "estimated": sum(note.usage.estimated for note in notes),
-        "recorded": sum(note.usage.recorded for note in notes),
-        "cut_characters": sum(note.usage.cut_characters for note in notes),
+        **asdict(used),
         "stripped_lines": sum(note.stripped_lines for note in notes),
         "missing": kinds.total(),
         **{f"missing_{kind}": kinds[kind] for kind in Kind if kinds[kind]},

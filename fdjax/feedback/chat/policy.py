@@ -19,7 +19,8 @@ class PolicyChat:
     """Answers by an async function from texts to texts (`Chat`).
 
     The function applies the model's chat template, and knows devices and parameters;
-    here is text alone. One call holds all questions of a group.
+    here is text alone. One call holds all questions of a group; behind a recording it
+    holds one.
     """
 
     generate: Generate

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
@@ -31,19 +31,22 @@ class RecordedChat:
     failures are not: they are asked about again.
     """
 
-    def __init__(self, chat: Chat, path: Path) -> None:
+    def __init__(self, chat: Chat, path: Path, *, writable: bool = True) -> None:
         """Open or make the recording.
 
         Args:
-          chat: answers what is not recorded.
+          chat: answers what is not recorded, one question a call.
           path: file of the recording (`Recording`); several processes may share it.
+          writable: whether new answers are recorded; otherwise the file must be there.
 
         Raises:
           DataError: the file cannot be opened, or is something else.
         """
-        self._chat: Chat | None = chat
-        self._identity = chat.identity
-        self._open(path, writable=True)
+        self._chat = chat
+        self._recording = Recording(path, writable=writable)
+        # One thread: the loop goes on while the disk is slow, and calls do not meet.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feedback-recording")
+        self._asked: dict[str, asyncio.Future[Answer]] = {}
 
     @classmethod
     def replay(cls, endpoint: Endpoint | Chat, path: Path) -> Self:
@@ -58,22 +61,13 @@ class RecordedChat:
         Raises:
           DataError: the file is missing or something else.
         """
-        self = cls.__new__(cls)
-        self._chat, self._identity = None, endpoint.identity
-        self._open(path, writable=False)
-        return self
-
-    def _open(self, path: Path, *, writable: bool) -> None:
-        self._path = path
-        self._recording = Recording(path, writable=writable)
-        # One thread: the loop goes on while the disk is slow, and calls do not meet.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feedback-recording")
-        self._asked: dict[str, asyncio.Future[Answer]] = {}
+        nobody = _Nobody(identity=endpoint.identity, path=path)
+        return cls(nobody, path, writable=False)
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """The model's (`Chat.identity`)."""
-        return self._identity
+        return self._chat.identity
 
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer for each question, in order (`Chat`)."""
@@ -83,12 +77,11 @@ class RecordedChat:
         """Close the recording and the model."""
         self._thread.shutdown()
         self._recording.close()
-        if self._chat is not None:
-            await self._chat.aclose()
+        await self._chat.aclose()
 
     async def _once(self, question: Question) -> Answer:
         """The answer; who asks the same at the same time waits for the first."""
-        key = question_key(self._identity, question)
+        key = question_key(self.identity, question)
         if key in self._asked:
             return _shared(await asyncio.shield(self._asked[key]))
         future = self._asked[key] = asyncio.get_running_loop().create_future()
@@ -106,12 +99,6 @@ class RecordedChat:
         found = await self._in_thread(self._recording.get, key)
         if found is not None:
             return _shared(found)
-        if self._chat is None:
-            return Failure(
-                kind=Kind.UNRECORDED,
-                text=f"no answer {key[:12]}… in {self._path}: the question, the "
-                "template, the model or its parameters are others than those recorded",
-            )
         [answer] = await self._chat.ask([question])
         if isinstance(answer, Reply):
             await self._in_thread(self._record, question, answer)
@@ -120,7 +107,7 @@ class RecordedChat:
     def _record(self, question: Question, reply: Reply) -> None:
         """Keeps an answer; where the disk refuses, it is used all the same."""
         try:
-            self._recording.put(self._identity, question, reply)
+            self._recording.put(self.identity, question, reply)
         except DataError as error:
             _log.error("An answer is used and not recorded: %s", error)
 
@@ -129,6 +116,29 @@ class RecordedChat:
     ) -> Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, call, *arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Nobody:
+    """Stands for the model in a replay."""
+
+    identity: Mapping[str, Any]
+    path: Path
+
+    async def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Failures alone."""
+        return [self._failure(question) for question in questions]
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def _failure(self, question: Question) -> Failure:
+        key = question_key(self.identity, question)
+        what = (
+            f"no answer {key[:12]}… in {self.path}: the attempt, the template, the "
+            "model or its parameters are others than those recorded"
+        )
+        return Failure(kind=Kind.UNRECORDED, text=what)
 
 
 def _shared(answer: Answer) -> Answer:

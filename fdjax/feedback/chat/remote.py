@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,7 +84,7 @@ class RemoteChat:
           InstallError: the endpoint's SDK or tenacity is missing.
         """
         try:
-            import tenacity  # noqa: F401 - it will be needed
+            import tenacity
         except ImportError as error:
             raise InstallError(
                 "Asking a model needs the package tenacity, which is missing; run "
@@ -94,6 +93,9 @@ class RemoteChat:
         self._budget = budget or Budget()
         self._budget.require_prices(prices)
         self._limits = limits or Limits()
+        self._back_off = tenacity.wait_random_exponential(
+            _FIRST_PAUSE_S, max=self._limits.longest_pause_s
+        )
         self._prices = prices or Prices(input=0.0, output=0.0)
         self._endpoint = endpoint
         self._connection: Connection = endpoint.connect()
@@ -208,13 +210,8 @@ class RemoteChat:
 
     def _pause_s(self, state: "tenacity.RetryCallState") -> float:
         """A random pause from a range that doubles, on top of what the server asks."""
-        span = min(
-            _FIRST_PAUSE_S * 2 ** (state.attempt_number - 1),
-            self._limits.longest_pause_s,
-        )
-        error = _error_of(state)
         # Jitter keeps requests apart that the same failure met.
-        return (error.retry_after_s or 0.0) + random.uniform(0.0, span)
+        return (_error_of(state).retry_after_s or 0.0) + self._back_off(state)
 
     def _is_last(self, state: "tenacity.RetryCallState") -> bool:
         asked_s = _error_of(state).retry_after_s or 0.0

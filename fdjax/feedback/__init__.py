@@ -25,7 +25,6 @@ from fdjax.feedback.rows import attempt_row, iterate_groups
 from fdjax.feedback.usage import Budget, Prices, Usage
 from fdjax.feedback.watch import Watched
 from fdjax.feedback.writer import Attempt, Feedback, Writer
-from fdjax.feedback.writing import aclose_all
 
 __all__ = [
     "AnthropicEndpoint",
@@ -58,7 +57,6 @@ __all__ = [
     "Usage",
     "Watched",
     "Writer",
-    "aclose_all",
     "attempt_row",
     "feedback_metrics",
     "iterate_groups",

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.usage import Usage
@@ -28,14 +27,19 @@ def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
     used = sum((note.usage for note in notes), Usage())
     kinds = Counter(note.kind for note in notes if note.kind is not None)
     totals = {
-        **asdict(used),
-        "stripped_lines": sum(note.stripped_lines for note in notes),
-        "missing": kinds.total(),
-        **{f"missing_{kind}": kinds[kind] for kind in Kind if kinds[kind]},
+        "feedback/requests": used.requests,
+        "feedback/retries": used.retries,
+        "feedback/input_tokens": used.input_tokens,
+        "feedback/output_tokens": used.output_tokens,
+        "feedback/cost_usd": used.cost_usd,
+        "feedback/estimated": used.estimated,
+        "feedback/recorded": used.recorded,
+        "feedback/cut_characters": used.cut_characters,
+        "feedback/stripped_lines": sum(note.stripped_lines for note in notes),
+        "feedback/missing": kinds.total(),
+        **{f"feedback/missing_{kind}": kinds[kind] for kind in Kind if kinds[kind]},
     }
-    metrics = {
-        f"feedback/{name}": Mean(float(total), count) for name, total in totals.items()
-    }
+    metrics = {name: Mean(float(total), count) for name, total in totals.items()}
     leaks = [note.leak for note in notes if note.leak is not None]
     if leaks:
         metrics |= {

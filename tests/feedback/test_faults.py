@@ -12,9 +12,9 @@ from fdjax.feedback import (
     Limits,
     OpenAIEndpoint,
     RemoteChat,
-    aclose_all,
     feedback_metrics,
 )
+from fdjax.feedback.writing import aclose_all
 from feedback.attempts import failed
 from feedback.model_server import ModelServer
 

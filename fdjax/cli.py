@@ -1,4 +1,4 @@
-"""The command line: `fdjax doctor`, `lean`, `verify`, `serve`, `convert`."""
+"""The command line: doctor, lean, verify, serve, feedback, convert."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fdjax import __version__
 from fdjax.errors import FdjaxError
+from fdjax.feedback_command import FeedbackOptions, write_ahead
 from fdjax.lean import NativeBackend, WasmBackend, install
 from fdjax.lean.engine.selftest import selftest
 from fdjax.lean.sandbox.confinement import best_confinement
@@ -141,6 +142,28 @@ def verify(
     return verify_file(submissions, out, options)
 
 
+def feedback(
+    attempts: Annotated[
+        Path, tyro.conf.Positional, tyro.conf.arg(metavar="ATTEMPTS.jsonl")
+    ],
+    /,
+    out: Annotated[Path, tyro.conf.arg(metavar="ANSWERS.jsonl")],
+    options: Annotated[FeedbackOptions, tyro.conf.arg(name="")],
+) -> int:
+    """Have a language model review the attempts of a file; run it again to go on.
+
+    A row is one of a run's samples.jsonl. A run with the same settings replays the
+    answers without a key. Exit code: 0 feedback on all attempts, 1 some is missing, 2
+    bad input or no key, 130 and 143 stopped.
+
+    Args:
+      attempts: JSON lines to read.
+      out: recording of the answers, to write or to go on with.
+      options: the model, and how it is asked.
+    """
+    return write_ahead(attempts, out, options)
+
+
 def convert(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
@@ -203,12 +226,13 @@ def main(arguments: list[str] | None = None) -> None:
                 "lean": lean,
                 "verify": verify,
                 "serve": serve,
+                "feedback": feedback,
                 "convert": convert,
             },
             args=arguments,
             prog="fdjax",
-            description="Verify Lean 4 proofs, convert models. `fdjax --version` says "
-            "which fdjax.",
+            description="Verify Lean 4 proofs, have feedback on them written, convert "
+            "models. `fdjax --version` says which fdjax.",
         )
     except (FdjaxError, OSError) as error:
         message = f"[bold red]error[/] {escape(str(error))}"

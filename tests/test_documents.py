@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
     ("document", "examples"),
     [
         ("README.md", 10),
+        ("docs/feedback.md", 8),
         ("docs/lean.md", 4),
         ("docs/losses.md", 15),
         ("docs/models.md", 20),

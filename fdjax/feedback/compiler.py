@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fdjax.feedback.failure import Kind
 from fdjax.feedback.writer import Attempt, Feedback
 from fdjax.lean import Diagnostic, Status
 from fdjax.ranges import Whole, require_fields
 
-__all__ = ["CompilerFeedback"]
+__all__ = ["UNSOLVED", "CompilerFeedback", "error_line", "error_offset"]
 
-_UNSOLVED = "Tactic.unsolvedGoals"
+UNSOLVED = "Tactic.unsolvedGoals"
 """Lean's own tag of the message that lists goals left open."""
 
 
@@ -33,9 +34,9 @@ class CompilerFeedback:
     def _one(self, attempt: Attempt) -> Feedback:
         verdict = attempt.verdict
         if verdict is None:
-            return Feedback(error="Lean did not judge this attempt")
+            return Feedback.failed(Kind.UNJUDGED, "by another judge than Lean")
         if verdict.missing:
-            return Feedback(error="Lean gave no verdict on this attempt")
+            return Feedback.failed(Kind.UNJUDGED, verdict.reason)
         match verdict.status:
             case Status.VERIFIED:
                 return Feedback(parts=("verified: this proof is complete",))
@@ -46,12 +47,12 @@ class CompilerFeedback:
         errors = verdict.errors
         if not errors:
             return Feedback(parts=(f"error: {verdict.reason}",))
-        lines = attempt.proof.split("\n")
+        lines = attempt.proof.count("\n") + 1
         return Feedback(
-            parts=tuple(self._describe(error, len(lines)) for error in errors)[
-                : self.max_errors
-            ],
-            offset=len("\n".join(lines[: error_line(errors[0], len(lines))])),
+            parts=tuple(
+                self._describe(error, lines) for error in errors[: self.max_errors]
+            ),
+            offset=error_offset(attempt),
         )
 
     def _describe(self, error: Diagnostic, lines: int) -> str:
@@ -70,6 +71,18 @@ class CompilerFeedback:
         return text
 
 
+def error_offset(attempt: Attempt) -> int | None:
+    """Characters of the proof up to the end of the line of its first error.
+
+    None where Lean names no error.
+    """
+    verdict = attempt.verdict
+    if verdict is None or not verdict.errors:
+        return None
+    lines = attempt.proof.split("\n")
+    return len("\n".join(lines[: error_line(verdict.errors[0], len(lines))]))
+
+
 def error_line(error: Diagnostic, lines: int) -> int:
     """The attempt's line that an error is about.
 
@@ -77,6 +90,6 @@ def error_line(error: Diagnostic, lines: int) -> int:
     line to change is then the last.
     """
     at_start = (error.line, error.column) == (1, 0)
-    if not error.in_proof or (error.kind == _UNSOLVED and at_start):
+    if not error.in_proof or (error.kind == UNSOLVED and at_start):
         return lines
     return min(error.line, lines)

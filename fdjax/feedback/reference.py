@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from fdjax.feedback.compiler import CompilerFeedback
 from fdjax.feedback.writer import Attempt, Feedback, Writer
+from fdjax.feedback.writing import aclose_all
 from fdjax.ranges import Whole, require_fields
 
 __all__ = ["ReferenceHint"]
@@ -34,6 +35,10 @@ class ReferenceHint:
                 group, await self.base.write(group), strict=True
             )
         ]
+
+    async def aclose(self) -> None:
+        """Close the other writer."""
+        await aclose_all([self.base])
 
     def _with_hint(self, attempt: Attempt, feedback: Feedback) -> Feedback:
         references = attempt.problem.references

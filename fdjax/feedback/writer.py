@@ -1,10 +1,13 @@
 """What a feedback writer receives and returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, Self, runtime_checkable
 
 from fdjax.errors import DataError
+from fdjax.feedback.failure import Kind
+from fdjax.feedback.leak import Leak
+from fdjax.feedback.usage import Usage
 from fdjax.judge import Judgement
 from fdjax.lean import Verdict
 from fdjax.records import Problem, is_unicode
@@ -42,7 +45,18 @@ class Feedback:
     """Character of the attempt from which the feedback speaks against it; None where it
     does not. Beyond it a teacher reads a proof that its feedback would have changed."""
     error: str | None = None
-    """Why the writer has nothing to say; such a sample is masked out."""
+    """Why the writer has nothing to say, beginning with a `Kind` and a colon; such a
+    sample is masked out."""
+    blank: bool = False
+    """Whether nothing is to be read on purpose: the teacher reads the student's prompt,
+    and the sample counts."""
+    usage: Usage = field(default_factory=Usage)
+    """What it cost."""
+    leak: Leak | None = None
+    """What it gives away of a known proof, before lines were left out; None where that
+    was not measured."""
+    stripped_lines: int = 0
+    """Lines left out because they told a known proof."""
 
     def __post_init__(self) -> None:
         if isinstance(self.parts, str) or not all(map(_is_text, self.parts)):
@@ -50,11 +64,40 @@ class Feedback:
                 "expected parts of feedback as a tuple of texts in valid Unicode, got "
                 f"{self.parts!r}: put each text between the brackets of a tuple"
             )
+        if self.blank and (self.parts or self.error is not None):
+            raise DataError(
+                "expected blank feedback without parts and error, got "
+                f"{self.parts or self.error!r}: leave one of the two out"
+            )
+
+    @classmethod
+    def failed(cls, kind: Kind, what: str, *, usage: Usage | None = None) -> Self:
+        """No feedback, and why.
+
+        Args:
+          kind: kind of the failure, for counts.
+          what: what happened, for people.
+          usage: what it cost all the same.
+        """
+        return cls(error=f"{kind}: {what}", usage=usage or Usage())
 
     @property
     def available(self) -> bool:
-        """Whether it tells a teacher anything."""
-        return self.error is None and bool(self.text.strip())
+        """Whether it tells a teacher anything, or nothing on purpose."""
+        return self.error is None and (self.blank or bool(self.text.strip()))
+
+    @property
+    def kind(self) -> Kind | None:
+        """Kind of the failure; None where there is feedback.
+
+        `failed` for an error that names none, `empty` for feedback without a word.
+        """
+        if self.available:
+            return None
+        if self.error is None:
+            return Kind.EMPTY
+        named = self.error.partition(":")[0]
+        return Kind(named) if named in set(Kind) else Kind.FAILED
 
     @property
     def text(self) -> str:

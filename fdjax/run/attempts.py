@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.tokenizer import token_texts
-from fdjax.lean import Diagnostic
+from fdjax.feedback import Attempt, attempt_row
 from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
@@ -44,22 +44,17 @@ class AttemptLog:
             return
         heat = self._heat(state, data)
         for row, each in enumerate(rollout.trajectories):
-            judgement = each.judgement
-            verdict = judgement.verdict
+            attempt = Attempt(
+                problem=each.problem, text=each.text, judgement=each.judgement
+            )
             tokens = each.response.tokens
             self.samples.write(
                 {
                     "arm": arm,
                     "step": done + 1,
-                    "problem": each.problem.name,
-                    "statement": each.problem.statement,
-                    "proof": judgement.answer,
-                    "status": verdict.status.value if verdict else None,
-                    "messages": [_message(each) for each in verdict.diagnostics]
-                    if verdict
-                    else [],
+                    **attempt_row(attempt),
                     "feedback": each.feedback.text or None,
-                    "reward": judgement.reward,
+                    "feedback_error": each.feedback.error,
                     "tokens": (
                         token_texts(self.tokenizer, tokens) if row in heat else None
                     ),
@@ -130,14 +125,3 @@ class AttemptLog:
             )
 
         return jax.jit(divergence)
-
-
-def _message(diagnostic: Diagnostic) -> dict[str, Any]:
-    return {
-        "severity": diagnostic.severity,
-        "line": diagnostic.line if diagnostic.in_proof else 0,
-        "column": diagnostic.column,
-        "end_line": diagnostic.end_line,
-        "end_column": diagnostic.end_column,
-        "text": diagnostic.text,
-    }

@@ -2,7 +2,8 @@ import pytest
 
 import judging
 from fdjax.errors import DataError
-from fdjax.feedback import CompilerFeedback, Feedback, ReferenceHint
+from fdjax.feedback import Caps, CompilerFeedback, Feedback, ReferenceHint
+from fdjax.feedback.prompt import excerpt
 from fdjax.lean import Diagnostic, Status, Verdict, Verifier, install
 from fdjax.records import Problem
 
@@ -77,11 +78,20 @@ def test_an_unfinished_proof_is_told_about_its_last_line():
     install()
     problem = Problem(name="t", statement="theorem t (p q : Prop) (h1 : p) : p ∧ p")
     proof = "  constructor\n  exact h1"
+    wrong = "  skip\n  exact h1.1\n  done"
     with Verifier(workers=1) as verifier:
-        (verdict,) = verifier.verify([(problem, proof)])
+        verdict, mismatch = verifier.verify([(problem, proof), (PROBLEM, wrong)])
     given = judging.attempt(problem, proof, verdict)
     feedback = write(CompilerFeedback(), given)
     assert feedback.parts == ("error at line 2: unsolved goals",)
+    [message] = excerpt(given, Caps()).messages
+    assert message.place == "at the end of the proof"
+    # A model is shown the code that Lean points at.
+    [message] = excerpt(judging.attempt(PROBLEM, wrong, mismatch), Caps()).messages
+    assert message.text.startswith("Type mismatch\n  h1.left\nhas type\n  p")
+    _, code, marks, _ = message.code.split("\n")
+    pointed = [c for c, mark in zip(code, marks, strict=True) if mark == "^"]
+    assert "".join(pointed) == "exact h1.1"
 
 
 def test_long_messages_end_after_a_whole_word():

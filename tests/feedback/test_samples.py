@@ -1,0 +1,96 @@
+"""From feedback to the batch: what is missing is masked, what is blank counts."""
+
+import asyncio
+from itertools import chain
+from types import SimpleNamespace
+
+import numpy as np
+
+import judging
+from fdjax.data.chat import prompt_tokens
+from fdjax.feedback import (
+    Attempt,
+    Critique,
+    Feedback,
+    Limits,
+    NoFeedback,
+    OpenAIEndpoint,
+    RemoteChat,
+    iterate_groups,
+)
+from fdjax.lean import Status, Verdict
+from fdjax.metrics import SampleWriter
+from fdjax.rollout import fit_feedback, rollout_batch
+from fdjax.run.attempts import AttemptLog
+from feedback.attempts import MISMATCH, failed
+from feedback.model_server import ModelServer
+from tiny import MODEL, PROBLEMS, TOKENIZER
+
+REJECTED = Verdict(status=Status.REJECTED, reason="no")
+
+
+def batch_of(notes):
+    proofs = ["  exact h1"] * len(notes)
+    rollout = judging.rollout(proofs, [REJECTED] * len(notes), notes)
+    return rollout_batch(rollout, TOKENIZER, teacher_width=96)
+
+
+def test_a_failing_server_costs_the_samples_that_it_failed_on():
+    async def written():
+        async with ModelServer().running() as server:
+            endpoint = OpenAIEndpoint(
+                model="m", base_url=f"{server.url}/v1", key_env=""
+            )
+            limits = Limits(attempts=2, longest_pause_s=0.0)
+            writer = Critique(chat=RemoteChat(endpoint, limits=limits))
+            faults = ("none", "failing", "refusal", "busy_once")
+            group = [failed(f"  fault_{fault}") for fault in faults]
+            try:
+                return await writer.write(group)
+            finally:
+                await writer.aclose()
+
+    batch, metrics = batch_of(asyncio.run(written()))
+    scored = batch.feedback.mask.any(axis=1)
+    assert scored.tolist() == [True, False, False, True]
+    # What others lose, a sample keeps: all of its tokens.
+    assert (batch.feedback.mask[0] == batch.response_valid[0]).all()
+    assert metrics["feedback/available"].value() == 0.5
+
+
+def test_a_teacher_without_feedback_reads_what_the_student_reads():
+    notes = asyncio.run(NoFeedback().write([failed("  x")] * 2))
+    batch, metrics = batch_of(notes)
+    assert (batch.feedback.mask == batch.response_valid).all()
+    assert metrics["feedback/available"].value() == 1.0
+    assert metrics["feedback/dropped"].value() == 0.0
+    [asked] = prompt_tokens(TOKENIZER, PROBLEMS[:1])
+    read = batch.feedback
+    for row, valid in zip(read.prompts, read.valid, strict=True):
+        np.testing.assert_array_equal(row[valid], asked)
+    # A question that does not fit is not read in part.
+    [fits] = fit_feedback(TOKENIZER, PROBLEMS[:1], notes[:1], width=len(asked))
+    [none] = fit_feedback(TOKENIZER, PROBLEMS[:1], notes[:1], width=len(asked) - 1)
+    assert (fits, none) == ("", None)
+
+
+def test_a_runs_samples_are_attempts_to_ask_about(tmp_path):
+    verdict = Verdict(status=Status.REJECTED, diagnostics=(MISMATCH,), reason="no")
+    notes = [Feedback(parts=("x",))] * 4
+    rollout = judging.rollout(["  exact h1"] * 4, [verdict] * 4, notes)
+    path = tmp_path / "samples.jsonl"
+    with SampleWriter(path) as samples:
+        log = AttemptLog(
+            model=MODEL, tokenizer=TOKENIZER, samples=samples, temperature=1.0
+        )
+        log.write("fd", 0, None, SimpleNamespace(rollout=rollout, batches=[None]))
+    writer = Critique(chat=None)
+    found = list(iterate_groups(path))
+    assert [len(group) for group in found] == [2, 2]
+    for each, row in zip(rollout.trajectories, chain(*found), strict=True):
+        attempt = Attempt(
+            problem=each.problem, text=each.text, judgement=each.judgement
+        )
+        assert row.judgement == attempt.judgement
+        # What the run would ask about it, so that its answer is found.
+        assert writer.question(row, [row]) == writer.question(attempt, [attempt])

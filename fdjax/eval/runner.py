@@ -62,7 +62,11 @@ def evaluate_arm(
         # The last batch is filled up, so that one shape is compiled.
         filled = batch + batch[-1:] * (problems_per_batch - len(batch))
         rollout = pipeline.collect(
-            params, filled, jax.random.fold_in(key, start), group_size=samples
+            params,
+            filled,
+            jax.random.fold_in(key, start),
+            group_size=samples,
+            comment=False,
         )
         for index, group in enumerate(rollout.groups[: len(batch)]):
             rows_of_group = slice(index * samples, (index + 1) * samples)
@@ -136,7 +140,12 @@ def evaluate_teacher(
         width=teacher.prompt_width,
     )
     informed = teacher.collect(
-        params, problems_of_attempts, second, group_size=1, feedback=notes
+        params,
+        problems_of_attempts,
+        second,
+        group_size=1,
+        feedback=notes,
+        comment=False,
     )
     on_rollout(informed)
 

@@ -1,7 +1,6 @@
 """Calls of writers, which are anyone's code: what they may do wrong becomes data."""
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 
 from fdjax.errors import FeedbackError
@@ -9,8 +8,6 @@ from fdjax.feedback.failure import Kind
 from fdjax.feedback.writer import Attempt, Feedback, Writer
 
 __all__ = ["aclose_all", "write_all", "write_safely"]
-
-_log = logging.getLogger(__name__)
 
 
 async def write_safely(writer: Writer, group: Sequence[Attempt]) -> list[Feedback]:
@@ -34,7 +31,6 @@ async def write_safely(writer: Writer, group: Sequence[Attempt]) -> list[Feedbac
     # What a writer calls may fail in any way.
     except Exception as error:  # noqa: BLE001
         what = f"{type(writer).__name__}.write: {type(error).__name__}: {error}"
-        _log.warning("No feedback on %d attempts: %s", len(group), what)
         return [Feedback.failed(Kind.FAILED, what)] * len(group)
     return notes
 

@@ -16,8 +16,9 @@ from fdjax.data.chat import prompt_tokens
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
-from fdjax.errors import DataError, FeedbackError
+from fdjax.errors import DataError
 from fdjax.feedback import Attempt, Feedback, Writer
+from fdjax.feedback.writing import write_safely
 from fdjax.judge import Judge, Judgement
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
@@ -32,7 +33,7 @@ __all__ = ["Pipeline"]
 _log = logging.getLogger(__name__)
 
 _TO_JUDGE = Judgement(reward=None, reason="not judged yet")
-_TO_WRITE = Feedback(error="not written yet")
+_NOT_WRITTEN = Feedback(error="nobody was asked for it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class Pipeline:
         group_size: int,
         version: int = 0,
         feedback: Sequence[str | None] | None = None,
+        comment: bool = True,
         timer: StageTimer | None = None,
     ) -> Rollout:
         """Samples `group_size` attempts at each problem and has them judged.
@@ -84,6 +86,7 @@ class Pipeline:
           group_size: G.
           version: optimizer steps that made `params`.
           feedback: text shown in each problem's prompt [P]; none for a student.
+          comment: whether the writer is asked for feedback on the attempts.
           timer: collects the seconds of each stage; those of feedback are what it takes
             beyond the last judgement.
 
@@ -118,7 +121,7 @@ class Pipeline:
             attempts[start : start + group_size]
             for start in range(0, len(attempts), group_size)
         ]
-        finished = self.loop.run(self._finish(groups, timer))
+        finished = self.loop.run(self._finish(groups, comment, timer))
         trajectories = tuple(each for group in finished for each in group)
         _warn_of_missing(trajectories)
         return Rollout(
@@ -167,7 +170,7 @@ class Pipeline:
                     finished=bool(completions.finished[row] and fits[group]),
                     text=text,
                     judgement=_TO_JUDGE if fits[group] else self._unsampled(prompt),
-                    feedback=_TO_WRITE,
+                    feedback=_NOT_WRITTEN,
                 )
             )
         return attempts
@@ -189,21 +192,23 @@ class Pipeline:
         return continuation_texts(self.tokenizer, rows)
 
     async def _finish(
-        self, groups: Sequence[Sequence[Trajectory]], timer: StageTimer
+        self, groups: Sequence[Sequence[Trajectory]], comment: bool, timer: StageTimer
     ) -> list[list[Trajectory]]:
         """Each group through judge and writer, all at once, in order."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 judged = [tasks.create_task(self._judged(group)) for group in groups]
-                written = [tasks.create_task(self._written(group)) for group in judged]
+                done = judged
+                if comment:
+                    done = [tasks.create_task(self._written(group)) for group in judged]
                 with timer.stage("verify"):
                     await asyncio.wait(judged)
                 with timer.stage("feedback"):
-                    await asyncio.wait(written)
+                    await asyncio.wait(done)
         except BaseExceptionGroup as errors:
             # The first one was the reason to cancel the others.
             raise errors.exceptions[0] from None
-        return [task.result() for task in written]
+        return [task.result() for task in done]
 
     async def _judged(self, group: Sequence[Trajectory]) -> list[Trajectory]:
         if group[0].judgement is not _TO_JUDGE:
@@ -240,34 +245,15 @@ async def _feedback(writer: Writer, group: Sequence[Trajectory]) -> list[Feedbac
     rows = [row for row, each in enumerate(group) if not each.judgement.missing]
     if not rows:
         return notes
-    try:
-        written = list(
-            await writer.write(
-                [
-                    Attempt(
-                        problem=group[row].problem,
-                        text=group[row].text,
-                        judgement=group[row].judgement,
-                    )
-                    for row in rows
-                ]
-            )
+    attempts = [
+        Attempt(
+            problem=group[row].problem,
+            text=group[row].text,
+            judgement=group[row].judgement,
         )
-        if len(written) != len(rows) or not all(
-            isinstance(note, Feedback) for note in written
-        ):
-            raise DataError(
-                f"{type(writer).__name__}.write: expected {len(rows)} Feedback "
-                f"objects, one for each attempt in order, got {len(written)} of "
-                f"{sorted({type(note).__name__ for note in written})}"
-            )
-    except FeedbackError:
-        raise
-    # The writer is anyone's code, and what it calls may fail in any way.
-    except Exception as error:  # noqa: BLE001
-        reason = f"the feedback writer failed: {type(error).__name__}: {error}"
-        written = [Feedback(error=reason)] * len(rows)
-    for row, note in zip(rows, written, strict=True):
+        for row in rows
+    ]
+    for row, note in zip(rows, await write_safely(writer, attempts), strict=True):
         notes[row] = note
     return notes
 
@@ -279,7 +265,11 @@ def _warn_of_missing(trajectories: Sequence[Trajectory]) -> None:
     broken = [each for each in missing if _broken(each)]
     undecided = [each for each in missing if not _broken(each)]
     silent = [
-        each for each in sampled if not each.judgement.missing and each.feedback.error
+        each
+        for each in sampled
+        if not each.judgement.missing
+        and each.feedback is not _NOT_WRITTEN
+        and each.feedback.error
     ]
     for lost, problem in (
         (undecided, "were not judged"),

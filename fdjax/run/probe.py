@@ -65,6 +65,7 @@ def probe(
     *,
     samples: int,
     feedback: Sequence[str | None] | None = None,
+    comment: bool = False,
 ) -> tuple[Probe, Rollout]:
     """Samples and judges attempts, and looks at the distributions behind them.
 
@@ -76,12 +77,18 @@ def probe(
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts at each problem.
       feedback: text in the prompt of each problem, for a teacher.
+      comment: whether feedback is written on the attempts.
 
     Returns:
       The measurements, and the attempts behind them.
     """
     rollout = pipeline.collect(
-        params, problems, key, group_size=samples, feedback=feedback
+        params,
+        problems,
+        key,
+        group_size=samples,
+        feedback=feedback,
+        comment=comment,
     )
     attempts = [each for each in rollout.trajectories if each.sampled]
     judged = [each for each in attempts if not each.judgement.missing]

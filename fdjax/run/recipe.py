@@ -167,6 +167,7 @@ class Recipe:
                 problems=list(self.task.evaluation),
                 key=self.context.key(2),
                 samples=settings.samples,
+                comment=reads,
             )
             probes.write(arm, step, "student", alone)
             said = (

@@ -16,6 +16,7 @@ from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.pipeline import batches, fingerprint
 from fdjax.data.tokenizer import settings_of
 from fdjax.errors import CheckpointError, ConfigError
+from fdjax.feedback import feedback_metrics
 from fdjax.lean import Status
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Number, Whole, require
@@ -310,10 +311,13 @@ class RolloutSource(_Resumable):
             jax.random.fold_in(state.key, state.step),
             group_size=self._group_size,
             version=int(jax.device_get(state.step)),
+            comment=self._needs.feedback,
             timer=timer,
         )
         with timer.stage("data"):
             advantages, of_advantages = self._advantages(rollout)
+            notes = [each.feedback for each in rollout.trajectories]
+            of_feedback = feedback_metrics(notes) if self._needs.feedback else {}
             batch, of_batch = rollout_batch(
                 rollout,
                 self._pipeline.tokenizer,
@@ -326,7 +330,9 @@ class RolloutSource(_Resumable):
             )
         return StepData(
             batches=self._split(batch),
-            metrics=union(rollout_metrics(rollout), of_advantages, of_batch),
+            metrics=union(
+                rollout_metrics(rollout), of_advantages, of_feedback, of_batch
+            ),
             rollout=rollout,
         )
 

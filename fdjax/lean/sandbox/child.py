@@ -199,7 +199,7 @@ class Child:
         self._drain.join(REAP_S)
 
     def _ends_by_itself(self) -> bool:
-        """Whether it ends within `REAP_S`; it is not reaped, so its id stays its own."""
+        """Whether it ends within `REAP_S`; unreaped, so that its id stays its own."""
         if sys.platform == "darwin":
             # Its Python before 3.13 cannot look without reaping.
             with suppress(subprocess.TimeoutExpired):

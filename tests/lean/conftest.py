@@ -1,7 +1,9 @@
 """The real embedded Lean, installed once into the user's cache."""
 
+import fcntl
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from fdjax.lean import (
     install,
 )
 from fdjax.lean.backends.kimina import KiminaBackend, Patience
+from fdjax.lean.backends.program import program_file
 from fdjax.lean.embedded.location import (
     HOST_DIR,
     default_target,
+    host_version,
     node_executable,
     node_folder,
     runtime_file,
@@ -27,6 +31,9 @@ from lean.standin.kimina import KiminaStandIn
 from serving import Server
 
 STANDIN = Path(__file__).parent / "standin"
+ROOT = Path(__file__).parents[2]
+SHORT_LIVED = ("--liftoff-only", "--wasm-lazy-validation")
+"""Options of Node.js: optimizing what a stand-in runs costs more than it saves."""
 
 
 @pytest.fixture(scope="session")
@@ -60,19 +67,27 @@ def full_lean_folder():
 
 
 @pytest.fixture(scope="session")
-def lake_project(tmp_path_factory, full_lean_folder, repl_command):
+def lean_command(full_lean_folder):
+    """Starts the stand-in for a toolchain's `lean`, with the checker compiled."""
+    compiled = ROOT / ".pytest_cache" / "lean" / host_version()
+    compiled.mkdir(parents=True, exist_ok=True)
+    arguments = [
+        *(node_executable(), *SHORT_LIVED, STANDIN / "lean.js"),
+        *(HOST_DIR, full_lean_folder, runtime_file(full_lean_folder), compiled),
+    ]
+    with (compiled / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        subprocess.run([*arguments, "--compile", program_file()], check=True)
+    return arguments
+
+
+@pytest.fixture(scope="session")
+def lake_project(tmp_path_factory, full_lean_folder, lean_command, repl_command):
     """A Lake project whose toolchain is the embedded Lean, its `lake` and its REPL."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "lakefile.toml").write_text('name = "standin"\n')
     (folder / "bin").mkdir()
-    arguments = [
-        node_executable(),
-        STANDIN / "lean.js",
-        HOST_DIR,
-        full_lean_folder,
-        runtime_file(full_lean_folder),
-    ]
-    command = shlex.join(map(str, arguments))
+    command = shlex.join(map(str, lean_command))
     script(
         folder / "bin" / "lean",
         'if [ "$1" = --version ]; then echo "Lean (version 4.28.0)"; exit; fi',
@@ -81,7 +96,8 @@ def lake_project(tmp_path_factory, full_lean_folder, repl_command):
     (folder / "programs").mkdir()
     script(folder / "programs" / "repl", f"exec {shlex.join(repl_command)}")
     # What a toolchain's `lean` may read is named by Lake; the stand-in reads these.
-    readable = [full_lean_folder, node_folder(), STANDIN, HOST_DIR]
+    compiled = lean_command[-1]
+    readable = [full_lean_folder, node_folder(), STANDIN, HOST_DIR, compiled]
     says = [
         f"echo LEAN_PATH={shlex.quote(':'.join(map(str, readable)))}",
         f"echo LEAN_SYSROOT={shlex.quote(str(folder))}",
@@ -113,7 +129,8 @@ def repl_command(full_lean_folder):
         "runtime": str(runtime_file(full_lean_folder)),
         "memory_mb": 2048,
     }
-    return [str(node_executable()), str(STANDIN / "repl.js"), json.dumps(settings)]
+    program = [node_executable(), *SHORT_LIVED, STANDIN / "repl.js"]
+    return [*map(str, program), json.dumps(settings)]
 
 
 @pytest.fixture(scope="module")

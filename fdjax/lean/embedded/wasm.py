@@ -89,6 +89,8 @@ class WasmBackend(CheckerProcess):
         }
         command = [
             str(node_executable()),
+            # A function is validated when it is compiled, with its first call.
+            "--wasm-lazy-validation",
             "--permission",
             "--disable-warning=SecurityWarning",
             f"--allow-fs-read={folder}",

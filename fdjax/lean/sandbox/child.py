@@ -6,6 +6,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ LOOK_S = 2.0
 """How often a child that does not answer is looked at."""
 REAP_S = 0.5
 """How long a child that closed its pipes may take to end."""
+LOOK_AGAIN_S = 0.005
+"""How often it is looked at meanwhile."""
 SAID_CHARACTERS = 1000
 """What is kept of its standard error."""
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -163,12 +166,11 @@ class Child:
         moment = time.monotonic()
         status = None
         if how == "ended":
-            with suppress(subprocess.TimeoutExpired):
-                status = self._process.wait(REAP_S)
-            if status is not None:
-                what = f"{what} (exit status {status})"
-                # What it left behind: the id stays taken while its group has members.
+            if self._ends_by_itself():
+                # What it left behind, while the id can be nobody else's.
                 self._kill_group()
+                status = self._process.wait()
+                what = f"{what} (exit status {status})"
             how = "killed" if status in KILLED else how
         elif _is_stopped(self._process.pid):
             what, how = "had been stopped", "stopped"
@@ -195,6 +197,21 @@ class Child:
         self._output.close()
         # What left the group may hold the pipe for ever; the thread goes on alone.
         self._drain.join(REAP_S)
+
+    def _ends_by_itself(self) -> bool:
+        """Whether it ends within `REAP_S`; unreaped, so that its id stays its own."""
+        if sys.platform == "darwin":
+            # Its Python before 3.13 cannot look without reaping.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(REAP_S)
+            return self._process.returncode is not None
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        deadline = time.monotonic() + REAP_S
+        while os.waitid(os.P_PID, self._process.pid, look) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_AGAIN_S)
+        return True
 
     def _kill_group(self) -> None:
         with suppress(ProcessLookupError):

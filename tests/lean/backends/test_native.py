@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,7 @@ from lean.corpus import (
     THEOREMS,
     TRUE,
 )
-from lean.embedded.test_wasm import SLOW, SLOW_PROOF, alive
+from lean.embedded.test_wasm import SLOW, SLOW_PROOF, alive, worker_of
 
 
 def test_a_folder_that_is_no_project(tmp_path, lake_project):
@@ -101,6 +103,22 @@ def test_the_identity_follows_what_was_built(tmp_path):
     (tmp_path / "lakefile.toml").write_text("[leanOptions]")
     versions.append(version())
     assert len(set(versions)) == len(versions)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_list_of_imports_is_loaded_once(native):
+    """Whatever else the headers say; seen by the bytes that the process reads."""
+    native.close()
+    native.start()
+    statistics = Path(f"/proc/{worker_of(native.pid)}/io")
+
+    def read_for(header):
+        before = int(statistics.read_text().split()[1])
+        assert native.check(request(replace(TRUE, header=header), "  rfl")).target
+        return int(statistics.read_text().split()[1]) - before
+
+    first = read_for("import Init -- all\nopen Nat")
+    assert read_for("/- Another. -/ import Init\nopen List") < first / 100
 
 
 def test_a_hard_limit_ends_what_the_watchdog_cannot(native):

@@ -293,7 +293,7 @@ def test_an_interrupt_ends_a_check(scripted):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_projects_own_repl_is_confined(repl):
-    repl.start()
+    repl.check(request(TRUE, "  rfl"))
     process = Path(f"/proc/{worker_of(repl.pid)}")
     environment = process.joinpath("environ").read_bytes().split(b"\0")
     names = {entry.partition(b"=")[0] for entry in environment if entry}

@@ -117,6 +117,21 @@ def test_a_child_that_ends_leaves_nobody_in_its_group(shell):
     assert not alive(pid)
 
 
+def test_the_group_is_killed_before_its_leader_is_reaped(shell, monkeypatch):
+    """After that, the id may be another group's."""
+    states = []
+
+    def killpg(group, number, kill=os.killpg):
+        states.append(os.waitid(os.P_PID, group, os.WEXITED | os.WNOWAIT).si_status)
+        kill(group, number)
+
+    child = shell("exit 3")
+    monkeypatch.setattr(os, "killpg", killpg)
+    with pytest.raises(ChildLostError, match="exit status 3"):
+        ask(child)
+    assert states == [3]
+
+
 def test_closing_does_not_wait_for_what_left_the_group(shell):
     sleeper = f"{sys.executable} -S -c 'import os, time; os.setsid(); time.sleep(20)'"
     child = shell(f"{sleeper} & echo $!; sleep 60")

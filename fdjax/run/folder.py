@@ -5,11 +5,13 @@ import dataclasses
 import datetime
 import enum
 import fcntl
+import functools
 import logging
 import os
 import socket
 import subprocess
 import sys
+import types
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -222,10 +224,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """Nested dataclasses, paths, enums and functions as JSON values."""
+    """Nested dataclasses, paths, enums and functions as JSON values.
+
+    Where a setting is one of several dataclasses, `type` says which.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: to_json(getattr(value, field.name))
+            field.name: _field_json(field, getattr(value, field.name))
             for field in dataclasses.fields(value)
             if field.name != "resume"
         }
@@ -237,7 +242,18 @@ def to_json(value: Any) -> Any:
         return value.name
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, functools.partial):
+        return [to_json(value.func), *map(to_json, value.args), to_json(value.keywords)]
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
     return value
+
+
+def _field_json(field: dataclasses.Field[Any], value: Any) -> Any:
+    content = to_json(value)
+    if isinstance(field.type, types.UnionType) and isinstance(content, dict):
+        return {"type": type(value).__name__, **content}
+    return content
 
 
 def _provenance() -> dict[str, Any]:

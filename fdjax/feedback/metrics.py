@@ -20,7 +20,7 @@ def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
     feedback/output_tokens, feedback/cost_usd (US dollars), feedback/estimated (requests
     whose tokens were estimated), feedback/recorded (answers that cost nothing),
     feedback/cut_characters (left out of questions), feedback/stripped_lines (left out
-    of feedback): all for an attempt; feedback/missing (no feedback at all),
+    of feedback): all per attempt; feedback/missing (no feedback at all),
     feedback/missing_<kind> for each `Kind` that occurred: shares of the attempts;
     feedback/leak, feedback/leak_new (shares of a known proof, of `Leak`),
     feedback/leak_longest_run (tokens): where they were measured.

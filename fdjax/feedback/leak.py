@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fdjax.lean.facts.lexer import code, without_comments
 from fdjax.ranges import Whole, require_fields
@@ -50,7 +51,7 @@ class LeakMeasure:
           proofs: known proofs, as tactics or whole files.
           attempt: what the reader of the text has written.
         """
-        written, own = _tokens(text), _tokens(without_comments(attempt))
+        written, own = _tokens(text), _proof_tokens(attempt)
         return max(
             (self._of_proof(written, own, proof) for proof in proofs),
             key=lambda leak: (leak.new_share, leak.share, leak.longest_run),
@@ -67,10 +68,10 @@ class LeakMeasure:
         rows = [_tokens(line) for line in text.split("\n")]
         written = [token for row in rows for token in row]
         line_of = [number for number, row in enumerate(rows) for _ in row]
-        own = _tokens(without_comments(attempt))
+        own = _proof_tokens(attempt)
         found: set[int] = set()
         for proof in proofs:
-            tokens = _tokens(without_comments(proof))
+            tokens = _proof_tokens(proof)
             size = min(self.shortest_run, max(len(tokens), 1))
             known = _covered(tokens, own, size)
             new = {
@@ -84,23 +85,32 @@ class LeakMeasure:
         return frozenset(found)
 
     def _of_proof(self, written: Sequence[str], own: Sequence[str], proof: str) -> Leak:
-        tokens = _tokens(without_comments(proof))
+        tokens = _proof_tokens(proof)
         if not tokens:
             return Leak()
         size = min(self.shortest_run, len(tokens))
         told = _covered(tokens, written, size)
+        if not any(told):
+            return Leak(longest_run=_longest_run(tokens, written, most=size - 1))
         known = _covered(tokens, own, size)
         new = sum(one and not other for one, other in zip(told, known, strict=True))
         return Leak(
             share=sum(told) / len(tokens),
             new_share=new / len(tokens),
-            longest_run=_longest_run(tokens, written),
+            longest_run=_longest_run(tokens, written, least=size),
         )
 
 
-def _tokens(text: str) -> list[str]:
+@lru_cache(maxsize=1024)  # a proof is compared with the feedback on all its group
+def _tokens(text: str) -> tuple[str, ...]:
     """The tokens of prose with Lean in it."""
-    return [token.text for token in code(_HIDES.sub(" ", text))]
+    return tuple(token.text for token in code(_HIDES.sub(" ", text)))
+
+
+@lru_cache(maxsize=1024)
+def _proof_tokens(text: str) -> tuple[str, ...]:
+    """The tokens of Lean, without its comments."""
+    return _tokens(without_comments(text))
 
 
 def _runs(tokens: Sequence[str], size: int) -> list[tuple[str, ...]]:
@@ -118,12 +128,19 @@ def _covered(tokens: Sequence[str], others: Sequence[str], size: int) -> list[bo
     return covered
 
 
-def _longest_run(tokens: Sequence[str], others: Sequence[str]) -> int:
-    """The size of the longest run that both have.
+def _longest_run(
+    tokens: Sequence[str],
+    others: Sequence[str],
+    *,
+    least: int = 0,
+    most: int | None = None,
+) -> int:
+    """The size of the longest run that both have, known to be from `least` to `most`.
 
     Whoever shares a run shares the shorter ones inside it, so the size can be bisected.
     """
-    least, most = 0, min(len(tokens), len(others))
+    shorter = min(len(tokens), len(others))
+    most = shorter if most is None else min(most, shorter)
     while least < most:
         size = (least + most + 1) // 2
         if set(_runs(tokens, size)).isdisjoint(_runs(others, size)):

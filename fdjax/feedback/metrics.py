@@ -10,6 +10,8 @@ from fdjax.records import Mean, Metrics
 
 __all__ = ["feedback_metrics"]
 
+_MISSING = "feedback/missing"
+
 
 def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
     """Means over attempts, so that those of several hosts add up.
@@ -18,7 +20,7 @@ def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
     feedback/output_tokens, feedback/cost_usd (US dollars), feedback/estimated (requests
     whose tokens were estimated), feedback/recorded (answers that cost nothing),
     feedback/cut_characters (left out of questions), feedback/stripped_lines (left out
-    of feedback): all for an attempt; feedback/missing (no feedback at all),
+    of feedback): all per attempt; feedback/missing (no feedback at all),
     feedback/missing_<kind> for each `Kind` that occurred: shares of the attempts;
     feedback/leak, feedback/leak_new (shares of a known proof, of `Leak`),
     feedback/leak_longest_run (tokens): where they were measured.
@@ -36,8 +38,8 @@ def feedback_metrics(notes: Sequence[Feedback]) -> Metrics:
         "feedback/recorded": used.recorded,
         "feedback/cut_characters": used.cut_characters,
         "feedback/stripped_lines": sum(note.stripped_lines for note in notes),
-        "feedback/missing": kinds.total(),
-        **{f"feedback/missing_{kind}": kinds[kind] for kind in Kind if kinds[kind]},
+        _MISSING: kinds.total(),
+        **{f"{_MISSING}_{kind}": kinds[kind] for kind in Kind if kinds[kind]},
     }
     metrics = {name: Mean(float(total), count) for name, total in totals.items()}
     leaks = [note.leak for note in notes if note.leak is not None]

@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fdjax.feedback import (
     ConstantFeedback,
@@ -149,3 +151,43 @@ def test_proofs_of_the_group_are_known_proofs():
 def test_what_is_no_text_is_left_alone():
     guard = LeakGuard(writer=NoFeedback())
     assert asyncio.run(guard.write([failed("  x")])) == [Feedback(blank=True)]
+
+
+def shared_runs(tokens, others):
+    """Every (start, size) of a run of `tokens` that `others` has, by comparing all."""
+    return [
+        (start, size)
+        for start in range(len(tokens))
+        for size in range(1, len(tokens) - start + 1)
+        for place in range(len(others) - size + 1)
+        if tokens[start : start + size] == others[place : place + size]
+    ]
+
+
+WORDS = st.lists(st.sampled_from("abc"), max_size=9)
+
+
+@given(proof=WORDS, text=WORDS, attempt=WORDS, shortest=st.integers(1, 4))
+def test_runs_are_those_that_comparing_everything_finds(proof, text, attempt, shortest):
+    found = measured(
+        " ".join(text),
+        proof=" ".join(proof),
+        attempt=" ".join(attempt),
+        shortest_run=shortest,
+    )
+    shortest = min(shortest, len(proof))
+    runs = shared_runs(proof, text)
+    assert found.longest_run == max((size for _, size in runs), default=0)
+
+    def covered(runs):
+        return {
+            place
+            for start, size in runs
+            if size >= shortest
+            for place in range(start, start + size)
+        }
+
+    told, own = covered(runs), covered(shared_runs(proof, attempt))
+    count = max(len(proof), 1)
+    assert found.share == pytest.approx(len(told) / count)
+    assert found.new_share == pytest.approx(len(told - own) / count)

@@ -204,6 +204,24 @@ def test_what_another_process_adds_is_found(tmp_path):
     assert model.asked == []
 
 
+def test_of_two_that_ask_at_once_the_first_counts_for_both(tmp_path):
+    """What a run has read is what its replay reads."""
+    path = tmp_path / "answers.jsonl"
+
+    class Slow(Counting):
+        async def ask(self, questions):
+            answers = await super().ask(questions)
+            # Another process is done meanwhile.
+            other = Recording(path)
+            other.put(IDENTITY, question(), Reply(text="the first"))
+            other.close()
+            return answers
+
+    [answer] = ask(RecordedChat(Slow(), path), question())
+    assert (answer.text, answer.usage.requests) == ("the first", 1)
+    assert len(path.read_bytes().splitlines()) == 1
+
+
 def _append(path, name, count):
     recording = Recording(path)
     for number in range(count):

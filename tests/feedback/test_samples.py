@@ -13,6 +13,7 @@ from fdjax.feedback import (
     Critique,
     Feedback,
     Limits,
+    ModelFeedback,
     NoFeedback,
     OpenAIEndpoint,
     RemoteChat,
@@ -21,9 +22,10 @@ from fdjax.feedback import (
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import SampleWriter
 from fdjax.rollout import fit_feedback, rollout_batch
+from fdjax.rollout.event_loop import EventLoop
 from fdjax.run.attempts import AttemptLog
 from feedback.attempts import MISMATCH, failed
-from feedback.model_server import ModelServer
+from feedback.model_server import ModelServer, in_thread
 from tiny import MODEL, PROBLEMS, TOKENIZER
 
 REJECTED = Verdict(status=Status.REJECTED, reason="no")
@@ -94,3 +96,20 @@ def test_a_runs_samples_are_attempts_to_ask_about(tmp_path):
         assert row.judgement == attempt.judgement
         # What the run would ask about it, so that its answer is found.
         assert writer.question(row, [row]) == writer.question(attempt, [attempt])
+
+
+def test_one_client_serves_all_batches_of_a_pipeline(tmp_path):
+    """On the pipeline's own loop, in its own thread, until it is closed there."""
+    server, loop = ModelServer(), EventLoop()
+    with in_thread(server):
+        url = f"{server.url}/v1"
+        writer = ModelFeedback(
+            endpoint=OpenAIEndpoint(model="m", base_url=url, key_env=""),
+            recording=tmp_path / "answers.jsonl",
+        ).make()
+        for step in range(3):
+            [note] = loop.run(writer.write([failed(f"  step {step}")]))
+            assert note.text == "Use h1.2."
+        loop.run(writer.aclose())
+    loop.close()
+    assert len(server.requests) == 3

@@ -100,16 +100,19 @@ class RecordedChat:
         if found is not None:
             return _shared(found)
         [answer] = await self._chat.ask([question])
-        if isinstance(answer, Reply):
-            await self._in_thread(self._record, question, answer)
-        return answer
+        if isinstance(answer, Failure):
+            return answer
+        return await self._in_thread(self._record, question, answer)
 
-    def _record(self, question: Question, reply: Reply) -> None:
-        """Keeps an answer; where the disk refuses, it is used all the same."""
+    def _record(self, question: Question, reply: Reply) -> Reply:
+        """The answer that is kept; where the disk refuses, it is used all the same."""
         try:
-            self._recording.put(self.identity, question, reply)
+            kept = self._recording.put(self.identity, question, reply)
         except DataError as error:
             _log.error("An answer is used and not recorded: %s", error)
+            return reply
+        # Another process may have been first; this one has paid all the same.
+        return replace(kept, usage=reply.usage)
 
     async def _in_thread(
         self, call: Callable[[*Arguments], Result], *arguments: *Arguments

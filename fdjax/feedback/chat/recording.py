@@ -5,7 +5,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, cast, get_args
@@ -99,13 +100,18 @@ class Recording:
             del self._places[key]
         return reply
 
-    def put(self, identity: Mapping[str, Any], question: Question, reply: Reply) -> str:
-        """Append an answer; the key to find it by.
+    def put(
+        self, identity: Mapping[str, Any], question: Question, reply: Reply
+    ) -> Reply:
+        """Append an answer, unless another process was first.
 
         The row is handed to the operating system before this returns.
 
+        Returns:
+          The answer that is in the file now: whoever reads it gets this one.
+
         Raises:
-          DataError: the file cannot be written.
+          DataError: the file cannot be read or written.
         """
         key = question_key(identity, question)
         line = encode(
@@ -118,14 +124,18 @@ class Recording:
                 "usage": asdict(reply.usage),
             }
         )
+        assert self._writer is not None
         try:
-            self._append(line)
+            with _locked(self._writer, self._path):
+                first = self.get(key)
+                if first is None:
+                    self._append(line)
         except OSError as error:
             raise DataError(
                 f"expected to write an answer to {self._path}, got {error}: free disk "
                 "space, or name another file; what is recorded is kept"
             ) from error
-        return key
+        return first or reply
 
     def close(self) -> None:
         """Close the file; closing it again does nothing."""
@@ -137,20 +147,15 @@ class Recording:
             self._writer.close()
 
     def _append(self, line: bytes) -> None:
-        """Writes a whole line behind whole lines, while no other process writes."""
+        """Writes a whole line behind whole lines."""
         assert self._writer is not None
-        locked = _lock(self._writer, self._path)
-        try:
-            size = os.fstat(self._writer.fileno()).st_size
-            if size and self._slice(size - 1, 1) != b"\n":
-                # Its writer was killed. The rest of that line is lost, no other.
-                line = b"\n" + line
-            view = memoryview(line)
-            while view:
-                view = view[self._writer.write(view) :]
-        finally:
-            if locked:
-                fcntl.flock(self._writer, fcntl.LOCK_UN)
+        size = os.fstat(self._writer.fileno()).st_size
+        if size and self._slice(size - 1, 1) != b"\n":
+            # Its writer was killed. The rest of that line is lost, no other.
+            line = b"\n" + line
+        view = memoryview(line)
+        while view:
+            view = view[self._writer.write(view) :]
 
     def _read_on(self) -> None:
         """Finds the answers that were added since the last time, by any process."""
@@ -208,11 +213,17 @@ def _reply_of(row: Mapping[str, Any]) -> Reply | None:
     return Reply(text=text, finish=cast(Finish, finish), usage=Usage(**counts))
 
 
-def _lock(file: BinaryIO, path: Path) -> bool:
+@contextmanager
+def _locked(file: BinaryIO, path: Path) -> Iterator[None]:
+    """No other process writes meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         # Some network file systems have no locks; one process needs none.
         _log.warning("%s cannot be locked: %s", path, error)
-        return False
-    return True
+        yield
+        return
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -38,7 +38,7 @@ class Limits:
     """Longest time for one request, in seconds."""
     attempts: int = 6
     """How often a question is sent at most."""
-    longest_pause_s: float = 60.0
+    longest_pause_s: float = 120.0
     """Longest pause between two of them, in seconds. A server that asks by
     `Retry-After` for a longer one is not asked again."""
     deadline_s: float = 600.0

@@ -17,7 +17,7 @@ from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
 from fdjax.errors import DataError
-from fdjax.feedback import Attempt, Feedback, Writer
+from fdjax.feedback import Attempt, Feedback, Kind, Writer
 from fdjax.feedback.writing import write_safely
 from fdjax.judge import Judge, Judgement
 from fdjax.lean import Status, Verdict
@@ -241,7 +241,7 @@ async def _feedback(writer: Writer, group: Sequence[Trajectory]) -> list[Feedbac
 
     Attempts that were not judged are not shown to the writer.
     """
-    notes = [Feedback(error=each.judgement.reason) for each in group]
+    notes = [Feedback.failed(Kind.UNJUDGED, each.judgement.reason) for each in group]
     rows = [row for row, each in enumerate(group) if not each.judgement.missing]
     if not rows:
         return notes

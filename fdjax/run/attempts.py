@@ -15,7 +15,7 @@ from fdjax.feedback import Attempt, attempt_row
 from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
-from fdjax.rollout import Batch
+from fdjax.rollout import Batch, TeacherPrompts
 from fdjax.sharding import batch_parts, shard_batch
 from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
 
@@ -67,14 +67,20 @@ class AttemptLog:
         first = data.batches[0]
         if not isinstance(first, Batch) or first.feedback is None:
             return {}
-        rows = self._heat_rows(first)
+        rows = self._heat_rows(first, first.feedback)
         part = jax.tree.map(lambda column: column[:rows], first)
         mesh = self.model.mesh
         placed = part if mesh is None else shard_batch(part, mesh)
-        divergence = np.asarray(self._divergence(state.params, state.teacher, placed))
+        teacher = state.params if state.teacher is None else state.teacher
+        divergence = np.asarray(self._divergence(state.params, teacher, placed))
         heat: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(
-            zip(divergence, part.feedback.mask, part.response_valid, strict=True)
+            zip(
+                divergence,
+                first.feedback.mask[:rows],
+                part.response_valid,
+                strict=True,
+            )
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
             heat[index * len(data.batches)] = [
@@ -83,9 +89,9 @@ class AttemptLog:
             ]
         return heat
 
-    def _heat_rows(self, batch: Batch) -> int:
+    def _heat_rows(self, batch: Batch, feedback: TeacherPrompts) -> int:
         """Rows within both limits, as many for each device; at least one."""
-        width = batch.feedback.prompts.shape[1] + batch.responses.shape[1]
+        width = feedback.prompts.shape[1] + batch.responses.shape[1]
         parts = 1 if self.model.mesh is None else batch_parts(self.model.mesh)
         return max(1, min(_HEAT_ROWS, _HEAT_TOKENS // width) // parts) * parts
 
@@ -105,6 +111,7 @@ class AttemptLog:
             )
 
         def divergence(params: Any, teacher: Any, batch: Batch) -> jax.Array:
+            assert batch.feedback is not None  # there are attempts with it
             student = response_hidden(
                 model,
                 params,

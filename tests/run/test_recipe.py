@@ -1,0 +1,160 @@
+"""A run from a pretrained policy: an experiment of one's own, in one file."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fdjax.errors import ConfigError
+from fdjax.feedback import ConstantFeedback
+from fdjax.judge import Judgement
+from fdjax.run import (
+    Arm,
+    AttemptsConfig,
+    EvaluationConfig,
+    PolicyConfig,
+    RunConfig,
+    Task,
+    experiment,
+    read_probes,
+)
+from fdjax.train import FD, GRPO, EMATeacher, OptimizerConfig, PhaseConfig
+from tiny import PROBLEMS
+
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2)
+
+
+class Longer:
+    """A reward that does not come from Lean: 1 for an even number of characters."""
+
+    async def judge(self, attempts):
+        return [
+            Judgement(reward=float(len(text) % 2 == 0), passed=len(text) % 2 == 0)
+            for _, text in attempts
+        ]
+
+
+def config(policy, runs, **changes):
+    given = RunConfig(
+        name="own",
+        runs=runs,
+        policy=PolicyConfig(source=str(policy), dtype="float32"),
+        attempts=AttemptsConfig(
+            problems=4, group_size=2, max_new_tokens=8, feedback_tokens=16
+        ),
+        evaluation=EvaluationConfig(every=1, samples=2, ks=(1, 2)),
+    )
+    return replace(given, **changes)
+
+
+def task(context):
+    return Task(
+        problems=PROBLEMS[:4],
+        evaluation=PROBLEMS[4:6],
+        judge=Longer(),
+        writer=ConstantFeedback(text="hint"),
+    )
+
+
+def arms(config):
+    fd = PhaseConfig(
+        name="fd", terms=(FD(),), steps=2, optimizer=OPTIMIZER, teacher=EMATeacher()
+    )
+    grpo = PhaseConfig(name="after", terms=(GRPO(),), steps=1, optimizer=OPTIMIZER)
+    return (Arm(name="both", phases=(fd, grpo)),)
+
+
+def run(given, *flags, **parts):
+    return experiment(
+        given, **({"task": task, "arms": arms} | parts), arguments=list(flags)
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(policy, tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    assert run(config(policy, runs)) == 0
+    return runs / "own"
+
+
+def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
+    probes = read_probes(finished / "probes.jsonl")
+    assert [(row["arm"], row["step"], row["reader"]) for row in probes] == [
+        ("base", 0, "student"),
+        ("base", 0, "teacher"),
+        ("fd", 1, "student"),
+        ("fd", 1, "teacher"),
+        # GRPO begins where FD ended; nobody reads feedback any more.
+        ("after", 1, "student"),
+    ]
+    for row in probes:
+        assert len(row["rewards"]) == (4 if row["reader"] == "teacher" else 2)
+        assert row["marginal_entropy"] >= 0
+        assert len(row["top_tokens"]) == 10
+        assert row["top_tokens"] == sorted(row["top_tokens"], key=lambda t: -t[1])
+    samples = [
+        json.loads(line)
+        for line in (finished / "samples.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert [row["arm"] for row in samples] == ["fd"] * 16 + ["after"] * 8
+    assert {row["feedback"] for row in samples[:16]} == {"hint"}
+    # What no term reads is not written.
+    assert {row["feedback"] for row in samples[16:]} == {None}
+    saved = finished / "policies" / "both"
+    assert (saved / "config.json").read_bytes() == (policy / "config.json").read_bytes()
+    weights = "model.safetensors"
+    assert (saved / weights).read_bytes() != (policy / weights).read_bytes()
+
+
+def test_a_finished_run_is_read_not_made_again(finished, policy, capsys):
+    before = (finished / "probes.jsonl").read_bytes()
+    given = config(policy, finished.parent)
+    assert run(given, "--resume") == 0
+    assert (finished / "probes.jsonl").read_bytes() == before
+
+
+def test_a_trained_policy_is_a_policy(finished, tmp_path):
+    given = config(finished / "policies" / "both", tmp_path, dry_run=True)
+    assert run(given) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_be(policy, tmp_path, capsys):
+    assert run(config(policy, tmp_path), "--dry-run") == 0
+    said = capsys.readouterr().out
+    for part in ('"group_size": 2', "teacher with", PROBLEMS[0].statement):
+        assert part in said
+    assert "2 held out" in said.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--policy.source", ""], "expected a policy to train"),
+        (["--attempts.group-size", "1"], "group_size"),
+        (["--attempts.problems", "8"], "problems_per_step of 4 problems"),
+        (["--attempts.problems", "3"], "divisible by the 8 devices"),
+        (["--attempts.max-new-tokens", "4096"], "positions"),
+        (["--mesh.data", "3", "--mesh.fsdp", "1"], "mesh axes"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_kept(
+    flags, said, policy, tmp_path, capsys
+):
+    assert run(config(policy, tmp_path), *flags) == 2
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_contradict_each_other_are_no_settings():
+    with pytest.raises(ConfigError, match=r"attempts\.updates to divide .* = 8, got 3"):
+        AttemptsConfig(problems=4, group_size=2, updates=3)
+
+
+def test_phases_of_all_arms_have_names_of_their_own(policy, tmp_path, capsys):
+    def twice(config):
+        return (*arms(config), replace(arms(config)[0], name="again"))
+
+    assert run(config(policy, tmp_path), arms=twice) == 2
+    assert "different names" in capsys.readouterr().out.replace("\n", " ")

@@ -88,12 +88,23 @@ def test_on_policy_the_ratio_is_one(settings):
 def test_a_batch_sampled_at_another_temperature_is_refused():
     sampling = SamplingConfig(max_new_tokens=6, temperature=0.6)
     batch = policy_batch(top_p=0.9)._replace(sampling=sampling)
+    objective = make_objective(MODEL, (GRPO(),), temperature=1.0)
     with pytest.raises(ConfigError, match=r"of the sampler, 0\.6, got 1\.0"):
-        evaluated(make_objective(MODEL, (GRPO(),)), batch)
-    distillation = distillation_data()._replace(sampling=sampling)
-    objective = make_objective(MODEL, (FD(importance_cap=None),))
-    with pytest.raises(ConfigError, match=r"of the sampler, 0\.6, got 1\.0"):
-        evaluated(objective, distillation, teacher=params())
+        evaluated(objective, batch)
+
+
+def test_the_temperature_is_that_of_the_sampler():
+    sampling = SamplingConfig(max_new_tokens=6, temperature=0.6)
+    batch = policy_batch(top_p=0.9)
+    by_batch, _ = evaluated(
+        make_objective(MODEL, (GRPO(),)), batch._replace(sampling=sampling)
+    )
+    given, _ = evaluated(
+        make_objective(MODEL, (GRPO(),), temperature=0.6),
+        batch._replace(sampling=None),
+    )
+    plain, _ = evaluated(make_objective(MODEL, (GRPO(),)), batch)
+    assert float(by_batch) == float(given) != float(plain)
 
 
 @functools.cache

@@ -163,7 +163,7 @@ class TokenTerm(Term, Protocol):
 
 @runtime_checkable
 class SequenceTerm(Term, Protocol):
-    """A term that looks at whole sequences."""
+    """A term that looks at whole sequences, and at no teacher."""
 
     def of_sequences(
         self,

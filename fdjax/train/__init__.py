@@ -11,7 +11,7 @@ from fdjax.train.objectives import (
     teacher_hidden,
 )
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
-from fdjax.train.phases import PhaseConfig, check_phases, make_phase, train_phases
+from fdjax.train.phases import PhaseConfig, train_phases
 from fdjax.train.plateau import Plateau
 from fdjax.train.resume import ResumeFrom, check_origin
 from fdjax.train.sources import (
@@ -90,13 +90,11 @@ __all__ = [
     "Tokens",
     "TrainState",
     "check_origin",
-    "check_phases",
     "hand_over",
     "init_state",
     "init_teacher",
     "make_objective",
     "make_optimizer",
-    "make_phase",
     "make_train_step",
     "mixture",
     "needs_of",

@@ -25,7 +25,7 @@ from fdjax.train.step import make_train_step
 from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher
 from fdjax.train.terms import Needs, Term
 
-__all__ = ["PhaseConfig", "check_phases", "make_phase", "train_phases"]
+__all__ = ["PhaseConfig", "train_phases"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,8 @@ def train_phases(
       StoppedError: `stop` was requested; the state was saved first.
       IdleError, CheckpointError: see `train`.
     """
-    check_phases(phases)
-    built = [make_phase(phase, model, mesh, source(phase)) for phase in phases]
+    _check(phases)
+    built = [_built(phase, model, mesh, source(phase)) for phase in phases]
     state: TrainState | None = None
     for index, (phase, ready) in enumerate(zip(phases, built, strict=True)):
         optimizer = make_optimizer(phase.optimizer)
@@ -183,7 +183,7 @@ def train_phases(
     return state
 
 
-def check_phases(phases: Sequence[PhaseConfig]) -> None:
+def _check(phases: Sequence[PhaseConfig]) -> None:
     """Sees to it that each phase can follow the one before.
 
     Raises:
@@ -213,7 +213,7 @@ def check_phases(phases: Sequence[PhaseConfig]) -> None:
             )
 
 
-def make_phase(config: PhaseConfig, model: Model, mesh: Mesh, source: Source) -> Phase:
+def _built(config: PhaseConfig, model: Model, mesh: Mesh, source: Source) -> Phase:
     """The phase that `train` runs; a bad setting is refused here.
 
     Args:

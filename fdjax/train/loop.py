@@ -290,4 +290,4 @@ class _Run:
         )
         if until is None or jax.process_count() == 1:
             return over
-        return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(over)))

@@ -258,7 +258,7 @@ class Trainer:
         term: Term,
         optimizer: OptimizerConfig,
         temperature: float = 1.0,
-        teacher: Teacher = BaseTeacher(),  # noqa: B008 - it is frozen
+        teacher: Teacher | None = None,
     ) -> Callable[[TrainState, Any], Any]:
         return make_train_step(
             self.materials.model,

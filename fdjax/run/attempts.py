@@ -15,9 +15,10 @@ from fdjax.feedback import Attempt, attempt_row
 from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
-from fdjax.rollout import Batch, TeacherPrompts
+from fdjax.rollout import Batch
 from fdjax.sharding import batch_parts, shard_batch
 from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
+from fdjax.train.terms.term import given
 
 __all__ = ["AttemptLog"]
 
@@ -65,22 +66,19 @@ class AttemptLog:
     def _heat(self, state: TrainState, data: StepData) -> dict[int, list[float | None]]:
         """Row to the KL of its sampled tokens, nats, None where not scored."""
         first = data.batches[0]
-        if not isinstance(first, Batch) or first.feedback is None:
+        read = first.feedback if isinstance(first, Batch) else None
+        if read is None:
             return {}
-        rows = self._heat_rows(first, first.feedback)
+        rows = self._heat_rows(read.prompts.shape[1] + first.responses.shape[1])
         part = jax.tree.map(lambda column: column[:rows], first)
         mesh = self.model.mesh
         placed = part if mesh is None else shard_batch(part, mesh)
+        # A live teacher has no weights of its own.
         teacher = state.params if state.teacher is None else state.teacher
         divergence = np.asarray(self._divergence(state.params, teacher, placed))
         heat: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(
-            zip(
-                divergence,
-                first.feedback.mask[:rows],
-                part.response_valid,
-                strict=True,
-            )
+            zip(divergence, read.mask[:rows], part.response_valid, strict=True)
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
             heat[index * len(data.batches)] = [
@@ -89,9 +87,12 @@ class AttemptLog:
             ]
         return heat
 
-    def _heat_rows(self, batch: Batch, feedback: TeacherPrompts) -> int:
-        """Rows within both limits, as many for each device; at least one."""
-        width = feedback.prompts.shape[1] + batch.responses.shape[1]
+    def _heat_rows(self, width: int) -> int:
+        """Rows within both limits, as many for each device; at least one.
+
+        Args:
+          width: tokens of a row with the teacher's prompt.
+        """
         parts = 1 if self.model.mesh is None else batch_parts(self.model.mesh)
         return max(1, min(_HEAT_ROWS, _HEAT_TOKENS // width) // parts) * parts
 
@@ -111,7 +112,7 @@ class AttemptLog:
             )
 
         def divergence(params: Any, teacher: Any, batch: Batch) -> jax.Array:
-            assert batch.feedback is not None  # there are attempts with it
+            read = given(batch.feedback, "feedback", "the log of attempts")
             student = response_hidden(
                 model,
                 params,
@@ -125,7 +126,7 @@ class AttemptLog:
                 of_chunk,
                 student,
                 model.output_embeddings(params),
-                mask=batch.feedback.mask,
+                mask=read.mask,
                 rows={"informed": informed},
                 shared=model.output_embeddings(teacher),
                 chunking=Chunking(mesh=model.mesh),

@@ -224,7 +224,7 @@ class _Run:
         )
         if self._due(phase.log_every):
             self._write_row()
-        self.over = self._is_over()
+            self.over = self._is_over()
         if self.over or self._due(phase.checkpoint_every):
             self.save()
         self.at.window.check(phase.max_idle)
@@ -283,11 +283,11 @@ class _Run:
         return self.latest[metric]
 
     def _is_over(self) -> bool:
-        """Whether the last iteration is done, for all processes alike."""
+        """Whether the row just written is the last one, for all processes alike."""
         until = self._phase.until
         over = self.at.done >= self._phase.steps or (
             until is not None and until.reached(self.at.watched)
         )
         if until is None or jax.process_count() == 1:
             return over
-        return bool(multihost_utils.broadcast_one_to_all(np.asarray(over)))
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(over)))

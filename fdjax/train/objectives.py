@@ -88,7 +88,8 @@ def needs_of(terms: Sequence[Term]) -> Needs:
     """What an algorithm reads.
 
     Raises:
-      ConfigError: there are no terms, or they contradict each other.
+      ConfigError: there are no terms, two of one name, one of no kind or of both, or
+        they contradict each other.
     """
     names = [term.name for term in terms]
     if not names or len(set(names)) < len(names):
@@ -98,10 +99,16 @@ def needs_of(terms: Sequence[Term]) -> Needs:
         )
     needs = Needs()
     for term in terms:
-        if not isinstance(term, TokenTerm | SequenceTerm):
+        if isinstance(term, TokenTerm) == isinstance(term, SequenceTerm):
             raise ConfigError(
-                f"expected a TokenTerm or a SequenceTerm, got {type(term).__name__}: "
-                "give it `rows` and `of_tokens`, or `of_sequences`"
+                "expected each term to be either a TokenTerm or a SequenceTerm, got "
+                f"{type(term).__name__}: give it `rows` and `of_tokens`, or "
+                "`of_sequences`"
+            )
+        if isinstance(term, SequenceTerm) and term.needs.teacher:
+            raise ConfigError(
+                f"expected no teacher for whole sequences, got {term.name}, which "
+                "reads one: make it a TokenTerm"
             )
         needs = needs | term.needs
     return needs

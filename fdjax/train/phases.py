@@ -146,7 +146,7 @@ def train_phases(
       IdleError, CheckpointError: see `train`.
     """
     _check(phases)
-    built = [_built(phase, model, mesh, source) for phase in phases]
+    built = [_built(phase, model, mesh, source(phase)) for phase in phases]
     state: TrainState | None = None
     for index, (phase, ready) in enumerate(zip(phases, built, strict=True)):
         optimizer = make_optimizer(phase.optimizer)
@@ -184,6 +184,12 @@ def train_phases(
 
 
 def _check(phases: Sequence[PhaseConfig]) -> None:
+    """Sees to it that each phase can follow the one before.
+
+    Raises:
+      ConfigError: there are none, two have one name, or one keeps what the one before
+        does not have.
+    """
     names = [phase.name for phase in phases]
     if not names or len(set(names)) < len(names):
         raise ConfigError(
@@ -207,24 +213,27 @@ def _check(phases: Sequence[PhaseConfig]) -> None:
             )
 
 
-def _built(
-    config: PhaseConfig,
-    model: Model,
-    mesh: Mesh,
-    source: Callable[[PhaseConfig], Source],
-) -> Phase:
+def _built(config: PhaseConfig, model: Model, mesh: Mesh, source: Source) -> Phase:
+    """The phase that `train` runs; a bad setting is refused here.
+
+    Args:
+      config: of the phase.
+      model: of policy and teacher.
+      mesh: over which batches are sharded.
+      source: of its data, with what `config.needs` says.
+    """
     step = make_train_step(
         model,
         make_objective(model, config.terms),
         make_optimizer(config.optimizer),
         mesh,
-        teacher=config.teacher,
+        teacher=config.held_teacher,
         microbatches=config.microbatches,
     )
     return Phase(
         name=config.name,
         steps=config.steps,
-        source=source(config),
+        source=source,
         train_step=step,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,

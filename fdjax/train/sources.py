@@ -273,7 +273,10 @@ class RolloutSource(_Resumable):
                 f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
                 "as many attempts"
             )
-        settings: dict[str, int | str] = {}
+        settings: dict[str, int | str] = {
+            "advantage": needs.advantage or "none",
+            "teacher reads": ", ".join(sorted(needs.teacher)) or "no teacher",
+        }
         if needs.feedback:
             require(
                 "teacher_width",
@@ -281,7 +284,7 @@ class RolloutSource(_Resumable):
                 Whole(1),
                 remedy="the teacher reads feedback",
             )
-            settings = {
+            settings |= {
                 "teacher_width": cast(int, teacher_width),
                 "score": needs.score or "all",
             }

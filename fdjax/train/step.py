@@ -17,7 +17,7 @@ from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding, check_rows
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, state_shardings
-from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher, update_teacher
+from fdjax.train.teacher import LiveTeacher, Teacher, update_teacher
 
 __all__ = ["make_train_step"]
 
@@ -28,7 +28,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    teacher: Teacher = BaseTeacher(),  # noqa: B008 - it is frozen
+    teacher: Teacher | None = None,
     microbatches: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`, jitted, donating its state.
@@ -47,12 +47,13 @@ def make_train_step(
       objective: what to minimise (`fdjax.train.objectives`).
       optimizer: an optax gradient transformation.
       mesh: the device mesh; the batch is sharded over its data axes.
-      teacher: where its weights come from, if the objective reads one.
+      teacher: where its weights come from; None where the objective reads none.
       microbatches: parts that the batch is cut into to save memory.
 
     Raises:
-      ConfigError: a setting is out of range. The step itself raises it where the state
-        has no teacher for the objective, or the rows do not divide.
+      ConfigError: a setting is out of range, or there is a teacher that is not read, or
+        the other way round. The step itself raises it where the state does not hold the
+        teacher's weights, or the rows do not divide.
 
     Metrics: those of the objective, train/loss, train/gradient_norm (before clipping),
     all over the steps taken; train/scored_tokens, train/skipped (share of steps not
@@ -60,15 +61,20 @@ def make_train_step(
     nothing was scored).
     """
     require("microbatches", microbatches, Whole(1))
-    kind = teacher if objective.reads_teacher else None
-    layout = state_shardings(model, optimizer, mesh, teacher=kind)
+    if (teacher is not None) != objective.reads_teacher:
+        raise ConfigError(
+            "expected a teacher where the objective reads one, and none elsewhere, got "
+            f"{teacher} for one that "
+            f"{'reads one' if objective.reads_teacher else 'reads none'}"
+        )
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
     gradient = jax.value_and_grad(objective.loss, has_aux=True)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         scored = objective.scored(batch).sum().astype(jnp.float32)
         normalizers = objective.normalizers(batch)
         # The gradient is by the first argument alone: a live teacher has none.
-        weights = state.params if isinstance(kind, LiveTeacher) else state.teacher
+        weights = state.params if isinstance(teacher, LiveTeacher) else state.teacher
 
         def part(batch: Any) -> tuple[Float32[Array, ""], Metrics, Any]:
             (loss, metrics), grads = gradient(
@@ -93,9 +99,9 @@ def make_train_step(
             (state.params, state.opt_state),
         )
         after = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
-        if kind is not None:
+        if teacher is not None:
             follows = update_teacher(
-                state.teacher, params, kind, step=after.step, taken=taken
+                state.teacher, params, teacher, step=after.step, taken=taken
             )
             after = after._replace(teacher=follows)
         one = jnp.ones((), jnp.float32)
@@ -129,7 +135,7 @@ def make_train_step(
                 f"{'without' if layout.teacher is None else 'with'} a teacher's "
                 f"weights, as objective and teacher ask for, got one "
                 f"{'without' if state.teacher is None else 'with'}; make it with "
-                f"init_state(..., teacher={kind}) or restart."
+                f"init_state(..., teacher={teacher}) or restart."
             )
         check_rows(batch, mesh, microbatches=microbatches)
         return compiled(state, batch)

@@ -31,6 +31,8 @@ def test_two_processes_equal_one_device(tmp_path, alone):
     for result in run(tmp_path, 2):
         assert result["restored"]
         assert result["host"] == {"position": 7}
+        # The first process sees no rise in the second row, and decides for both.
+        assert result["iterations"] == alone["iterations"] == 2
         assert result["tokens"] == alone["tokens"]
         assert result["teacher"] == pytest.approx(alone["teacher"], rel=1e-5)
         for got, want in zip(result["history"], alone["history"], strict=True):

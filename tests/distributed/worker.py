@@ -9,16 +9,23 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fdjax.checkpoint import CheckpointStore, load_pretrained, save_pretrained
+from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.records import Mean
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
 from fdjax.train import (
     FD,
     EMATeacher,
     OptimizerConfig,
+    Phase,
+    Plateau,
+    StepData,
+    StopRequest,
     init_state,
     make_objective,
     make_optimizer,
     make_train_step,
+    train,
 )
 from tiny import MODEL, distillation_data
 
@@ -61,15 +68,67 @@ def work(mesh, folder):
         jax.random.key(2),
         samples_per_prompt=2,
     )
+    teacher_sum = float(
+        sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(_whole(state.teacher)))
+    )
     return {
+        "iterations": iterations_until_a_plateau(state, step, mesh, folder),
         "history": history,
         "restored": all(same),
         "host": host,
         "tokens": np.asarray(sampled.tokens).tolist(),
-        "teacher": float(
-            sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(_whole(state.teacher)))
-        ),
+        "teacher": teacher_sum,
     }
+
+
+class Rising:
+    """A reward that stands still where the first process looks, and rises elsewhere."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def next(self, state, timer):
+        self.calls += 1
+        reward = float(self.calls * jax.process_index())
+        return StepData(
+            batches=[distillation_data(seed=self.calls)],
+            metrics={"reward/mean": Mean(reward, 1)},
+        )
+
+    def get_state(self):
+        return {"calls": self.calls}
+
+    def set_state(self, state):
+        self.calls = state["calls"]
+
+
+def iterations_until_a_plateau(state, step, mesh, folder):
+    """What all processes must agree on, whatever each of them has seen."""
+    done = []
+    mine = folder.parent / f"process-{jax.process_index()}"
+    mine.mkdir()
+    with (
+        MetricsWriter(mine / "metrics.jsonl") as writer,
+        SampleWriter(mine / "samples.jsonl") as samples,
+    ):
+        train(
+            Phase(
+                name="fd",
+                steps=5,
+                source=Rising(),
+                train_step=step,
+                checkpoint_every=5,
+                until=Plateau(window=1, least_gain=0.5, patience=1),
+            ),
+            state,
+            mesh=mesh,
+            directory=folder / "phase",
+            writer=writer,
+            samples=samples,
+            stop=StopRequest(),
+            on_step=lambda iterations, metrics: done.append(iterations),
+        )
+    return done[-1]
 
 
 def through_hugging_face(mesh, source, target):

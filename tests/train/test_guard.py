@@ -61,7 +61,7 @@ def made(loss=linear, optimizer=ADAM, on=(1, 1, 1), microbatches=1, teacher=True
         Objective(loss, Needs(teacher=frozenset({"nothing"} if teacher else ()))),
         optimizer,
         mesh,
-        teacher=EMATeacher(rate=0.5),
+        teacher=EMATeacher(rate=0.5) if teacher else None,
         microbatches=microbatches,
     )
 

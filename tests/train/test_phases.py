@@ -264,7 +264,7 @@ def test_phases_that_do_not_fit_are_refused_before_anything(tmp_path, phases, me
         ({"name": ""}, "name of a folder"),
         ({"name": "a/b"}, "name of a folder"),
         ({"terms": ()}, "one or more terms"),
-        ({"steps": 0}, "PhaseConfig.steps"),
+        ({"steps": 0}, r"PhaseConfig\.steps"),
     ],
 )
 def test_a_phase_that_is_none(changes, message):

@@ -4,14 +4,12 @@ import copy
 import dataclasses
 import json
 import shutil
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import pytest
 from tokenizers import normalizers
 
-from fdjax.advantages import zscore
 from fdjax.checkpoint import CheckpointStore
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.errors import CheckpointError, DamagedCheckpointError
@@ -20,11 +18,13 @@ from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.rollout import Pipeline
 from fdjax.train import (
+    FD,
+    GRPO,
     AlternatingSource,
-    DistillationSource,
-    PolicySource,
+    RolloutSource,
     SupervisedSource,
     TrainState,
+    needs_of,
 )
 from fdjax.train.resume import ResumeFrom, restore
 from tiny import PROBLEMS, TOKENIZER
@@ -58,20 +58,19 @@ BUDGET = {
 
 
 def policy(problems=PROBLEMS, prompt_width=64, **changes):
-    return PolicySource(
-        problems, pipeline(prompt_width), advantage=zscore, **(BUDGET | changes)
+    needs = needs_of((GRPO(),))
+    return RolloutSource(
+        problems, pipeline(prompt_width), needs=needs, **(BUDGET | changes)
     )
 
 
-def distillation(
-    teacher_width=96, score: Literal["all", "to_divergence"] = "all", **changes
-):
-    return DistillationSource(
+def distillation(*others, teacher_width=96, **settings):
+    return RolloutSource(
         PROBLEMS,
         pipeline(),
+        needs=needs_of((FD(**settings), *others)),
         teacher_width=teacher_width,
-        score=score,
-        **(BUDGET | changes),
+        **BUDGET,
     )
 
 
@@ -104,7 +103,7 @@ def other_tokenizer():
         (supervised(), supervised(response_width=9), "response_width was 24, now 9"),
         (supervised(), supervised(tokenizer=other_tokenizer()), "tokenizer was"),
         (supervised(), supervised(tokenizer=other_reading()), "tokenizer was"),
-        (supervised(), policy(), "source was SupervisedSource, now PolicySource"),
+        (supervised(), policy(), "source was SupervisedSource, now RolloutSource"),
         (
             AlternatingSource(supervised(), supervised(seed=1), share=0.5),
             AlternatingSource(supervised(), supervised(seed=1), share=0.25),
@@ -124,7 +123,9 @@ def other_tokenizer():
         (policy(), policy(group_size=4), "group_size was 2, now 4"),
         (policy(), policy(updates_per_rollout=1), "updates_per_rollout was 2, now 1"),
         (policy(), policy(prompt_width=80), "prompt_width was 64, now 80"),
-        (policy(), distillation(), "source was PolicySource, now DistillationSource"),
+        (policy(), distillation(), "advantage was zscore, now none; teacher reads was"),
+        (distillation(), distillation(GRPO()), "advantage was none, now zscore"),
+        (distillation(), distillation(contrast=1.0), "reads was feedback, now feedba"),
         (distillation(), distillation(teacher_width=97), "teacher_width was 96"),
         (distillation(), distillation(score="to_divergence"), "score was all"),
     ],

@@ -161,6 +161,14 @@ def test_a_mesh_that_does_not_fit_the_model_is_named():
         init_state(MODEL, OPTIMIZER, mesh_of(tensor=8), jax.random.key(0))
 
 
+@pytest.mark.parametrize(
+    ("objective", "teacher"), [(IMITATION, BaseTeacher()), (DISTILLATION, None)]
+)
+def test_a_teacher_is_given_where_it_is_read(objective, teacher):
+    with pytest.raises(ConfigError, match="expected a teacher where the objective"):
+        make_train_step(MODEL, objective, OPTIMIZER, mesh_of(), teacher=teacher)
+
+
 def test_bad_settings():
     with pytest.raises(ConfigError, match="expected microbatches to be"):
         make_train_step(MODEL, DISTILLATION, OPTIMIZER, mesh_of(), microbatches=0)
@@ -171,7 +179,7 @@ def test_bad_settings():
     [
         (DISTILLATION, BaseTeacher(), True),
         (DISTILLATION, LiveTeacher(), False),
-        (IMITATION, BaseTeacher(), False),
+        (IMITATION, None, False),
     ],
 )
 def test_the_state_holds_a_teacher_where_one_is_read_and_is_no_live_one(

@@ -298,6 +298,27 @@ def test_what_an_algorithm_needs():
         needs_of((GRPO(), GSPO(advantage="centred")))
 
 
+def test_a_term_of_ones_own_is_of_one_kind():
+    class Neither:
+        name, weight, needs = "mine", 1.0, Needs()
+        mask = normalizer = print
+
+    class Both(Neither):
+        rows = of_tokens = of_sequences = print
+
+    class Reading(Neither):
+        needs = Needs(teacher=frozenset({"nothing"}))
+        of_sequences = print
+
+    for term, message in (
+        (Neither(), "got Neither"),
+        (Both(), "got Both"),
+        (Reading(), "no teacher for whole sequences, got mine"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            needs_of((term,))
+
+
 def test_a_part_that_the_batch_lacks_is_named():
     with pytest.raises(ConfigError, match="batch with feedback, which FD reads"):
         FD().mask(batch(feedback=None))

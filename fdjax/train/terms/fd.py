@@ -24,7 +24,7 @@ from fdjax.ops import (
     truncated_importance_weights,
 )
 from fdjax.ranges import Among, Number, require, require_fields
-from fdjax.records import Metrics
+from fdjax.records import Metrics, union
 from fdjax.rollout.arrays import Batch
 from fdjax.rollout.batch import SCORE, Score
 from fdjax.train.terms.term import (
@@ -179,7 +179,7 @@ class FD:
                 divergence_clip=self.kl_clip,
                 weights=self._weights(tokens),
             )
-        return loss, of_loss | metrics
+        return loss, union(of_loss, metrics)
 
     def _target(self, tokens: Tokens) -> tuple[Float32[Array, "R 1 V"], Metrics]:
         """The teacher's logits, without what a wrong hint does as well."""

@@ -21,7 +21,7 @@ from fdjax.ops import (
     token_logprobs,
 )
 from fdjax.ranges import Among, Number, require_fields
-from fdjax.records import Metrics
+from fdjax.records import Metrics, union
 from fdjax.rollout.arrays import Batch
 from fdjax.train.terms.term import (
     ROUTE,
@@ -189,11 +189,13 @@ class GRPO:
         )
         advantages = tokens.rows["advantages"]
         weights = tokens.rows.get("weights")
-        penalty, metrics = None, {}
+        added, metrics = None, {}
         if self.reference is not None:
             penalty, metrics = self._penalty(self.reference, logprobs, tokens)
             if self.reference.estimator == "k1":
                 advantages = advantages - penalty
+            else:
+                added = penalty if weights is None else penalty * weights
         loss, of_loss = self._surrogate()(
             logprobs,
             old_logprobs=tokens.rows["old_logprobs"],
@@ -203,11 +205,10 @@ class GRPO:
             normalizer=tokens.normalizer,
             weights=weights,
         )
-        if self.reference is not None and self.reference.estimator != "k1":
-            weighted = penalty if weights is None else penalty * weights
-            total = masked_sum(weighted, tokens.mask)
+        if added is not None:
+            total = masked_sum(added, tokens.mask)
             loss = loss + divide_by_normalizer(total, tokens.normalizer)
-        return loss, of_loss | metrics
+        return loss, union(of_loss, metrics)
 
     def _surrogate(self) -> partial[tuple[Float32[Array, ""], Metrics]]:
         match self.surrogate:

@@ -27,10 +27,14 @@ class SFT:
     """Factor of the loss."""
 
     name: ClassVar[str] = "sft"
-    needs: ClassVar[Needs] = Needs()
 
     def __post_init__(self) -> None:
         require_weight("SFT.weight", self.weight)
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing beyond tokens and rewards."""
+        return Needs()
 
     def mask(self, batch: Batch) -> Bool[Array, "B T"]:
         """Tokens of reference proofs, or of attempts that passed."""

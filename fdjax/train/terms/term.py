@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import (
     Any,
+    ClassVar,
     Literal,
     NamedTuple,
     Protocol,
@@ -119,10 +120,8 @@ class Term(Protocol):
     `GSPO`, `SFT`, or your own.
     """
 
-    @property
-    def name(self) -> str:
-        """First part of its metrics' names, such as "fd"; no two terms share it."""
-        ...
+    name: ClassVar[str]
+    """First part of its metrics' names, such as "fd"; no two terms share it."""
 
     @property
     def weight(self) -> Weight:
@@ -164,7 +163,7 @@ class TokenTerm(Term, Protocol):
 
 @runtime_checkable
 class SequenceTerm(Term, Protocol):
-    """A term that looks at whole sequences."""
+    """A term that looks at whole sequences, and at no teacher."""
 
     def of_sequences(
         self,

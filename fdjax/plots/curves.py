@@ -21,6 +21,7 @@ __all__ = [
     "INK",
     "figure_svg",
     "pass_at_k_figure",
+    "probe_figure",
     "run_figures",
     "training_figure",
     "write_figures",
@@ -38,6 +39,11 @@ _ESTIMATE = ("value", "low", "high")
 _TRAINING = (
     ("entropy", "rollout/entropy", "policy entropy (nats per sampled token)"),
     ("reward", "reward/mean", "mean reward"),
+)
+_PROBES = (
+    ("probe_reward", "reward", "mean reward, held out"),
+    ("probe_entropy", "entropy", "policy entropy (nats), held out"),
+    ("probe_marginal", "marginal_entropy", "marginal entropy (nats), held out"),
 )
 _RC: dict[Any, Any] = {
     "font.size": 10,
@@ -123,6 +129,43 @@ def training_figure(
     return figure
 
 
+def probe_figure(probes: Sequence[Mapping[str, Any]], key: str, label: str) -> Figure:
+    """A measurement on problems held out, over the iterations of each arm.
+
+    All arms begin at the pretrained policy. Dashed lines are of teachers, which read
+    feedback.
+
+    Args:
+      probes: rows of probes.jsonl.
+      key: the measurement.
+      label: name and unit of it, for the axis.
+    """
+    policies = list(dict.fromkeys(row["policy"] for row in probes))
+    styles = arm_styles([one for one in policies if one != "base"])
+    figure, axes = _canvas((5.6, 3.5), "iteration", label)
+    ends = []
+    for policy, style in styles.items():
+        for reader, dashes in (("student", "-"), ("teacher", "--")):
+            points = sorted(
+                (row["iterations"], row[key])
+                for row in probes
+                if row["reader"] == reader
+                and row[key] is not None
+                and row["policy"] in (policy, "base")
+            )
+            if len(points) < 2 or points[-1][0] == 0:
+                continue
+            steps, values = np.array(points, np.float64).T
+            markers = reader == "student"
+            _line(axes, steps, values, style, markers=markers, dashes=dashes)
+            if reader == "student":
+                ends.append((steps[-1], values[-1], style))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    _label_ends(figure, axes, ends)
+    return figure
+
+
 def run_figures(files: RunFiles) -> dict[str, Figure]:
     """The figures that the files allow, by name.
 
@@ -137,6 +180,9 @@ def run_figures(files: RunFiles) -> dict[str, Figure]:
         for name, key, label in _TRAINING:
             if any(row.get(key) is not None for row in files.metrics):
                 figures[name] = training_figure(files.metrics, key, styles, label)
+        if any(row["step"] for row in files.probes):
+            for name, key, label in _PROBES:
+                figures[name] = probe_figure(files.probes, key, label)
     return figures
 
 
@@ -192,13 +238,20 @@ def _canvas(
 
 
 def _line(
-    axes: Axes, x: np.ndarray, y: np.ndarray, style: ArmStyle, *, markers: bool
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    style: ArmStyle,
+    *,
+    markers: bool,
+    dashes: str = "-",
 ) -> None:
     axes.plot(
         x,
         y,
         color=style.colour,
-        linewidth=2.0,
+        linewidth=2.0 if dashes == "-" else 1.2,
+        linestyle=dashes,
         solid_capstyle="round",
         marker=style.marker if markers else "",
         markersize=5.0,

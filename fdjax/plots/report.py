@@ -35,7 +35,14 @@ _CAPTIONS = {
     "entropy": "Entropy of the policy at the temperature of sampling, mean over all "
     "tokens that it sampled in the iteration (rollout/entropy). Arms that sample "
     "nothing, such as SFT, have no line.",
-    "reward": "Share of training attempts that Lean verified.",
+    "reward": "Mean reward of the attempts sampled in an iteration.",
+    "probe_reward": "Mean reward on problems held out. Dashed: the teacher, which has "
+    "read feedback on the student's attempt.",
+    "probe_entropy": "Entropy of the policy on problems held out, mean over the tokens "
+    "that it sampled. Dashed: the teacher.",
+    "probe_marginal": "Entropy of the next-token distribution, averaged over all "
+    "sampled positions: where a policy collapses onto few phrases it falls first. "
+    "Dashed: the teacher.",
 }
 
 

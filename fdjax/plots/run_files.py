@@ -1,6 +1,6 @@
 """Reads the files of a run as plain JSON values, finished or not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class RunFiles:
     """Content of eval.json."""
     samples: list[dict[str, Any]]
     """Rows of samples.jsonl."""
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of probes.jsonl."""
 
     @property
     def arms(self) -> list[str]:
@@ -38,8 +40,8 @@ def read_run(run_dir: Path) -> RunFiles:
     """Read a run folder.
 
     Args:
-      run_dir: folder with config.json, metrics.jsonl, eval.json and samples.jsonl,
-        each of which may still be missing.
+      run_dir: folder with config.json, metrics.jsonl, eval.json, samples.jsonl and
+        probes.jsonl, each of which may be missing.
 
     Raises:
       DataError: there is neither metrics.jsonl nor eval.json, or a file is damaged
@@ -51,6 +53,7 @@ def read_run(run_dir: Path) -> RunFiles:
         metrics=_rows(run_dir / "metrics.jsonl"),
         evaluation=_object(run_dir / "eval.json"),
         samples=_rows(run_dir / "samples.jsonl"),
+        probes=_rows(run_dir / "probes.jsonl"),
     )
     if not files.metrics and not files.evaluation:
         raise DataError(

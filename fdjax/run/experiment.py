@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from fdjax.plots import write_figures, write_report
 from fdjax.run.changes import ResumeRules
 from fdjax.run.command import run_command
 from fdjax.run.config import RunConfig
@@ -82,6 +83,9 @@ def run_experiment(
         recipe.run()
         finish(recipe)
         display.times(context.seconds)
+        write_figures(context.folder)
+        report = write_report(context.folder)
+        display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
 
 
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:

@@ -25,7 +25,7 @@ from fdjax.run.config import PolicyConfig, RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.plan import GIB, held_in
 from fdjax.run.probe import probe
-from fdjax.run.probes import ProbeRows, Reader
+from fdjax.run.probes import ProbeAt, ProbeRows, Reader
 from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sampling import SamplingConfig, make_generate
 from fdjax.sharding import batch_parts
@@ -79,7 +79,8 @@ class Recipe:
         format.
         """
         with ProbeRows(self.context.folder / "probes.jsonl") as probes:
-            self._probe(probes, "base", 0, self.policy.params, self.policy.params)
+            base = ProbeAt(arm="base", step=0, policy="base", iterations=0)
+            self._probe(probes, base, self.policy.params, self.policy.params)
             for arm in self.arms:
                 self._train_arm(probes, arm)
 
@@ -93,6 +94,20 @@ class Recipe:
         )
         by_name = {phase.name: phase for phase in arm.phases}
         reached = dict.fromkeys(by_name, 0)
+
+        def measure(name: str, state: TrainState) -> None:
+            self._probe(
+                probes,
+                ProbeAt(
+                    arm=name,
+                    step=reached[name],
+                    policy=arm.name,
+                    iterations=sum(reached.values()),
+                ),
+                state.params,
+                _teacher(by_name[name], state),
+            )
+
         total = sum(phase.steps for phase in arm.phases)
         # Not `context.task`: the loop itself saves before it stops.
         with (
@@ -104,10 +119,11 @@ class Recipe:
                 name: str, done: int, state: TrainState, data: StepData
             ) -> None:
                 log.write(name, done, state, data)
+                # Before the first phase the policy is the pretrained one.
+                handed_over = done == 0 and name != arm.phases[0].name
                 every = settings.evaluation.every
-                if every and done and done % every == 0:
-                    teacher = _teacher(by_name[name], state)
-                    self._probe(probes, name, done, state.params, teacher)
+                if handed_over or (every and done and done % every == 0):
+                    measure(name, state)
 
             def on_step(name: str, done: int, metrics: dict[str, float]) -> None:
                 reached[name] = done
@@ -135,9 +151,7 @@ class Recipe:
                 on_data=on_data,
                 on_step=on_step,
             )
-        last = arm.phases[-1]
-        teacher = _teacher(last, state)
-        self._probe(probes, last.name, reached[last.name], state.params, teacher)
+        measure(arm.phases[-1].name, state)
         target = context.folder / "policies" / arm.name
         if target.exists():
             return
@@ -150,14 +164,12 @@ class Recipe:
                 progress=lambda done, total, name: progress(done, name),
             )
 
-    def _probe(
-        self, probes: ProbeRows, arm: str, step: int, params: Any, teacher: Any
-    ) -> None:
+    def _probe(self, probes: ProbeRows, at: ProbeAt, params: Any, teacher: Any) -> None:
         """Measures the student, and the teacher with feedback on what it wrote."""
         settings = self._config.evaluation
         reads = settings.teacher and teacher is not None
         readers: list[Reader] = ["student", "teacher"] if reads else ["student"]
-        if all(probes.find(arm, step, reader) for reader in readers):
+        if all(probes.find(at, reader) for reader in readers):
             return
         measure = partial(probe, model=self.policy.model)
         with self.context.timed("evaluation"):
@@ -169,10 +181,11 @@ class Recipe:
                 samples=settings.samples,
                 comment=reads,
             )
-            probes.write(arm, step, "student", alone)
+            probes.write(at, "student", alone)
             said = (
-                f"[dim]{arm} at {step}:[/] reward {_shown(alone.reward)}, entropy "
-                f"{alone.entropy:.2f}, marginal entropy {alone.marginal_entropy:.2f}"
+                f"[dim]{at.arm} at {at.step}:[/] reward {_shown(alone.reward)}, "
+                f"entropy {alone.entropy:.2f}, marginal entropy "
+                f"{alone.marginal_entropy:.2f}"
             )
             if reads:
                 informed, _ = measure(
@@ -183,7 +196,7 @@ class Recipe:
                     samples=1,
                     feedback=self._notes(rollout),
                 )
-                probes.write(arm, step, "teacher", informed)
+                probes.write(at, "teacher", informed)
                 said += f"; teacher with feedback: reward {_shown(informed.reward)}"
         self.context.display.say(said)
 

@@ -31,6 +31,7 @@ def browser_data(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         statement = statements.setdefault(sample["statement"], len(statements))
         row = {
             **{name: sample.get(name) for name in _COPIED},
+            "status": sample["status"] or "judged",  # by another judge than Lean
             "attempt": attempts[place],
             "statement": statement,
             "messages": sample.get("messages") or [],
@@ -46,7 +47,7 @@ def browser_data(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"statements": list(statements), "samples": rows, "scale": scale or 1.0}
 
 
-_COPIED = ("arm", "step", "problem", "proof", "status", "feedback", "reward")
+_COPIED = ("arm", "step", "problem", "proof", "feedback", "reward")
 
 
 def script_json(value: Any) -> str:

@@ -18,8 +18,6 @@ __all__ = [
     "status_counts",
 ]
 
-_NO_VERDICT = "not by Lean"
-"""Stands for a status where another judge decided."""
 _HEADLINE_KS = frozenset({1, 4, 16, 64})
 _SPARKLINE = (90.0, 22.0)
 
@@ -115,8 +113,9 @@ def status_counts(files: RunFiles) -> list[dict[str, Any]]:
     ]
     training: dict[str, Counter[str]] = {}
     for sample in files.samples:
-        counts = training.setdefault(sample["arm"], Counter())
-        counts[sample["status"] or _NO_VERDICT] += 1
+        # Another judge than Lean gives none.
+        if sample["status"] is not None:
+            training.setdefault(sample["arm"], Counter())[sample["status"]] += 1
     rows += [
         {"arm": arm, "part": "training", "counts": dict(training[arm])}
         for arm in files.arms

@@ -85,6 +85,7 @@ def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
         ("fd", 1, "student"),
         ("fd", 1, "teacher"),
         # GRPO begins where FD ended; nobody reads feedback any more.
+        ("after", 0, "student"),
         ("after", 1, "student"),
     ]
     for row in probes:

@@ -1,15 +1,9 @@
 """Training: state, objectives, the sharded step and the loop around it."""
 
+from fdjax.train.forward import response_hidden, teacher_hidden
 from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
 from fdjax.train.loop import Phase, train
-from fdjax.train.objectives import (
-    Objective,
-    make_objective,
-    mixture,
-    needs_of,
-    response_hidden,
-    teacher_hidden,
-)
+from fdjax.train.objectives import Objective, make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.phases import PhaseConfig, train_phases
 from fdjax.train.plateau import Plateau
@@ -52,6 +46,8 @@ from fdjax.train.terms import (
     Term,
     Tokens,
     TokenTerm,
+    mixture,
+    needs_of,
 )
 from fdjax.train.window import IdleError
 

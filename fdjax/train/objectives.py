@@ -1,7 +1,7 @@
 """What a step minimises: a weighted sum of terms over one forward pass."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -20,29 +20,22 @@ from fdjax.ops import (
     head_logits,
     masked_mean,
 )
-from fdjax.ranges import Number, require
+from fdjax.ranges import require
 from fdjax.records import Metrics, union
 from fdjax.rollout.arrays import Batch
+from fdjax.train.forward import response_hidden, teacher_hidden
 from fdjax.train.terms import (
     FD,
-    GRPO,
-    GSPO,
     Needs,
     SequenceTerm,
     Term,
     Tokens,
     TokenTerm,
+    needs_of,
 )
-from fdjax.train.terms.term import Reading, Weight, given
+from fdjax.train.terms.term import Reading
 
-__all__ = [
-    "Objective",
-    "make_objective",
-    "mixture",
-    "needs_of",
-    "response_hidden",
-    "teacher_hidden",
-]
+__all__ = ["Objective", "make_objective"]
 
 Normalizers = Any
 """A pytree of scalars."""
@@ -82,65 +75,6 @@ class Objective:
     def reads_teacher(self) -> bool:
         """Whether there must be a teacher."""
         return bool(self.needs.teacher)
-
-
-def needs_of(terms: Sequence[Term]) -> Needs:
-    """What an algorithm reads.
-
-    Raises:
-      ConfigError: there are no terms, two of one name, one of no kind or of both, or
-        they contradict each other.
-    """
-    names = [term.name for term in terms]
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"expected one or more terms of different names, got {names}: two of a "
-            "kind would report their metrics under one name"
-        )
-    needs = Needs()
-    for term in terms:
-        if isinstance(term, TokenTerm) == isinstance(term, SequenceTerm):
-            raise ConfigError(
-                "expected each term to be either a TokenTerm or a SequenceTerm, got "
-                f"{type(term).__name__}: give it `rows` and `of_tokens`, or "
-                "`of_sequences`"
-            )
-        if isinstance(term, SequenceTerm) and term.needs.teacher:
-            raise ConfigError(
-                f"expected no teacher for whole sequences, got {term.name}, which "
-                "reads one: make it a TokenTerm"
-            )
-        needs = needs | term.needs
-    return needs
-
-
-def mixture(
-    share: Weight, *, fd: FD, policy_gradient: GRPO | GSPO
-) -> tuple[FD | GRPO | GSPO, ...]:
-    """(1 − w) · policy gradient + w · distillation; at the ends one of them alone.
-
-    Args:
-      share: w in [0, 1], or a schedule of it by the optimizer steps taken.
-      fd: the distillation, of weight 1.
-      policy_gradient: the other, of weight 1.
-
-    Raises:
-      ConfigError: w is not in [0, 1], or a term has another weight already.
-    """
-    if (fd.weight, policy_gradient.weight) != (1.0, 1.0):
-        raise ConfigError(
-            f"expected terms of weight 1, got {fd.weight} and "
-            f"{policy_gradient.weight}: the share is their weight"
-        )
-    if callable(share):
-        rest = _Rest(share)
-        return replace(fd, weight=share), replace(policy_gradient, weight=rest)
-    require("share", share, Number(least=0, most=1))
-    if share == 0:
-        return (policy_gradient,)
-    if share == 1:
-        return (fd,)
-    return replace(fd, weight=share), replace(policy_gradient, weight=1 - share)
 
 
 def make_objective(
@@ -304,62 +238,6 @@ def _chunk(terms: Sequence[TokenTerm], temperature: float) -> Callable[..., Any]
         return sum(losses[1:], start=losses[0]), union(*metrics)
 
     return chunk
-
-
-def response_hidden(
-    model: Model,
-    params: Any,
-    prompts: Int32[Array, "B S"],
-    prompt_valid: Bool[Array, "B S"],
-    responses: Int32[Array, "B T"],
-    response_valid: Bool[Array, "B T"],
-) -> Float[Array, "B T D"]:
-    """Last hidden states that predict each response token from all before.
-
-    Of the prompt only its last position is among them.
-    """
-    tokens = jnp.concatenate([prompts, responses], axis=1)
-    valid = jnp.concatenate([prompt_valid, response_valid], axis=1)
-    hidden = model.hidden(params, tokens, valid=valid)
-    start = prompts.shape[1] - 1
-    return hidden[:, start : start + responses.shape[1]]
-
-
-def teacher_hidden(
-    model: Model, teacher: Any, batch: Batch, reading: Reading
-) -> Float[Array, "B T D"]:
-    """The teacher's last hidden states on the response tokens; no gradient.
-
-    Positions differ from the student's, because the teacher's prompt is longer; rows
-    are aligned by y.
-
-    Raises:
-      ConfigError: the batch has no prompts for this reading.
-    """
-    match reading:
-        case "feedback":
-            read = given(batch.feedback, "feedback", "the teacher")
-            prompts, valid = read.prompts, read.valid
-        case "wrong_feedback":
-            read = given(batch.wrong_feedback, "wrong_feedback", "the teacher")
-            prompts, valid = read.prompts, read.valid
-        case "nothing":
-            prompts, valid = batch.prompts, batch.prompt_valid
-    return jax.lax.stop_gradient(
-        response_hidden(
-            model, teacher, prompts, valid, batch.responses, batch.response_valid
-        )
-    )
-
-
-@dataclass(frozen=True)
-class _Rest:
-    """1 − w by the optimizer steps taken."""
-
-    share: Callable[[Any], Any]
-
-    def __call__(self, step: Any) -> Any:
-        return 1 - self.share(step)
 
 
 def _weight(term: Term, scheduled: Mapping[str, Any]) -> float | Float32[Array, ""]:

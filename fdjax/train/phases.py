@@ -16,14 +16,14 @@ from fdjax.model import Model
 from fdjax.ranges import FLAG, Whole, require_fields
 from fdjax.train.interrupt import StopRequest
 from fdjax.train.loop import Phase, train
-from fdjax.train.objectives import make_objective, needs_of
+from fdjax.train.objectives import make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.plateau import Plateau
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, hand_over, restart
 from fdjax.train.step import make_train_step
 from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher
-from fdjax.train.terms import Needs, Term
+from fdjax.train.terms import Needs, Term, needs_of
 
 __all__ = ["PhaseConfig", "train_phases"]
 

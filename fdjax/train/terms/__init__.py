@@ -1,5 +1,6 @@
 """Terms: the losses that an algorithm is a weighted sum of, as data."""
 
+from fdjax.train.terms.algorithm import mixture, needs_of
 from fdjax.train.terms.fd import FD
 from fdjax.train.terms.grpo import CISPO, GRPO, GSPO, Clipped, DualClip, ReferenceKL
 from fdjax.train.terms.sft import SFT
@@ -19,4 +20,6 @@ __all__ = [
     "Term",
     "TokenTerm",
     "Tokens",
+    "mixture",
+    "needs_of",
 ]

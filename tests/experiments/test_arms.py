@@ -26,13 +26,13 @@ def trainer(*, devices=1, informed=ROWS, warm_start=WARM_START, **rollout):
             CONFIG, rollout=replace(ROLLOUT, **rollout), warm_start=warm_start
         ),
         mesh=mesh_of(data=devices),
-        verifier=Verifier(FakeBackend),
         display=SimpleNamespace(say=lambda text: None),
         key=jax.random.key,
     )
     return Trainer(
         materials=Materials(
             context=context,
+            verifier=Verifier(FakeBackend),
             splits={"pool": PROBLEMS},
             plain=ROWS,
             informed=informed,

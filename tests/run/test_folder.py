@@ -24,7 +24,7 @@ from experiments.miniature.dataset import DatasetConfig
 from experiments.miniature.resume import RESUME
 from fdjax.errors import ConfigError, DataError
 from fdjax.run.folder import begun_phases, open_run
-from fdjax.train import OptimizerConfig
+from fdjax.train import OptimizerConfig, StoppedError
 
 CONFIG = ComparisonConfig()
 
@@ -154,13 +154,13 @@ def test_a_file_in_the_folders_place(tmp_path):
 
 
 def test_the_notes_of_an_error_are_said(tmp_path, monkeypatch, capsys):
-    def refused(config, display, run):
+    def refused(context, verifier):
         error = DataError("row 3")
         error.add_note("The state after 2 iterations is saved.")
         error.add_note("-----\nJAX has removed its frames.")
         raise error
 
-    monkeypatch.setattr(quickstart, "_run", refused)
+    monkeypatch.setattr(quickstart, "compare", refused)
     assert quickstart.main(["--runs", str(tmp_path), "--name", "run"]) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert said == "error row 3 The state after 2 iterations is saved."
@@ -283,11 +283,11 @@ def test_the_corrected_command_finds_its_way(
 ):
     """Free where nothing was trained; by --resume, which the error says, elsewhere."""
 
-    def refused(config, display, run):
-        begin(run.folder, *phases)
+    def refused(context, verifier):
+        begin(context.folder, *phases)
         raise error
 
-    monkeypatch.setattr(quickstart, "_run", refused)
+    monkeypatch.setattr(quickstart, "compare", refused)
     arguments = ["--runs", str(tmp_path), "--name", "run"]
     if isinstance(error, DataError):
         assert quickstart.main(arguments) == 2
@@ -296,6 +296,10 @@ def test_the_corrected_command_finds_its_way(
             quickstart.main(arguments)
     said = " ".join(capsys.readouterr().out.split())
     assert ("corrected command goes on with --resume" in said) == bool(phases)
-    monkeypatch.setattr(quickstart, "_run", lambda *_: None)
+
+    def stopped(context, verifier):
+        raise StoppedError("Stopped.")
+
+    monkeypatch.setattr(quickstart, "compare", stopped)
     corrected = [*arguments, "--rollout.temperature", "0.5"]
-    assert quickstart.main(corrected + ["--resume"] * bool(phases)) == 0
+    assert quickstart.main(corrected + ["--resume"] * bool(phases)) == 130

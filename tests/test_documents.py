@@ -13,10 +13,11 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("document", "examples"),
     [
-        ("README.md", 10),
+        ("README.md", 5),
+        ("docs/data.md", 20),
         ("docs/feedback.md", 8),
         ("docs/lean.md", 4),
-        ("docs/losses.md", 15),
+        ("docs/losses.md", 25),
         ("docs/models.md", 20),
     ],
 )
@@ -26,6 +27,19 @@ def test_examples_run(document, examples):
         result = doctest.testfile(str(ROOT / document), module_relative=False)
     assert result.attempted > examples
     assert result.failed == 0
+
+
+def test_links_of_all_pages_lead_somewhere():
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs/index.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in index, page.name
 
 
 def test_make_commands_exist():

@@ -1,0 +1,43 @@
+"""On a real pretrained chat model, if FDJAX_TEST_MODEL names the folder of one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments import french
+from fdjax.checkpoint import load_pretrained, save_pretrained
+from fdjax.run import read_probes
+from tiny import mesh_of
+
+FOLDER = os.environ.get("FDJAX_TEST_MODEL", "")
+
+pytestmark = pytest.mark.skipif(
+    not FOLDER, reason="FDJAX_TEST_MODEL names no folder of a pretrained chat model"
+)
+
+
+def test_there_and_back_is_the_same_file(tmp_path):
+    found = load_pretrained(FOLDER, mesh_of(fsdp=8))
+    save_pretrained(
+        found.params, found.model.config, tmp_path / "back", description=found.folder
+    )
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        written = (tmp_path / "back" / name).read_bytes()
+        assert written == (Path(FOLDER) / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_fd_teaches_what_only_the_teacher_reads(tmp_path):
+    """Three iterations; twenty reach the teacher's share (docs/experiments.md)."""
+    arguments = ["--policy.source", FOLDER, "--runs", str(tmp_path), "--steps", "3"]
+    arguments += ["--only", "fd", "--evaluation.every", "0", "--mesh.data", "1"]
+    assert french.main(arguments) == 0
+    student = {
+        row["policy"]: row["reward"]
+        for row in read_probes(tmp_path / "french" / "probes.jsonl")
+        if row["reader"] == "student"
+    }
+    assert student["base"] < 0.1
+    # Seen: 0.14. The policy's own answers hold 0.046 of French words.
+    assert student["fd"] > 1.5 * student["base"]

@@ -217,6 +217,11 @@ class Pipeline:
         judgements = await self.judge.judge(
             [(each.problem, each.text) for each in group]
         )
+        if len(judgements) != len(group):
+            raise DataError(
+                f"{type(self.judge).__name__}.judge: expected {len(group)} judgements, "
+                f"one for each attempt in order, got {len(judgements)}"
+            )
         seconds = {"judge": time.monotonic() - start}
         return [
             replace(each, judgement=judgement, seconds=seconds)

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float32, Float64, Int32, Key
 
 from fdjax.data.tokenizer import token_texts
+from fdjax.errors import DataError
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_sum, scale_logits
 from fdjax.records import Problem
-from fdjax.rollout import Pipeline, Rollout
+from fdjax.rollout import Pipeline, Rollout, Trajectory
 from fdjax.sharding import batch_parts
 from fdjax.train import response_hidden
 
@@ -64,9 +65,10 @@ def probe(
     key: Key[Array, ""],
     *,
     samples: int,
+    problems_per_batch: int,
     feedback: Sequence[str | None] | None = None,
     comment: bool = False,
-) -> tuple[Probe, Rollout]:
+) -> tuple[Probe, list[Trajectory]]:
     """Samples and judges attempts, and looks at the distributions behind them.
 
     Args:
@@ -76,34 +78,58 @@ def probe(
       problems: held out.
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts at each problem.
+      problems_per_batch: problems sampled together.
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
 
     Returns:
       The measurements, and the attempts behind them.
+
+    Raises:
+      DataError: there are no problems.
     """
-    rollout = pipeline.collect(
-        params,
-        problems,
-        key,
-        group_size=samples,
-        feedback=feedback,
-        comment=comment,
-    )
-    attempts = [each for each in rollout.trajectories if each.sampled]
-    judged = [each for each in attempts if not each.judgement.missing]
-    responses = rollout.responses
-    marginal = _marginal(model, params, rollout, pipeline)
+    if not problems:
+        raise DataError("probe: expected problems to measure on, got none")
+    attempts: list[Trajectory] = []
+    marginal, tokens = np.zeros(model.config.vocab_size), 0
+    notes = feedback or [None] * len(problems)
+    for start in range(0, len(problems), problems_per_batch):
+        batch = slice(start, start + problems_per_batch)
+        # The last batch is filled up, so that one shape is compiled.
+        missing = start + problems_per_batch - len(problems)
+        rollout = pipeline.collect(
+            params,
+            [*problems[batch], *[problems[-1]] * missing],
+            jax.random.fold_in(key, start),
+            group_size=samples,
+            feedback=[*notes[batch], *[notes[-1]] * missing],
+            comment=comment,
+        )
+        kept = len(rollout.trajectories) - samples * max(missing, 0)
+        attempts += rollout.trajectories[:kept]
+        marginal += _summed_marginal(model, params, rollout, kept)
+        tokens += int(rollout.responses.mask[:kept].sum())
+    sampled = [each for each in attempts if each.sampled]
+    judged = [each for each in sampled if not each.judgement.missing]
+    marginal = marginal / max(tokens, 1)
     top = np.argsort(-marginal)[:_TOP]
     positive = marginal[marginal > 0]
+    entropy = sum(
+        float(each.response.entropy.sum())
+        for each in sampled
+        if each.response.entropy is not None
+    )
     return Probe(
-        rewards=tuple(map(_mean_reward, rollout.groups)),
+        rewards=tuple(
+            _mean_reward(attempts[start : start + samples])
+            for start in range(0, len(attempts), samples)
+        ),
         passed=(
             sum(each.judgement.passed for each in judged) / len(judged)
             if judged
             else None
         ),
-        entropy=float(responses.entropy.sum() / max(responses.mask.sum(), 1)),
+        entropy=entropy / max(tokens, 1),
         marginal_entropy=float(-(positive * np.log(positive)).sum()),
         top_tokens=tuple(
             zip(
@@ -112,9 +138,9 @@ def probe(
                 strict=True,
             )
         ),
-        length=float(responses.mask.sum() / max(len(attempts), 1)),
-        finished=sum(each.finished for each in attempts) / max(len(attempts), 1),
-    ), rollout
+        length=tokens / max(len(sampled), 1),
+        finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
+    ), attempts
 
 
 def _mean_reward(group: Sequence[Any]) -> float | None:
@@ -124,25 +150,22 @@ def _mean_reward(group: Sequence[Any]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _marginal(
-    model: Model, params: Any, rollout: Rollout, pipeline: Pipeline
-) -> Float32[np.ndarray, " V"]:
-    """The next-token distribution, averaged over all sampled positions."""
+def _summed_marginal(
+    model: Model, params: Any, rollout: Rollout, kept: int
+) -> Float64[np.ndarray, " V"]:
+    """Sum of the next-token distributions at the sampled positions of `kept` rows."""
     temperature = rollout.sampling.temperature if rollout.sampling else 1.0
     (prompts, valid), responses = rollout.prompts, rollout.responses
     parts = 1 if model.mesh is None else batch_parts(model.mesh)
     rows = -(-_ROWS // parts) * parts
-    total, count = 0.0, 0
-    for start in range(0, len(prompts), rows):
+    total = np.zeros(model.config.vocab_size)
+    for start in range(0, kept, rows):
         columns = [
-            _filled(column[start : start + rows], rows)
+            _filled(column[start : min(start + rows, kept)], rows)
             for column in (prompts, valid, responses.tokens, responses.mask)
         ]
-        total = total + np.asarray(
-            _summed(model, params, *columns, temperature=temperature), np.float64
-        )
-        count += int(responses.mask[start : start + rows].sum())
-    return np.asarray(total / max(count, 1), np.float32)
+        total += np.asarray(_summed(model, params, *columns, temperature=temperature))
+    return total
 
 
 def _filled(column: np.ndarray, rows: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from fdjax.data.packing import padded_width
 from fdjax.data.tokenizer import pad_token
 from fdjax.errors import ConfigError
 from fdjax.model import Model
-from fdjax.rollout import Pipeline, Rollout, fit_feedback
+from fdjax.rollout import Pipeline, Trajectory, fit_feedback
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import PolicyConfig, RunConfig
 from fdjax.run.context import RunContext
@@ -171,9 +171,13 @@ class Recipe:
         readers: list[Reader] = ["student", "teacher"] if reads else ["student"]
         if all(probes.find(at, reader) for reader in readers):
             return
-        measure = partial(probe, model=self.policy.model)
+        measure = partial(
+            probe,
+            model=self.policy.model,
+            problems_per_batch=self._config.attempts.problems,
+        )
         with self.context.timed("evaluation"):
-            alone, rollout = measure(
+            alone, attempts = measure(
                 self.student,
                 params=params,
                 problems=list(self.task.evaluation),
@@ -191,20 +195,20 @@ class Recipe:
                 informed, _ = measure(
                     self.teacher,
                     params=teacher,
-                    problems=[each.problem for each in rollout.trajectories],
+                    problems=[each.problem for each in attempts],
                     key=self.context.key(3),
                     samples=1,
-                    feedback=self._notes(rollout),
+                    feedback=self._notes(attempts),
                 )
                 probes.write(at, "teacher", informed)
                 said += f"; teacher with feedback: reward {_shown(informed.reward)}"
         self.context.display.say(said)
 
-    def _notes(self, rollout: Rollout) -> list[str | None]:
+    def _notes(self, attempts: Sequence[Trajectory]) -> list[str | None]:
         return fit_feedback(
             self.tokenizer,
-            [each.problem for each in rollout.trajectories],
-            [each.feedback for each in rollout.trajectories],
+            [each.problem for each in attempts],
+            [each.feedback for each in attempts],
             width=self.teacher_width,
             format=self.task.format,
         )

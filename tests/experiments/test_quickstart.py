@@ -59,7 +59,8 @@ def test_every_attempt_is_kept_with_verdict_feedback_and_reward(whole):
     for row in rows:
         assert row["status"] in {"verified", "rejected", "unsafe", "timeout"}
         assert row["reward"] == float(row["status"] == "verified")
-        assert row["feedback"]
+        # GRPO reads none, and so nobody writes any.
+        assert bool(row["feedback"]) == (row["arm"] == "fd")
     heat = [row for row in rows if row["kl"] is not None]
     # The first of the two optimizer steps of each FD iteration: 8 attempts.
     assert [row["arm"] for row in heat] == ["fd"] * 48
@@ -116,6 +117,7 @@ ROLLOUT = {
     *("rollout/live_groups", "verdict/verified", "verdict/rejected"),
     *("verdict/unsafe", "verdict/timeout", "verdict/crashed"),
     *("time/sample_s", "time/verify_s", "time/feedback_s", "time/update_s"),
+    "time/data_s",
 }
 SFT = STEP | {
     *("sft/cross_entropy", "sft/overlong", "train/entropy"),
@@ -133,12 +135,11 @@ FD = (
     STEP
     | ROLLOUT
     | {
-        *(
-            "feedback/available",
-            "feedback/shortened",
-            "feedback/dropped",
-            "time/data_s",
-        ),
+        *("feedback/available", "feedback/shortened", "feedback/dropped"),
+        *("feedback/missing", "feedback/requests", "feedback/retries"),
+        *("feedback/input_tokens", "feedback/output_tokens", "feedback/cost_usd"),
+        *("feedback/estimated", "feedback/recorded", "feedback/cut_characters"),
+        "feedback/stripped_lines",
         *("fd/divergence", "fd/forward_kl", "fd/student_entropy", "fd/teacher_entropy"),
     }
 )

@@ -139,7 +139,13 @@ def main() -> None:
         print(f"\n### {title}\n\n{_table(rows)}\n", flush=True)
     if args.memory != "none":
         vocabulary, width = map(int, args.memory.split("x"))
-        task = {"variant": "temporaries", "workload": f"{vocabulary},{width}"}
+        task = {
+            "variant": "temporaries",
+            "shape": [vocabulary, width],
+            "workloads": [
+                name for name in WORKLOADS if name in args.workloads.split(",")
+            ],
+        }
         found = _run(Path(sys.executable), "fdjax_losses.py", task, args.timeout)
         result["memory versus N"] = found.get("rows", found)
         title = f"Memory versus N: V = {vocabulary:,}, D = {width:,}"

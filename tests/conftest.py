@@ -24,13 +24,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Half of what the tests cost is compiling. Without LLVM's passes it takes a third less;
-# `make jax` has them, so both kinds of programs are tested.
+# Half of what the tests cost is compiling. Without LLVM's passes and MLIR's way of
+# emitting fused loops it takes less than half as long; `make jax` has both, so both kinds
+# of programs are tested.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-jax.config.update(
-    "jax_disable_most_optimizations",
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"].lower() in ("true", "1"),
-)
+_PLAIN = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"].lower() in ("true", "1")
+jax.config.update("jax_disable_most_optimizations", _PLAIN)
+if _PLAIN:
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 # Many processes compile the same programs: all of them, children too, share one cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -16,7 +16,6 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from fdjax.errors import ConfigError
-from fdjax.ops.fused_logprobs import fused_logprobs
 from fdjax.ops.logprobs import entropy, token_logprobs
 from fdjax.ranges import Number, Whole, require
 
@@ -265,6 +264,9 @@ def _logprobs(settings: Any, hidden: Any, head: Any, rows: Any) -> Any:
         return _over_chunks(chunk, chunking, hidden, head, rows, ())[2]
 
     def in_kernel(hidden: Any, head: Any, rows: Any) -> Any:
+        # It imports Pallas, which takes long; nothing else here needs it.
+        from fdjax.ops.fused_logprobs import fused_logprobs
+
         return fused_logprobs(
             hidden,
             head,

@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlparse
 
 import pytest
+from huggingface_hub import constants
 
 from checkpoint.folders import read_folder, side_bytes, write_folder
+from fdjax.cli import main
 
 _REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -114,29 +116,24 @@ def hub(tmp_path):
     server.server_close()
 
 
-def _convert(hub, tmp_path, name="org/prover", **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "fdjax", "convert", name, "new", "--to", "hf"],
+def test_a_hub_id_is_downloaded_and_goes_on_after_a_hang_up(hub, tmp_path):
+    # Downloads are written in pieces of 10 MB; what is less begins anew.
+    (hub.folder / "merges.txt").write_bytes(b"a b\n" * 6_000_000)
+    hub.hang_up_in = "merges.txt"
+    settings = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HOME": str(tmp_path / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-m", "fdjax", "convert", "org/prover", "new", "--to", "hf"],
         cwd=tmp_path,
-        env=os.environ
-        | {
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-            "HF_HOME": str(tmp_path / "cache"),
-            "NO_PROXY": "127.0.0.1",
-        }
-        | environment,
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-
-
-def test_a_hub_id_is_downloaded_and_goes_on_after_a_hang_up(hub, tmp_path):
-    # Downloads are written in pieces of 10 MB; what is less begins anew.
-    (hub.folder / "merges.txt").write_bytes(b"a b\n" * 6_000_000)
-    hub.hang_up_in = "merges.txt"
-    result = _convert(hub, tmp_path)
     assert result.returncode == 0, result.stderr
     assert read_folder(tmp_path / "new") == read_folder(hub.folder)
     assert side_bytes(tmp_path / "new") == side_bytes(hub.folder)
@@ -144,21 +141,37 @@ def test_a_hub_id_is_downloaded_and_goes_on_after_a_hang_up(hub, tmp_path):
     assert resumed >= 10_000_000
 
 
-def test_an_unknown_hub_id_is_an_error(hub, tmp_path):
-    result = _convert(hub, tmp_path, name="org/nothing")
-    assert result.returncode == 2
-    assert "error Expected to download org/nothing from the hub" in result.stderr
-    assert "Traceback" not in result.stderr
+@pytest.fixture
+def refusal(hub, tmp_path, monkeypatch, capsys):
+    """What a command that fails says; it runs in this process, which has JAX already.
+
+    The hub's library reads its variables when it is imported.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def convert(name, endpoint=f"http://127.0.0.1:{hub.server_port}"):
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", name, "new", "--to", "hf"])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    return convert
 
 
-def test_neither_folder_nor_hub_id_is_an_error(hub, tmp_path):
-    result = _convert(hub, tmp_path, name="no/such/folder")
-    assert result.returncode == 2
-    assert "Expected a folder or a hub id" in result.stderr
+def test_an_unknown_hub_id_is_an_error(refusal):
+    said = refusal("org/nothing")
+    assert "error Expected to download org/nothing from the hub" in said
+    assert "Traceback" not in said
 
 
-def test_a_hub_that_is_away_is_an_error(hub, tmp_path):
-    result = _convert(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert result.returncode == 2
-    assert "the same command goes on" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_neither_folder_nor_hub_id_is_an_error(refusal):
+    assert "Expected a folder or a hub id" in refusal("no/such/folder")
+
+
+def test_a_hub_that_is_away_is_an_error(refusal):
+    said = refusal("org/prover", endpoint="http://127.0.0.1:9")
+    assert "the same command goes on" in said
+    assert "Traceback" not in said

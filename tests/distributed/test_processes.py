@@ -53,7 +53,7 @@ def run(folder, count):
         port = probe.getsockname()[1]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}",
+        "JAX_NUM_CPU_DEVICES": str(8 // count),
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
     worker = [sys.executable, str(TESTS / "distributed" / "worker.py")]

@@ -2,8 +2,8 @@
 
     python fdjax_losses.py TASK
 
-The variant "temporaries" only compiles: temporary bytes of both ways by tokens. Its
-workload is V,D, and `repeats` does not matter.
+The variant "temporaries" only compiles: temporary bytes of both ways by tokens. Of the
+task it has `shape`, which is V and D, and `workloads`.
 """
 
 import json
@@ -109,12 +109,14 @@ FUNCTIONS = {
 }
 
 
-def temporaries(vocabulary: int, width: int) -> list[dict[str, Any]]:
-    """Temporary bytes of each way and workload, by tokens; nothing is run."""
+def temporaries(
+    vocabulary: int, width: int, workloads: list[str]
+) -> list[dict[str, Any]]:
+    """Temporary bytes of both ways and each workload, by tokens; nothing is run."""
     found = []
     for way in ("chunked", "full logits"):
         loss = WAYS[way]
-        for workload in (*DIVERGENCES, "grpo"):
+        for workload in workloads:
             for tokens in TOKENS:
                 shape = (ROWS, tokens // ROWS)
                 floats = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
@@ -146,8 +148,8 @@ def main() -> None:
 
     arguments = json.loads(sys.argv[1])
     if arguments["variant"] == "temporaries":
-        vocabulary, width = map(int, arguments["workload"].split(","))
-        print(json.dumps({"rows": temporaries(vocabulary, width)}))
+        rows = temporaries(*arguments["shape"], arguments["workloads"])
+        print(json.dumps({"rows": rows}))
         return
     task, inputs = read_task()
     loss = partial(WAYS[task.variant], task.workload)

@@ -1,7 +1,11 @@
 """A run from a pretrained policy: an experiment of one's own, in one file."""
 
 import json
+import re
+import runpy
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -159,3 +163,18 @@ def test_phases_of_all_arms_have_names_of_their_own(policy, tmp_path, capsys):
 
     assert run(config(policy, tmp_path), arms=twice) == 2
     assert "different names" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_experiment_in_the_documents_is_one(policy, tmp_path, monkeypatch, capsys):
+    """A file outside the repository."""
+    page = (Path(__file__).parents[2] / "docs/experiments.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "short.py").write_text(block)
+    flags = ["--policy.source", str(policy), "--runs", str(tmp_path), "--dry-run"]
+    small = ["--attempts.max-new-tokens", "8", "--attempts.feedback-tokens", "40"]
+    monkeypatch.setattr(sys, "argv", ["short.py", *flags, *small])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(tmp_path / "short.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert stop.value.code == 0, said
+    assert "What is 0 + 0?" in said

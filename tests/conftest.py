@@ -24,8 +24,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Half of what the tests cost is compiling. Without LLVM's passes and MLIR's way of
-# emitting fused loops it takes less than half as long; `make jax` has both, so both kinds
+# Half of what the tests cost is compiling. Without LLVM's passes, and without MLIR to
+# emit fused loops, it takes less than half as long; `make jax` has both, so both kinds
 # of programs are tested.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 _PLAIN = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"].lower() in ("true", "1")

@@ -129,10 +129,13 @@ def test_a_clip_by_hand():
 
 def test_a_clip_of_nothing_is_refused(inputs):
     student, batch, normalizer = inputs
-    arguments = {name: batch[name] for name in ("teacher_logits", "mask")}
+    arguments = {name: jnp.asarray(batch[name]) for name in ("teacher_logits", "mask")}
     with pytest.raises(ConfigError, match="expected divergence_clip to be"):
         feedback_distillation_loss(
-            student, **arguments, normalizer=normalizer, divergence_clip=0.0
+            jnp.asarray(student),
+            **arguments,
+            normalizer=normalizer,
+            divergence_clip=0.0,
         )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32, Key
 
 from fdjax.data.tokenizer import token_texts
 from fdjax.errors import DataError
+from fdjax.eval import mean_estimate, pass_at_k
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_sum, scale_logits
 from fdjax.records import Problem
@@ -34,6 +35,8 @@ class Probe:
     """Mean reward of each problem; None where nothing was judged."""
     passed: float | None
     """Share of judged attempts that passed."""
+    pass_at_k: Mapping[str, float | None]
+    """k to pass@k, mean over the problems with as many judged attempts."""
     entropy: float
     """Policy entropy, nats per sampled token."""
     marginal_entropy: float
@@ -66,6 +69,7 @@ def probe(
     *,
     samples: int,
     problems_per_batch: int,
+    ks: Sequence[int] = (1,),
     feedback: Sequence[str | None] | None = None,
     comment: bool = False,
 ) -> tuple[Probe, list[Trajectory]]:
@@ -79,6 +83,7 @@ def probe(
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts at each problem.
       problems_per_batch: problems sampled together.
+      ks: of pass@k.
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
 
@@ -129,6 +134,7 @@ def probe(
             if judged
             else None
         ),
+        pass_at_k=_pass_at_k(attempts, samples, ks),
         entropy=entropy / max(tokens, 1),
         marginal_entropy=float(-(positive * np.log(positive)).sum()),
         top_tokens=tuple(
@@ -141,6 +147,21 @@ def probe(
         length=tokens / max(len(sampled), 1),
         finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
     ), attempts
+
+
+def _pass_at_k(
+    attempts: Sequence[Trajectory], samples: int, ks: Sequence[int]
+) -> dict[str, float | None]:
+    judgements = [each.judgement for each in attempts]
+    passed, judged = (
+        np.array(column).reshape(-1, samples).sum(axis=1)
+        for column in (
+            [each.passed for each in judgements],
+            [not each.missing for each in judgements],
+        )
+    )
+    means = {k: mean_estimate(pass_at_k(passed, judged, k)) for k in ks}
+    return {str(k): mean.value if mean else None for k, mean in means.items()}
 
 
 def _mean_reward(group: Sequence[Any]) -> float | None:

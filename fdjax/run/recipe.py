@@ -1,5 +1,6 @@
 """A run from a pretrained policy: load, measure, train each arm, measure, save."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from fdjax.data.packing import padded_width
 from fdjax.data.tokenizer import pad_token
 from fdjax.errors import ConfigError
 from fdjax.model import Model
+from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Trajectory, fit_feedback
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import PolicyConfig, RunConfig
@@ -69,8 +71,10 @@ class Recipe:
                     f"{phase.microbatches} of {phase.name}; change attempts.problems, "
                     "attempts.group_size or attempts.updates"
                 )
-            # Its errors are better before the first phase than after it.
-            self._source(phase)
+        for arm in self.arms:
+            for phase in arm.phases:
+                # Its errors are better before the first phase than after it.
+                self._source(arm, phase)
 
     def run(self) -> None:
         """Everything in order; what a run before has done is read again.
@@ -80,7 +84,9 @@ class Recipe:
         """
         with ProbeRows(self.context.folder / "probes.jsonl") as probes:
             base = ProbeAt(arm="base", step=0, policy="base", iterations=0)
-            self._probe(probes, base, self.policy.params, self.policy.params)
+            params = self.policy.params
+            reads = any(phase.needs.feedback for phase in phases_of(self.arms))
+            self._probe(probes, base, params, params if reads else None)
             for arm in self.arms:
                 self._train_arm(probes, arm)
 
@@ -141,7 +147,7 @@ class Recipe:
                 mesh=context.mesh,
                 # One key for all arms: they start from the same attempts.
                 key=context.key(1),
-                source=self._source,
+                source=partial(self._source, arm),
                 directory=context.folder / "checkpoints",
                 writer=context.writer,
                 samples=context.samples,
@@ -155,14 +161,18 @@ class Recipe:
         target = context.folder / "policies" / arm.name
         if target.exists():
             return
+        # A folder of this name is whole, however the process ends.
+        partly = target.with_name(f".{arm.name}.partly")
+        shutil.rmtree(partly, ignore_errors=True)
         with context.display.task(f"Save {arm.name}", None) as progress:
             save_pretrained(
                 state.params,
                 self.policy.model.config,
-                target,
+                partly,
                 description=self.policy.folder,
                 progress=lambda done, total, name: progress(done, name),
             )
+        partly.rename(target)
 
     def _probe(self, probes: ProbeRows, at: ProbeAt, params: Any, teacher: Any) -> None:
         """Measures the student, and the teacher with feedback on what it wrote."""
@@ -183,6 +193,7 @@ class Recipe:
                 problems=list(self.task.evaluation),
                 key=self.context.key(2),
                 samples=settings.samples,
+                ks=settings.ks,
                 comment=reads,
             )
             probes.write(at, "student", alone)
@@ -191,27 +202,41 @@ class Recipe:
                 f"entropy {alone.entropy:.2f}, marginal entropy "
                 f"{alone.marginal_entropy:.2f}"
             )
-            if reads:
+            problems, notes = self._notes(attempts)
+            if reads and notes:
                 informed, _ = measure(
                     self.teacher,
                     params=teacher,
-                    problems=[each.problem for each in attempts],
+                    problems=problems,
                     key=self.context.key(3),
                     samples=1,
-                    feedback=self._notes(attempts),
+                    feedback=notes,
                 )
                 probes.write(at, "teacher", informed)
                 said += f"; teacher with feedback: reward {_shown(informed.reward)}"
+            elif reads:
+                said += "; [bold red]teacher not measured: no feedback[/]"
         self.context.display.say(said)
 
-    def _notes(self, attempts: Sequence[Trajectory]) -> list[str | None]:
-        return fit_feedback(
+    def _notes(self, attempts: Sequence[Trajectory]) -> tuple[list[Problem], list[str]]:
+        """Problems of the attempts with feedback, and the feedback.
+
+        The others would show what the teacher does without any.
+        """
+        problems = [each.problem for each in attempts]
+        notes = fit_feedback(
             self.tokenizer,
-            [each.problem for each in attempts],
+            problems,
             [each.feedback for each in attempts],
             width=self.teacher_width,
             format=self.task.format,
         )
+        read = [
+            (problem, note)
+            for problem, note in zip(problems, notes, strict=True)
+            if note is not None
+        ]
+        return [problem for problem, _ in read], [note for _, note in read]
 
     # Parts of the above
 
@@ -256,9 +281,9 @@ class Recipe:
         )
         return make_generate(self.policy.model, sampling, mesh=self.context.mesh)
 
-    def _source(self, phase: PhaseConfig) -> RolloutSource:
+    def _source(self, arm: Arm, phase: PhaseConfig) -> RolloutSource:
         config = self._config.attempts
-        return RolloutSource(
+        source = RolloutSource(
             self.task.problems,
             self.student,
             needs=phase.needs,
@@ -268,6 +293,10 @@ class Recipe:
             seed=self._config.seed,
             teacher_width=self.teacher_width if phase.needs.feedback else None,
         )
+        # A phase goes on with the problems behind those of the phases before it.
+        before = arm.phases[: arm.phases.index(phase)]
+        source.skip(sum(earlier.steps for earlier in before))
+        return source
 
 
 def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Recipe:
@@ -364,7 +393,7 @@ def prompt_width(
 
 def _teacher(phase: PhaseConfig, state: TrainState) -> Any:
     """The weights that read feedback; None where none do."""
-    if phase.held_teacher is None:
+    if not phase.needs.feedback:
         return None
     return state.params if state.teacher is None else state.teacher
 

@@ -50,7 +50,7 @@ def interrupted(arguments, folder, *, arm, step, by):
         time.sleep(0.02)
     with (
         pytest.raises(ConfigError, match=f"process {process.pid} on"),
-        open_run(folder, ComparisonConfig(), resume=True),
+        open_run(folder, ComparisonConfig(), RESUME, resume=True),
     ):
         pass
     process.send_signal(by)

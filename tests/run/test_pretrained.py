@@ -1,15 +1,17 @@
 """On a real pretrained chat model, if FDJAX_TEST_MODEL names the folder of one."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from experiments import french
 from fdjax.checkpoint import load_pretrained, save_pretrained
 from fdjax.run import read_probes
 from tiny import mesh_of
 
+ROOT = Path(__file__).parents[2]
 FOLDER = os.environ.get("FDJAX_TEST_MODEL", "")
 
 pytestmark = pytest.mark.skipif(
@@ -29,15 +31,38 @@ def test_there_and_back_is_the_same_file(tmp_path):
 
 @pytest.mark.slow
 def test_fd_teaches_what_only_the_teacher_reads(tmp_path):
-    """Three iterations; twenty reach the teacher's share (docs/experiments.md)."""
+    """Three iterations; ten reach the teacher's share (docs/experiments.md)."""
     arguments = ["--policy.source", FOLDER, "--runs", str(tmp_path), "--steps", "3"]
-    arguments += ["--only", "fd", "--evaluation.every", "0", "--mesh.data", "1"]
-    assert french.main(arguments) == 0
+    arguments += [
+        "--only",
+        "fd",
+        "--evaluation.every",
+        "0",
+        "--evaluation.samples",
+        "1",
+    ]
+    # On one device and compiled as users have it: a third of an hour otherwise.
+    plain = {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "experiments.french",
+            *arguments,
+            "--evaluation.ks",
+            "1",
+        ],
+        env={**os.environ, **plain, "XLA_FLAGS": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     student = {
         row["policy"]: row["reward"]
         for row in read_probes(tmp_path / "french" / "probes.jsonl")
         if row["reader"] == "student"
     }
     assert student["base"] < 0.1
-    # Seen: 0.14. The policy's own answers hold 0.046 of French words.
+    # Seen: 0.046 and 0.14.
     assert student["fd"] > 1.5 * student["base"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fdjax.lean.sandbox.machine import fitting_workers
 
@@ -18,6 +19,12 @@ LONGEST = (
     *("test_selftest", "test_kimina", "test_step", "test_repl", "test_benchmarks"),
 )
 """Files that workers begin with, the longest first, and none of them at the end."""
+
+# No test depends on the speed of the machine.
+settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared")
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

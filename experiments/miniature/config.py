@@ -14,6 +14,7 @@ from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_fields
 from fdjax.rollout.batch import SCORE, Score
+from fdjax.run.config import require_folder_name, require_ks
 from fdjax.run.folder import RESUMES, Resume
 from fdjax.train import OptimizerConfig
 
@@ -214,17 +215,7 @@ class EvaluationConfig:
             ks=TupleOf(Whole(1)),
             split=Among(*get_args(HeldOut)),
         )
-        for k in self.ks:
-            require(
-                f"each of evaluation.ks = {self.ks}",
-                k,
-                Whole(1, self.samples),
-                remedy="raise evaluation.samples or drop the larger k",
-            )
-        if not self.ks or list(self.ks) != sorted(set(self.ks)):
-            raise ConfigError(
-                f"expected evaluation.ks to increase, such as 1 2 4, got {self.ks}"
-            )
+        require_ks(self.ks, samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,11 +250,7 @@ class ComparisonConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        plain = self.name.isprintable() and not set(self.name) & set("/\\")
-        if not plain or self.name in ("", ".", ".."):
-            raise ConfigError(
-                f"expected name to be a plain folder name, got {self.name!r}"
-            )
+        require_folder_name(self.name)
         require_fields(
             self,
             resume=Among(*RESUMES),

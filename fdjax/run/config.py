@@ -16,6 +16,8 @@ __all__ = [
     "MeshConfig",
     "PolicyConfig",
     "RunConfig",
+    "require_folder_name",
+    "require_ks",
 ]
 
 
@@ -115,17 +117,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require_fields(self, every=Whole(0), samples=Whole(1))
-        for k in self.ks:
-            require(
-                f"each of evaluation.ks = {self.ks}",
-                k,
-                Whole(1, self.samples),
-                remedy="raise evaluation.samples or drop the larger k",
-            )
-        if not self.ks or list(self.ks) != sorted(set(self.ks)):
-            raise ConfigError(
-                f"expected evaluation.ks to increase, such as 1 2 4, got {self.ks}"
-            )
+        require_ks(self.ks, samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +141,35 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        plain = self.name.isprintable() and not set(self.name) & set("/\\")
-        if not plain or self.name in ("", ".", ".."):
-            raise ConfigError(
-                f"expected name to be a plain folder name, got {self.name!r}"
-            )
+        require_folder_name(self.name)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
+
+
+def require_folder_name(name: str) -> None:
+    """Refuses names of runs that are no plain folder name.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    plain = name.isprintable() and not set(name) & set("/\\")
+    if not plain or name in ("", ".", ".."):
+        raise ConfigError(f"expected name to be a plain folder name, got {name!r}")
+
+
+def require_ks(ks: tuple[int, ...], *, samples: int) -> None:
+    """Refuses k of pass@k that cannot be measured with so many samples.
+
+    Raises:
+      ConfigError: they do not increase, or one is out of range.
+    """
+    for k in ks:
+        require(
+            f"each of evaluation.ks = {ks}",
+            k,
+            Whole(1, samples),
+            remedy="raise evaluation.samples or drop the larger k",
+        )
+    if not ks or list(ks) != sorted(set(ks)):
+        raise ConfigError(
+            f"expected evaluation.ks to increase, such as 1 2 4, got {ks}"
+        )

@@ -82,7 +82,7 @@ def probe(
       problems: held out.
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts at each problem.
-      problems_per_batch: problems sampled together.
+      problems_per_batch: problems sampled together, at most.
       ks: of pass@k.
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
@@ -98,10 +98,12 @@ def probe(
     attempts: list[Trajectory] = []
     marginal, tokens = np.zeros(model.config.vocab_size), 0
     notes = feedback or [None] * len(problems)
-    for start in range(0, len(problems), problems_per_batch):
-        batch = slice(start, start + problems_per_batch)
-        # The last batch is filled up, so that one shape is compiled.
-        missing = start + problems_per_batch - len(problems)
+    # Batches of one size, so that one shape is compiled; the last is filled up, with as
+    # little as can be, because judge and writer see that too.
+    size = -(-len(problems) // -(-len(problems) // problems_per_batch))
+    for start in range(0, len(problems), size):
+        batch = slice(start, start + size)
+        missing = start + size - len(problems)
         rollout = pipeline.collect(
             params,
             [*problems[batch], *[problems[-1]] * missing],

@@ -145,6 +145,11 @@ def task(context: RunContext[ProverConfig]) -> Task:
                 "occur twice, or in the evaluation"
             )
         problems = kept.problems
+    else:
+        context.display.say(
+            "[yellow]No evaluation_problems:[/] measured on the first problems of the "
+            "training set, which says nothing about others"
+        )
     verifier = context.resources.enter_context(
         Verifier(
             config.lean.make,

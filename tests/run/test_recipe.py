@@ -178,3 +178,26 @@ def test_the_experiment_in_the_documents_is_one(policy, tmp_path, monkeypatch, c
     said = capsys.readouterr().out
     assert stop.value.code == 0, said
     assert "What is 0 + 0?" in said
+
+
+def test_a_probe_asks_for_little_more_than_it_measures(policy, tmp_path):
+    """Five problems, four at a time at most: three and three, one of them twice."""
+    asked = []
+
+    class Noting(Longer):
+        async def judge(self, attempts):
+            asked.append(attempts[0][0].name)
+            return await super().judge(attempts)
+
+    def five(context):
+        return replace(task(context), judge=Noting(), evaluation=PROBLEMS[:5])
+
+    def one_step(config):
+        phase = PhaseConfig(name="grpo", terms=(GRPO(),), steps=1, optimizer=OPTIMIZER)
+        return (Arm(name="grpo", phases=(phase,)),)
+
+    assert run(config(policy, tmp_path), task=five, arms=one_step) == 0
+    assert sorted(asked[:6]) == ["t0", "t1", "t2", "t3", "t4", "t4"]
+    base = read_probes(tmp_path / "own" / "probes.jsonl")[0]
+    assert len(base["rewards"]) == 5
+    assert len(asked) == 6 + 4 + 6  # before, in training, after

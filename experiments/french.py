@@ -19,14 +19,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from wordfreq import zipf_frequency
 
 from fdjax.data.formats import PromptFormat
 from fdjax.feedback import ConstantFeedback
 from fdjax.judge import Judgement, whole_text
-from fdjax.ranges import Among, Number, TupleOf, Whole, require_fields
+from fdjax.ranges import Number, Whole, require_fields
 from fdjax.records import Problem
 from fdjax.run import (
     Arm,
@@ -43,8 +42,6 @@ from fdjax.train import FD, GRPO, OptimizerConfig, PhaseConfig
 __all__ = ["CONFIG", "FrenchConfig", "french_share", "main"]
 
 HINT = "Answer in French."
-
-ArmName = Literal["fd", "grpo", "fd_without_feedback"]
 
 _LEARNT_ON = (
     *("gravity", "rain", "bread", "music", "the moon", "a library", "salt"),
@@ -73,8 +70,6 @@ class FrenchConfig(RunConfig):
     """Iterations of each arm."""
     learning_rate: float = 3e-5
     """Of every arm, after two steps of warm-up."""
-    only: tuple[ArmName, ...] = ("fd", "grpo", "fd_without_feedback")
-    """Arms to train."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +77,6 @@ class FrenchConfig(RunConfig):
             self,
             steps=Whole(1),
             learning_rate=Number(above=0),
-            only=TupleOf(Among(*get_args(ArmName))),
         )
 
 
@@ -143,14 +137,13 @@ def arms(config: FrenchConfig) -> tuple[Arm, ...]:
         phase = PhaseConfig(name=name, terms=(term,), steps=steps, optimizer=optimizer)
         return Arm(name=name, phases=(phase,))
 
-    every = (
+    return (
         arm("fd", FD(), config.steps),
         arm("grpo", GRPO(), config.steps),
         # Student and teacher agree from the start: a few iterations show that nothing
         # moves.
         arm("fd_without_feedback", FD(reads="nothing"), min(config.steps, 5)),
     )
-    return tuple(one for one in every if one.name in config.only)
 
 
 def main(arguments: list[str] | None = None) -> int:

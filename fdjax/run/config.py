@@ -135,6 +135,8 @@ class RunConfig:
     """Print the resolved settings and what would be computed and held; do nothing."""
     seed: int = 0
     """Of data order and sampling."""
+    only: tuple[str, ...] = ()
+    """Names of the arms to train; all that the experiment has by default."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)

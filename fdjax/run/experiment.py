@@ -1,11 +1,12 @@
 """An experiment: its settings, its task and its arms make a command."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from fdjax.errors import ConfigError
 from fdjax.plots import write_figures, write_report
 from fdjax.run.changes import ResumeRules
 from fdjax.run.command import run_command
@@ -26,7 +27,7 @@ def experiment(
     default: Config,
     *,
     task: Callable[[RunContext[Config]], Task],
-    arms: Callable[[Config], Sequence[Arm]],
+    arms: Callable[[Config], Iterable[Arm]],
     finish: Callable[[Recipe], object] = lambda recipe: None,
     arguments: Sequence[str] | None = None,
 ) -> int:
@@ -36,7 +37,7 @@ def experiment(
       default: its settings where no flag says otherwise.
       task: the problems, their judge and the writer of feedback; what must be closed
         goes into the context's `resources`.
-      arms: what learns the task, and is compared.
+      arms: what learns the task, and is compared; `only` of the settings chooses.
       finish: called at the end, for figures and tables.
       arguments: of the command line; the process's own by default.
 
@@ -55,11 +56,11 @@ def run_experiment(
     display: Display,
     *,
     task: Callable[[RunContext[Config]], Task],
-    arms: Callable[[Config], Sequence[Arm]],
+    arms: Callable[[Config], Iterable[Arm]],
     finish: Callable[[Recipe], object] = lambda recipe: None,
 ) -> None:
     """Runs an experiment with given settings; arguments as for `experiment`."""
-    planned = tuple(arms(config))
+    planned = _chosen(arms(config), config.only)
     rules = resume_rules(planned)
     mesh = make_mesh(
         data=config.mesh.data, fsdp=config.mesh.fsdp, tensor=config.mesh.tensor
@@ -88,13 +89,29 @@ def run_experiment(
         display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
 
 
+def _chosen(arms: Iterable[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms that are asked for, in the experiment's order.
+
+    Raises:
+      ConfigError: an arm is asked for that is not there.
+    """
+    every = tuple(arms)
+    names = [arm.name for arm in every]
+    if unknown := [name for name in only if name not in names]:
+        raise ConfigError(
+            f"expected only to name arms of {', '.join(names)}, got "
+            f"{', '.join(unknown)}"
+        )
+    return tuple(arm for arm in every if not only or arm.name in only)
+
+
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "dry_run", "mesh", "evaluation"), ()
+        ("name", "runs", "dry_run", "only", "mesh", "evaluation"), ()
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, mesh and evaluation may change. ",
+        advice="Name, runs, only, mesh and evaluation may change. ",
     )

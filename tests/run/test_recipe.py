@@ -111,6 +111,25 @@ def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
     assert (saved / weights).read_bytes() != (policy / weights).read_bytes()
 
 
+def test_only_chooses_arms_and_a_resumed_run_may_add_others(policy, tmp_path, capsys):
+    def two(config):
+        for name in ("first", "second"):
+            phase = PhaseConfig(
+                name=name, terms=(GRPO(),), steps=1, optimizer=OPTIMIZER
+            )
+            yield Arm(name=name, phases=(phase,))
+
+    given = config(policy, tmp_path, evaluation=EvaluationConfig(samples=1, ks=(1,)))
+    saved = tmp_path / "own" / "policies"
+    assert run(given, "--only", "second", arms=two) == 0
+    assert [folder.name for folder in saved.iterdir()] == ["second"]
+    assert run(given, "--only", "third", "--resume", arms=two) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "expected only to name arms of first, second, got third" in said
+    assert run(given, "--resume", arms=two) == 0
+    assert sorted(folder.name for folder in saved.iterdir()) == ["first", "second"]
+
+
 def test_a_finished_run_is_read_not_made_again(finished, policy, capsys):
     before = (finished / "probes.jsonl").read_bytes()
     given = config(policy, finished.parent)

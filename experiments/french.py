@@ -45,6 +45,7 @@ __all__ = ["CONFIG", "FrenchConfig", "french_share", "main"]
 HINT = "Answer in French."
 
 ArmName = Literal["fd", "grpo", "fd_without_feedback"]
+Split = Literal["test", "validation"]
 
 _LEARNT_ON = (
     *("gravity", "rain", "bread", "music", "the moon", "a library", "salt"),
@@ -53,15 +54,29 @@ _LEARNT_ON = (
     *("sleep", "iron", "a mirror", "a map", "tea", "a violin", "cheese", "a train"),
     *("the brain", "gold"),
 )
-_MEASURED_ON = (
-    *("Tell me about volcanoes.", "Tell me about cats.", "Tell me about mathematics."),
-    *("Tell me about Rome.", "Tell me about chess.", "Tell me about apples."),
-    *("Tell me about the telephone.", "Tell me about winter."),
-    *("Why do people like gravity?", "Why do people like rain?"),
-    *("Why do people like bread?", "Why do people like music?"),
-    *("Why do people like the moon?", "Why do people like salt?"),
-    *("Why do people like snow?", "Why do people like the ocean?"),
-)
+_HELD_OUT = {
+    "test": {
+        "Tell me about {}.": (
+            *("volcanoes", "cats", "mathematics", "Rome", "chess", "apples"),
+            *("the telephone", "winter"),
+        ),
+        "Why do people like {}?": (
+            *("gravity", "rain", "bread", "music", "the moon", "salt", "snow"),
+            *("the ocean",),
+        ),
+    },
+    "validation": {
+        "Describe {}.": (
+            *("a desert", "a horse", "physics", "London", "football", "oranges"),
+            *("a computer", "summer"),
+        ),
+        "How do you explain {} to a friend?": (
+            *("a library", "a bicycle", "coffee", "a bridge", "a clock", "wind"),
+            *("fire", "a garden"),
+        ),
+    },
+}
+"""New questions about new things, and about things that were trained on."""
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
@@ -71,8 +86,12 @@ class FrenchConfig(RunConfig):
 
     steps: int = 20
     """Iterations of each arm."""
-    learning_rate: float = 3e-5
-    """Of every arm, after two steps of warm-up."""
+    fd_learning_rate: float = 3e-5
+    """Of FD and its control, after two steps of warm-up."""
+    grpo_learning_rate: float = 3e-5
+    """Of GRPO, after two steps of warm-up."""
+    split: Split = "test"
+    """Questions held out: those of the table, or those that settings are chosen on."""
     only: tuple[ArmName, ...] = ("fd", "grpo", "fd_without_feedback")
     """Arms to train."""
 
@@ -81,7 +100,9 @@ class FrenchConfig(RunConfig):
         require_fields(
             self,
             steps=Whole(1),
-            learning_rate=Number(above=0),
+            fd_learning_rate=Number(above=0),
+            grpo_learning_rate=Number(above=0),
+            split=Among(*get_args(Split)),
             only=TupleOf(Among(*get_args(ArmName))),
         )
 
@@ -121,13 +142,17 @@ class FrenchJudge:
 
 def task(context: RunContext[FrenchConfig]) -> Task:
     """English questions, answers judged by their French, and a hint to answer so."""
-    del context
+    questions = [
+        question.format(thing)
+        for question, things in _HELD_OUT[context.config.split].items()
+        for thing in things
+    ]
     return Task(
         problems=[
             Problem(name=thing, statement=f"What is {thing}?") for thing in _LEARNT_ON
         ],
         evaluation=[
-            Problem(name=question, statement=question) for question in _MEASURED_ON
+            Problem(name=question, statement=question) for question in questions
         ],
         judge=FrenchJudge(),
         writer=ConstantFeedback(text=HINT),
@@ -137,18 +162,19 @@ def task(context: RunContext[FrenchConfig]) -> Task:
 
 def arms(config: FrenchConfig) -> tuple[Arm, ...]:
     """FD, its control without feedback, and GRPO, all from the pretrained policy."""
-    optimizer = OptimizerConfig(learning_rate=config.learning_rate, warmup_steps=2)
 
-    def arm(name: str, term: FD | GRPO, steps: int) -> Arm:
+    def arm(name: str, term: FD | GRPO, learning_rate: float, steps: int) -> Arm:
+        optimizer = OptimizerConfig(learning_rate=learning_rate, warmup_steps=2)
         phase = PhaseConfig(name=name, terms=(term,), steps=steps, optimizer=optimizer)
         return Arm(name=name, phases=(phase,))
 
+    fd, grpo = config.fd_learning_rate, config.grpo_learning_rate
     every = (
-        arm("fd", FD(), config.steps),
-        arm("grpo", GRPO(), config.steps),
+        arm("fd", FD(), fd, config.steps),
+        arm("grpo", GRPO(), grpo, config.steps),
         # Student and teacher agree from the start: a few iterations show that nothing
         # moves.
-        arm("fd_without_feedback", FD(reads="nothing"), min(config.steps, 5)),
+        arm("fd_without_feedback", FD(reads="nothing"), fd, min(config.steps, 5)),
     )
     return tuple(one for one in every if one.name in config.only)
 

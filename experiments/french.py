@@ -21,9 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 from wordfreq import zipf_frequency
 
 from fdjax.data.formats import PromptFormat
+from fdjax.eval import Claim, seeds_claim
 from fdjax.feedback import ConstantFeedback
 from fdjax.judge import Judgement, whole_text
 from fdjax.ranges import Among, Number, TupleOf, Whole, require_fields
@@ -35,6 +37,7 @@ from fdjax.run import (
     PolicyConfig,
     RunConfig,
     RunContext,
+    SeedProbes,
     Task,
     experiment,
 )
@@ -142,11 +145,11 @@ class FrenchJudge:
 
 def task(context: RunContext[FrenchConfig]) -> Task:
     """English questions, answers judged by their French, and a hint to answer so."""
-    questions = [
-        question.format(thing)
+    kinds = [
+        [question.format(thing) for thing in things]
         for question, things in _HELD_OUT[context.config.split].items()
-        for thing in things
     ]
+    questions = [one for of_each in zip(*kinds, strict=True) for one in of_each]
     return Task(
         problems=[
             Problem(name=thing, statement=f"What is {thing}?") for thing in _LEARNT_ON
@@ -179,9 +182,42 @@ def arms(config: FrenchConfig) -> tuple[Arm, ...]:
     return tuple(one for one in every if one.name in config.only)
 
 
+def claims(probes: SeedProbes) -> list[Claim]:
+    """What several seeds say, of the arms that were trained."""
+    base, found = probes.rewards("base"), []
+    if "fd" in probes.policies:
+        teacher, fd = probes.rewards("base", "teacher"), probes.rewards("fd")
+        found.append(
+            seeds_claim(
+                "fd_reaches_its_teacher",
+                "FD goes nine tenths of the way from its start to its teacher",
+                fd - base - 0.9 * (teacher - base),
+            )
+        )
+    if {"fd", "grpo"} <= probes.policies:
+        grpo = probes.rewards("grpo")
+        found += [
+            seeds_claim(
+                "fd_above_grpo",
+                "FD is above GRPO, from as many answers",
+                probes.rewards("fd") - grpo,
+            ),
+            seeds_claim("grpo_learns", "GRPO is above its start", grpo - base),
+        ]
+    if "fd_without_feedback" in probes.policies:
+        found.append(
+            seeds_claim(
+                "nothing_without_feedback",
+                "FD without feedback stays within 0.05 of its start",
+                0.05 - np.abs(probes.rewards("fd_without_feedback") - base),
+            )
+        )
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 0 done, 2 bad input, 130 interrupted."""
-    return experiment(CONFIG, task=task, arms=arms, arguments=arguments)
+    return experiment(CONFIG, task=task, arms=arms, claims=claims, arguments=arguments)
 
 
 if __name__ == "__main__":

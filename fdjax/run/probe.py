@@ -25,12 +25,15 @@ __all__ = ["Probe", "probe"]
 _ROWS = 16
 """Attempts in a pass of the model, rounded up to one for each device."""
 _TOP = 10
+_EXAMPLES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """Measurements of one policy, all means over problems held out."""
 
+    problems: tuple[str, ...]
+    """Their names; a teacher's once for each attempt that it read feedback on."""
     rewards: tuple[float | None, ...]
     """Mean reward of each problem; None where nothing was judged."""
     passed: float | None
@@ -48,6 +51,8 @@ class Probe:
     """Tokens of an attempt."""
     finished: float
     """Share of attempts that the policy ended itself."""
+    examples: Mapping[str, str]
+    """Name of a problem to the first attempt at it, of the first eight problems."""
 
     @property
     def reward(self) -> float | None:
@@ -127,6 +132,7 @@ def probe(
         if each.response.entropy is not None
     )
     return Probe(
+        problems=tuple(problem.name for problem in problems),
         rewards=tuple(
             _mean_reward(attempts[start : start + samples])
             for start in range(0, len(attempts), samples)
@@ -148,6 +154,7 @@ def probe(
         ),
         length=tokens / max(len(sampled), 1),
         finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
+        examples=_examples(attempts),
     ), attempts
 
 
@@ -164,6 +171,14 @@ def _pass_at_k(
     )
     means = {k: mean_estimate(pass_at_k(passed, judged, k)) for k in ks}
     return {str(k): mean.value if mean else None for k, mean in means.items()}
+
+
+def _examples(attempts: Sequence[Trajectory]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in attempts:
+        if len(found) < _EXAMPLES:
+            found.setdefault(each.problem.name, each.text)
+    return found
 
 
 def _mean_reward(group: Sequence[Any]) -> float | None:

@@ -103,7 +103,11 @@ def held_out_figure(runs: Sequence[Probes], styles: Mapping[str, ArmStyle]) -> F
             shown[course.policy] = None
             _draw(axes, course, styles[course.policy])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        low, high = axes.get_ylim()
+        # Against zero, unless that would hide the change.
+        if high > 1.6 * low:
+            axes.set_ylim(bottom=min(0.0, low))
+    figure.set_layout_engine("constrained", wspace=0.06)
     figure.legend(
         handles=[*map(_handle, map(styles.__getitem__, shown)), _TEACHER],
         loc="outside upper left",
@@ -143,17 +147,18 @@ def _by_iteration(runs: Sequence[Probes]) -> Iterator[list[str]]:
 
 def _at_the_end(runs: Sequence[Probes]) -> Iterator[list[str]]:
     yield ["policy", *(title for title, _ in _ENDS.values())]
-    for policy in ("base", *_policies(runs)):
-        for reader in ("student", "teacher"):
-            rows = last_probes(runs, policy, reader)
-            if rows:
-                yield [
-                    _name(policy, reader),
-                    *(
-                        _cell(np.array([row[key] for row in rows], np.float64), digits)
-                        for key, (_, digits) in _ENDS.items()
-                    ),
-                ]
+    # A teacher that moves has a column of its own in the other table.
+    readers = [("base", "teacher"), *((one, "student") for one in _policies(runs))]
+    for policy, reader in [("base", "student"), *readers]:
+        rows = last_probes(runs, policy, reader)
+        if rows:
+            yield [
+                _name(policy, reader),
+                *(
+                    _cell(np.array([row[key] for row in rows], np.float64), digits)
+                    for key, (_, digits) in _ENDS.items()
+                ),
+            ]
 
 
 def _cell(values: Float64[np.ndarray, " S"], digits: int) -> str:
@@ -164,14 +169,15 @@ def _cell(values: Float64[np.ndarray, " S"], digits: int) -> str:
     if not known.size:
         return "–"
     mean = shown(float(known.mean()))
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({shown(float(known.min()))}–{shown(float(known.max()))})"
+    low, high = shown(float(known.min())), shown(float(known.max()))
+    return mean if low == high else f"{mean} ({low}–{high})"
 
 
 def _name(policy: str, reader: str) -> str:
     label = arm_label(policy)
-    return label if reader == "student" else f"{label}: teacher, with feedback"
+    if reader == "student":
+        return label
+    return "base with feedback" if policy == "base" else f"{label}'s teacher"
 
 
 def _policies(runs: Sequence[Probes]) -> list[str]:

@@ -18,7 +18,7 @@ class RunFiles:
     name: str
     """Name of the folder."""
     config: dict[str, Any]
-    """Content of config.json."""
+    """Content of config.json; of several seeds, the first one's."""
     metrics: list[dict[str, Any]]
     """Rows of metrics.jsonl."""
     evaluation: dict[str, Any]
@@ -64,15 +64,16 @@ def read_run(run_dir: Path) -> RunFiles:
         key=lambda found: int(found.name[4:]),
     )
     evaluation = _object(run_dir / "eval.json")
+    runs = tuple(map(read_run, seeds))
     files = RunFiles(
         name=run_dir.resolve().name,
-        config=_object(run_dir / "config.json"),
+        config=_object(run_dir / "config.json") or (runs[0].config if runs else {}),
         metrics=_rows(run_dir / "metrics.jsonl"),
         evaluation=evaluation,
         samples=_rows(run_dir / "samples.jsonl"),
         probes=_rows(run_dir / "probes.jsonl"),
         claims=(_object(run_dir / "claims.json") or evaluation).get("claims", []),
-        seeds=tuple(map(read_run, seeds)),
+        seeds=runs,
     )
     if not files.metrics and not files.evaluation and not files.seeds:
         raise DataError(

@@ -142,7 +142,7 @@ def write_seeds(folder: Path, claims: Sequence[Claim], display: Display) -> None
     write_whole(folder / "table.md", f"{table}\n".encode())
     write_figures(folder)
     report = write_report(folder)
-    display.console.print(table, markup=False, highlight=False, soft_wrap=True)
+    display.table(table)
     display.say(f"All seeds: [link=file://{report.absolute()}]{report}[/link]")
 
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 from wordfreq import zipf_frequency
 
 from fdjax.data.formats import PromptFormat
@@ -183,33 +184,33 @@ def arms(config: FrenchConfig) -> tuple[Arm, ...]:
 
 def claims(probes: SeedProbes) -> list[Claim]:
     """What several seeds say, of the arms that were trained."""
-    base, found = probes.rewards("base"), []
-    if "fd" in probes.policies:
-        teacher, fd = probes.rewards("base", "teacher"), probes.rewards("fd")
-        found.append(
-            seeds_claim(
-                "fd_reaches_its_teacher",
-                "FD goes nine tenths of the way from its start to its teacher",
-                fd - base - 0.9 * (teacher - base),
-            )
+    start, found = probes.rewards("base"), []
+
+    def claim(name: str, statement: str, difference: np.ndarray) -> None:
+        found.append(seeds_claim(name, statement, difference))
+
+    ends = {
+        policy: probes.rewards(policy) for policy in probes.policies if policy != "base"
+    }
+    if "fd" in ends:
+        claim(
+            "fd_reaches_its_teacher",
+            "FD goes at least nine tenths of the way to its teacher",
+            ends["fd"] - start - 0.9 * (probes.rewards("base", "teacher") - start),
         )
-    if {"fd", "grpo"} <= probes.policies:
-        grpo = probes.rewards("grpo")
-        found += [
-            seeds_claim(
-                "fd_above_grpo",
-                "FD is above GRPO, from as many answers",
-                probes.rewards("fd") - grpo,
-            ),
-            seeds_claim("grpo_learns", "GRPO is above its start", grpo - base),
-        ]
-    if "fd_without_feedback" in probes.policies:
-        found.append(
-            seeds_claim(
-                "nothing_without_feedback",
-                "FD without feedback gains less than 0.05",
-                0.05 - (probes.rewards("fd_without_feedback") - base),
-            )
+    if {"fd", "grpo"} <= ends.keys():
+        claim(
+            "fd_above_grpo",
+            "FD ends above GRPO, after as many answers",
+            ends["fd"] - ends["grpo"],
+        )
+    if "grpo" in ends:
+        claim("grpo_learns", "GRPO ends above its start", ends["grpo"] - start)
+    if "fd_without_feedback" in ends:
+        claim(
+            "nothing_without_feedback",
+            "FD without feedback gains less than 0.05",
+            0.05 - (ends["fd_without_feedback"] - start),
         )
     return found
 

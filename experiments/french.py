@@ -91,7 +91,7 @@ class FrenchConfig(RunConfig):
     """Iterations of each arm."""
     fd_learning_rate: float = 3e-5
     """Of FD and its control, after two steps of warm-up."""
-    grpo_learning_rate: float = 3e-5
+    grpo_learning_rate: float = 3e-4
     """Of GRPO, after two steps of warm-up."""
     split: Split = "test"
     """Questions held out: those of the table, or those that settings are chosen on."""
@@ -184,33 +184,40 @@ def arms(config: FrenchConfig) -> tuple[Arm, ...]:
 
 def claims(probes: SeedProbes) -> list[Claim]:
     """What several seeds say, of the arms that were trained."""
-    start, found = probes.rewards("base"), []
+    share, entropy = (
+        {policy: probes.of_problems(key, policy) for policy in probes.policies}
+        for key in ("rewards", "entropies")
+    )
+    start, found = share["base"], []
 
     def claim(name: str, statement: str, difference: np.ndarray) -> None:
         found.append(seeds_claim(name, statement, difference))
 
-    ends = {
-        policy: probes.rewards(policy) for policy in probes.policies if policy != "base"
-    }
-    if "fd" in ends:
+    if "fd" in share:
+        way = probes.of_problems("rewards", "base", "teacher") - start
         claim(
             "fd_reaches_its_teacher",
             "FD goes at least nine tenths of the way to its teacher",
-            ends["fd"] - start - 0.9 * (probes.rewards("base", "teacher") - start),
+            share["fd"] - start - 0.9 * way,
         )
-    if {"fd", "grpo"} <= ends.keys():
+    if {"fd", "grpo"} <= share.keys():
         claim(
             "fd_above_grpo",
-            "FD ends above GRPO, after as many answers",
-            ends["fd"] - ends["grpo"],
+            "Share of French: FD ends above GRPO, after as many answers",
+            share["fd"] - share["grpo"],
         )
-    if "grpo" in ends:
-        claim("grpo_learns", "GRPO ends above its start", ends["grpo"] - start)
-    if "fd_without_feedback" in ends:
+        claim(
+            "fd_keeps_entropy",
+            "Policy entropy, nats a token: FD ends above GRPO",
+            entropy["fd"] - entropy["grpo"],
+        )
+    if "grpo" in share:
+        claim("grpo_learns", "GRPO ends above its start", share["grpo"] - start)
+    if "fd_without_feedback" in share:
         claim(
             "nothing_without_feedback",
             "FD without feedback gains less than 0.05",
-            0.05 - (ends["fd_without_feedback"] - start),
+            0.05 - (share["fd_without_feedback"] - start),
         )
     return found
 

@@ -42,6 +42,8 @@ class Probe:
     """k to pass@k, mean over the problems with as many judged attempts."""
     entropy: float
     """Policy entropy, nats per sampled token."""
+    entropies: tuple[float | None, ...]
+    """The same of each problem's attempts; None where nothing was sampled."""
     marginal_entropy: float
     """Entropy, nats, of the next-token distribution averaged over all sampled
     positions. Where a policy collapses onto few phrases it falls first."""
@@ -126,24 +128,20 @@ def probe(
     marginal = marginal / max(tokens, 1)
     top = np.argsort(-marginal)[:_TOP]
     positive = marginal[marginal > 0]
-    entropy = sum(
-        float(each.response.entropy.sum())
-        for each in sampled
-        if each.response.entropy is not None
-    )
+    groups = [
+        attempts[start : start + samples] for start in range(0, len(attempts), samples)
+    ]
     return Probe(
         problems=tuple(problem.name for problem in problems),
-        rewards=tuple(
-            _mean_reward(attempts[start : start + samples])
-            for start in range(0, len(attempts), samples)
-        ),
+        rewards=tuple(map(_mean_reward, groups)),
         passed=(
             sum(each.judgement.passed for each in judged) / len(judged)
             if judged
             else None
         ),
         pass_at_k=_pass_at_k(attempts, samples, ks),
-        entropy=entropy / max(tokens, 1),
+        entropy=_mean_entropy(attempts) or 0.0,
+        entropies=tuple(map(_mean_entropy, groups)),
         marginal_entropy=float(-(positive * np.log(positive)).sum()),
         top_tokens=tuple(
             zip(
@@ -179,6 +177,17 @@ def _examples(attempts: Sequence[Trajectory]) -> dict[str, str]:
         if len(found) < _EXAMPLES:
             found.setdefault(each.problem.name, each.text)
     return found
+
+
+def _mean_entropy(attempts: Sequence[Trajectory]) -> float | None:
+    """Nats per sampled token."""
+    of_tokens = [
+        each.response.entropy
+        for each in attempts
+        if each.sampled and each.response.entropy is not None
+    ]
+    every = np.concatenate(of_tokens) if of_tokens else np.zeros(0)
+    return float(every.mean(dtype=np.float64)) if every.size else None
 
 
 def _mean_reward(group: Sequence[Any]) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Float64
@@ -95,12 +95,16 @@ class SeedProbes:
         """The arms of the first run, and "base"."""
         return {row["policy"] for row in self.runs[0]}
 
-    def rewards(
-        self, policy: str, reader: str = "student"
+    def of_problems(
+        self,
+        key: Literal["rewards", "entropies"],
+        policy: str,
+        reader: str = "student",
     ) -> Float64[np.ndarray, "S N"]:
-        """Mean reward of each problem at the policy's end; NaN where none is known.
+        """A measurement at the policy's end, by problem; NaN where it is not known.
 
         Args:
+          key: mean reward, or policy entropy in nats a token.
           policy: an arm, or "base", the policy before any.
           reader: student, or teacher: the one who has read feedback.
 
@@ -113,18 +117,20 @@ class SeedProbes:
             set(row["problems"]) - set(problems) for row in rows
         ):
             raise DataError(
-                f"expected rewards of {policy}'s {reader} at the same problems in all "
+                f"expected {key} of {policy}'s {reader} at the same problems in all "
                 f"of {len(self.runs)} runs, got them in {len(rows)} or at others: "
                 "compare finished runs that differ in their seed only"
             )
-        return np.array([_by_problem(row, problems) for row in rows])
+        return np.array([_by_problem(row, key, problems) for row in rows])
 
 
-def _by_problem(row: Mapping[str, Any], problems: Sequence[str]) -> list[float]:
+def _by_problem(
+    row: Mapping[str, Any], key: str, problems: Sequence[str]
+) -> list[float]:
     known: dict[str, list[float]] = {problem: [] for problem in problems}
-    for problem, reward in zip(row["problems"], row["rewards"], strict=True):
-        if reward is not None:
-            known[problem].append(reward)
+    for problem, value in zip(row["problems"], row[key], strict=True):
+        if value is not None:
+            known[problem].append(value)
     return [float(np.mean(each)) if each else np.nan for each in known.values()]
 
 

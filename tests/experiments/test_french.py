@@ -49,7 +49,10 @@ def test_each_arm_has_its_learning_rate():
 
 
 def probes(**ends):
-    """Two seeds, eight questions; the base answers with 0, its teacher with 1/2."""
+    """Two seeds, eight questions; the base answers with 0, its teacher with 1/2.
+
+    Entropies are shares plus one.
+    """
 
     def row(policy, reader, reward):
         asked = [f"q{place}" for place in range(8)]
@@ -59,6 +62,7 @@ def probes(**ends):
             "reader": reader,
             "problems": asked,
             "rewards": rewards,
+            "entropies": [reward + 1.0] * 8,
         }
 
     start = [row("base", "student", 0.0), row("base", "teacher", 0.5)]
@@ -77,12 +81,14 @@ def test_claims_are_decided_by_the_probes():
     assert verdicts(fd=0.5, grpo=0.1, fd_without_feedback=0.0) == {
         "fd_reaches_its_teacher": ("shown", 0.05),  # 1/2 − 9/10 · 1/2
         "fd_above_grpo": ("shown", 0.4),
+        "fd_keeps_entropy": ("shown", 0.4),
         "grpo_learns": ("shown", 0.1),
         "nothing_without_feedback": ("shown", 0.05),
     }
     assert verdicts(fd=0.4, grpo=0.45, fd_without_feedback=0.1) == {
         "fd_reaches_its_teacher": ("contradicted", -0.05),
         "fd_above_grpo": ("contradicted", -0.05),
+        "fd_keeps_entropy": ("contradicted", -0.05),
         "grpo_learns": ("shown", 0.45),
         "nothing_without_feedback": ("contradicted", -0.05),
     }

@@ -55,9 +55,9 @@ def run(policy, runs, *flags):
         return (Arm(name="fd", phases=(phase,)),)
 
     def claims(probes):
-        gain = probes.rewards("fd") - probes.rewards("base")
-        assert probes.rewards("fd", "teacher").shape == gain.shape == (2, 2)
-        return [seeds_claim("gain", "FD gains", gain)]
+        start, end = (probes.of_problems("rewards", one) for one in ("base", "fd"))
+        assert start.shape == end.shape == (2, 2)
+        return [seeds_claim("gain", "FD gains", end - start)]
 
     return experiment(config, task=task, arms=arms, claims=claims, arguments=flags)
 
@@ -104,7 +104,7 @@ def test_they_are_pooled(finished):
 def test_a_teachers_rewards_are_averaged_over_what_it_read(finished):
     """Two attempts at each of two problems were commented."""
     of_teacher = rewards(finished / "seed1", "fd", "teacher")
-    pooled = SeedProbes.read(finished).rewards("fd", "teacher")
+    pooled = SeedProbes.read(finished).of_problems("rewards", "fd", "teacher")
     np.testing.assert_allclose(
         pooled[0], [np.mean(of_teacher[:2]), np.mean(of_teacher[2:])]
     )

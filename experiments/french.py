@@ -19,13 +19,16 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+import numpy as np
 from wordfreq import zipf_frequency
 
 from fdjax.data.formats import PromptFormat
+from fdjax.eval import Claim, seeds_claim
 from fdjax.feedback import ConstantFeedback
 from fdjax.judge import Judgement, whole_text
-from fdjax.ranges import Number, Whole, require_fields
+from fdjax.ranges import Among, Number, Whole, require_fields
 from fdjax.records import Problem
 from fdjax.run import (
     Arm,
@@ -34,6 +37,7 @@ from fdjax.run import (
     PolicyConfig,
     RunConfig,
     RunContext,
+    SeedProbes,
     Task,
     experiment,
 )
@@ -43,6 +47,8 @@ __all__ = ["CONFIG", "FrenchConfig", "french_share", "main"]
 
 HINT = "Answer in French."
 
+Split = Literal["test", "validation"]
+
 _LEARNT_ON = (
     *("gravity", "rain", "bread", "music", "the moon", "a library", "salt"),
     *("a bicycle", "the heart", "snow", "coffee", "a bridge", "the ocean", "a clock"),
@@ -50,15 +56,29 @@ _LEARNT_ON = (
     *("sleep", "iron", "a mirror", "a map", "tea", "a violin", "cheese", "a train"),
     *("the brain", "gold"),
 )
-_MEASURED_ON = (
-    *("Tell me about volcanoes.", "Tell me about cats.", "Tell me about mathematics."),
-    *("Tell me about Rome.", "Tell me about chess.", "Tell me about apples."),
-    *("Tell me about the telephone.", "Tell me about winter."),
-    *("Why do people like gravity?", "Why do people like rain?"),
-    *("Why do people like bread?", "Why do people like music?"),
-    *("Why do people like the moon?", "Why do people like salt?"),
-    *("Why do people like snow?", "Why do people like the ocean?"),
-)
+_HELD_OUT = {
+    "test": {
+        "Tell me about {}.": (
+            *("volcanoes", "cats", "mathematics", "Rome", "chess", "apples"),
+            *("the telephone", "winter"),
+        ),
+        "Why do people like {}?": (
+            *("gravity", "rain", "bread", "music", "the moon", "salt", "snow"),
+            *("the ocean",),
+        ),
+    },
+    "validation": {
+        "Describe {}.": (
+            *("a desert", "a horse", "physics", "London", "football", "oranges"),
+            *("a computer", "summer"),
+        ),
+        "How do you explain {} to a friend?": (
+            *("a library", "a bicycle", "coffee", "a bridge", "a clock", "wind"),
+            *("fire", "a garden"),
+        ),
+    },
+}
+"""New questions about new things, and about things that were trained on."""
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
@@ -68,15 +88,21 @@ class FrenchConfig(RunConfig):
 
     steps: int = 20
     """Iterations of each arm."""
-    learning_rate: float = 3e-5
-    """Of every arm, after two steps of warm-up."""
+    fd_learning_rate: float = 3e-5
+    """Of FD and its control, after two steps of warm-up."""
+    grpo_learning_rate: float = 3e-4
+    """Of GRPO, after two steps of warm-up."""
+    split: Split = "test"
+    """Questions held out: those of the table, or those that settings are chosen on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_fields(
             self,
             steps=Whole(1),
-            learning_rate=Number(above=0),
+            fd_learning_rate=Number(above=0),
+            grpo_learning_rate=Number(above=0),
+            split=Among(*get_args(Split)),
         )
 
 
@@ -115,13 +141,17 @@ class FrenchJudge:
 
 def task(context: RunContext[FrenchConfig]) -> Task:
     """English questions, answers judged by their French, and a hint to answer so."""
-    del context
+    kinds = [
+        [question.format(thing) for thing in things]
+        for question, things in _HELD_OUT[context.config.split].items()
+    ]
+    questions = [one for of_each in zip(*kinds, strict=True) for one in of_each]
     return Task(
         problems=[
             Problem(name=thing, statement=f"What is {thing}?") for thing in _LEARNT_ON
         ],
         evaluation=[
-            Problem(name=question, statement=question) for question in _MEASURED_ON
+            Problem(name=question, statement=question) for question in questions
         ],
         judge=FrenchJudge(),
         writer=ConstantFeedback(text=HINT),
@@ -131,24 +161,65 @@ def task(context: RunContext[FrenchConfig]) -> Task:
 
 def arms(config: FrenchConfig) -> tuple[Arm, ...]:
     """FD, its control without feedback, and GRPO, all from the pretrained policy."""
-    optimizer = OptimizerConfig(learning_rate=config.learning_rate, warmup_steps=2)
 
-    def arm(name: str, term: FD | GRPO, steps: int) -> Arm:
+    def arm(name: str, term: FD | GRPO, learning_rate: float, steps: int) -> Arm:
+        optimizer = OptimizerConfig(learning_rate=learning_rate, warmup_steps=2)
         phase = PhaseConfig(name=name, terms=(term,), steps=steps, optimizer=optimizer)
         return Arm(name=name, phases=(phase,))
 
+    fd, grpo = config.fd_learning_rate, config.grpo_learning_rate
     return (
-        arm("fd", FD(), config.steps),
-        arm("grpo", GRPO(), config.steps),
+        arm("fd", FD(), fd, config.steps),
+        arm("grpo", GRPO(), grpo, config.steps),
         # Student and teacher agree from the start: a few iterations show that nothing
         # moves.
-        arm("fd_without_feedback", FD(reads="nothing"), min(config.steps, 5)),
+        arm("fd_without_feedback", FD(reads="nothing"), fd, min(config.steps, 5)),
     )
+
+
+def claims(probes: SeedProbes) -> list[Claim]:
+    """What several seeds say, of the arms that were trained."""
+    share, entropy = (
+        {policy: probes.of_problems(key, policy) for policy in probes.policies}
+        for key in ("rewards", "entropies")
+    )
+    start, found = share["base"], []
+
+    def claim(name: str, statement: str, difference: np.ndarray) -> None:
+        found.append(seeds_claim(name, statement, difference))
+
+    if "fd" in share:
+        way = probes.of_problems("rewards", "base", "teacher") - start
+        claim(
+            "fd_reaches_its_teacher",
+            "FD goes at least nine tenths of the way to its teacher",
+            share["fd"] - start - 0.9 * way,
+        )
+    if {"fd", "grpo"} <= share.keys():
+        claim(
+            "fd_above_grpo",
+            "Share of French: FD ends above GRPO, after as many answers",
+            share["fd"] - share["grpo"],
+        )
+        claim(
+            "fd_keeps_entropy",
+            "Policy entropy, nats a token: FD ends above GRPO",
+            entropy["fd"] - entropy["grpo"],
+        )
+    if "grpo" in share:
+        claim("grpo_learns", "GRPO ends above its start", share["grpo"] - start)
+    if "fd_without_feedback" in share:
+        claim(
+            "nothing_without_feedback",
+            "FD without feedback gains less than 0.05",
+            0.05 - (share["fd_without_feedback"] - start),
+        )
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 0 done, 2 bad input, 130 interrupted."""
-    return experiment(CONFIG, task=task, arms=arms, arguments=arguments)
+    return experiment(CONFIG, task=task, arms=arms, claims=claims, arguments=arguments)
 
 
 if __name__ == "__main__":

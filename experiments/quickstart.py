@@ -4,7 +4,8 @@ Claims under test (arXiv:2605.30861): Feedback Distillation keeps a higher polic
 entropy than GRPO and scales better in pass@k; GRPO started from an FD checkpoint beats
 either alone. The run says of each whether its numbers show it.
 
-Command: `python -m experiments.quickstart` (see `--help` for every setting).
+Command: `python -m experiments.quickstart` (see `--help` for every setting);
+`--seeds 0 1 2` trains three times and makes one table of them.
 Hardware: two CPU cores; the embedded Lean (`fdjax lean install`).
 """
 
@@ -13,14 +14,18 @@ import sys
 from experiments.miniature.comparison import compare
 from experiments.miniature.config import ComparisonConfig
 from experiments.miniature.resume import RESUME
+from experiments.miniature.seeds import seeds_table
+from fdjax.eval import load_evaluation
+from fdjax.files import write_whole
 from fdjax.lean import Limits, Verifier, WasmBackend
 from fdjax.plots import write_figures, write_report
 from fdjax.run.command import run_command
 from fdjax.run.console import Display
 from fdjax.run.context import run_folder
+from fdjax.run.seeds import each_seed
 from fdjax.sharding import make_mesh
 
-__all__ = ["CONFIG", "main", "run"]
+__all__ = ["CONFIG", "main", "run", "run_all"]
 
 CONFIG = ComparisonConfig()
 
@@ -49,9 +54,27 @@ def run(config: ComparisonConfig, display: Display) -> None:
         display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
 
 
+def run_all(config: ComparisonConfig, display: Display) -> None:
+    """Runs the comparison, or once for each seed and then their table.
+
+    Raises:
+      FdjaxError: bad input, said in one message.
+      StoppedError: stopped on request; `resume` goes on.
+    """
+    if not config.seeds:
+        return run(config, display)
+    folder = each_seed(config, display, run)
+    evaluations = [
+        load_evaluation(folder / f"seed{seed}" / "eval.json") for seed in config.seeds
+    ]
+    table = seeds_table(evaluations)
+    write_whole(folder / "table.md", f"{table}\n".encode())
+    display.table(table)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 0 done, 2 bad input, 130 interrupted."""
-    return run_command(CONFIG, run, arguments)
+    return run_command(CONFIG, run_all, arguments)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_fields
 from fdjax.rollout.batch import SCORE, Score
-from fdjax.run.config import require_folder_name, require_ks
+from fdjax.run.config import require_folder_name, require_ks, require_seeds
 from fdjax.run.folder import RESUMES, Resume
 from fdjax.train import OptimizerConfig
 
@@ -231,6 +231,9 @@ class ComparisonConfig:
     checkpoints, with `whole` from the newest that are not damaged."""
     seed: int = 0
     """Seed of initialisation, data order and sampling."""
+    seeds: tuple[int, ...] = ()
+    """A run for each of these instead, in `seed<number>` below the folder of this name;
+    then a table of all of them."""
     minif2f: Path | None = None
     """DeepSeek-Prover's miniF2F JSONL; its Mathlib-free statements are tried too."""
     lean_workers: int = 2
@@ -251,6 +254,7 @@ class ComparisonConfig:
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
+        require_seeds(self.seeds)
         require_fields(
             self,
             resume=Among(*RESUMES),

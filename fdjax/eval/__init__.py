@@ -23,6 +23,7 @@ from fdjax.eval.results import (
     save_evaluation,
 )
 from fdjax.eval.runner import evaluate_arm, evaluate_teacher
+from fdjax.eval.seeds import crossed_interval, seeds_claim
 
 __all__ = [
     "ArmResult",
@@ -34,6 +35,7 @@ __all__ = [
     "TeacherResult",
     "bootstrap_interval",
     "common_theorems",
+    "crossed_interval",
     "distinct_proofs",
     "distinct_sequences",
     "evaluate_arm",
@@ -45,6 +47,7 @@ __all__ = [
     "paired_difference",
     "pass_at_k",
     "save_evaluation",
+    "seeds_claim",
     "tactic_entropy",
     "tactic_sequence",
 ]

@@ -21,7 +21,7 @@ ClaimVerdict = Literal["shown", "not shown", "contradicted"]
 
 # A sign test over fewer than six differing theorems cannot reach 5 % on two sides
 # (2 · 2⁻⁵ = 6.25 %), whatever the bootstrap says of so few values.
-_MINIMUM_DIFFERING = 6
+MINIMUM_DIFFERING = 6
 
 _WORST_FIRST: tuple[ClaimVerdict, ...] = ("contradicted", "not shown", "shown")
 
@@ -246,8 +246,8 @@ def _compare(
         f"{differing} of which differ"
     )
     verdict: ClaimVerdict = "not shown"
-    if differing < _MINIMUM_DIFFERING:
-        detail += f" (a verdict needs at least {_MINIMUM_DIFFERING})"
+    if differing < MINIMUM_DIFFERING:
+        detail += f" (a verdict needs at least {MINIMUM_DIFFERING})"
     elif high < 0.0:
         verdict = "contradicted"
     elif low > 0.0 or (low == 0.0 and not question.strict):

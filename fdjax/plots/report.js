@@ -140,16 +140,19 @@
 
   function sampleView(sample) {
     const facts = [`step ${sample.step}`, `attempt ${sample.attempt}`];
-    facts.push(sample.reward === null ? "no reward" : `reward ${sample.reward}`);
+    facts.push(sample.reward === null ? "no reward" : `reward ${Number(sample.reward.toPrecision(4))}`);
     if (sample.mean !== null) facts.push(`KL mean ${fixed(sample.mean, 3)}, max ${fixed(sample.top, 2)} nats`);
+    // Another judge than Lean gives a reward and no messages.
+    const lean = sample.status !== "judged";
     const left = make("div", {},
-      make("p", { class: "label" }, "Statement"),
+      make("p", { class: "label" }, lean ? "Statement" : "Problem"),
       make("pre", { class: "statement" }, data.statements[sample.statement]),
-      make("p", { class: "label" }, "Proof"),
+      make("p", { class: "label" }, lean ? "Proof" : "Attempt"),
       ...proofView(sample));
-    const right = make("div", {}, make("p", { class: "label" }, "Lean"));
+    const right = make("div", {});
+    if (lean) right.append(make("p", { class: "label" }, "Lean"));
     for (const message of sample.messages) right.append(messageView(message, left));
-    if (!sample.messages.length) {
+    if (lean && !sample.messages.length) {
       right.append(make("p", { class: "none" }, sample.status === "crashed" ? "The verifier failed: no verdict." : "No messages."));
     }
     if (sample.feedback !== null) {
@@ -169,7 +172,7 @@
     newest: ["newest first", (a, b) => b.step - a.step],
     mean: ["highest mean KL", (a, b) => (b.mean ?? -1) - (a.mean ?? -1)],
     top: ["highest token KL", (a, b) => (b.top ?? -1) - (a.top ?? -1)],
-    long: ["longest proof", (a, b) => b.proof.length - a.proof.length],
+    long: ["longest attempt", (a, b) => b.proof.length - a.proof.length],
   };
 
   const matches = (sample, anyStatus) =>
@@ -229,7 +232,7 @@
         }, statusDot(status), status, make("span", { class: "count" }));
         return node;
       }));
-    const search = make("input", { type: "search", placeholder: "Search theorem, statement or proof", "aria-label": "Search",
+    const search = make("input", { type: "search", placeholder: "Search problems and attempts", "aria-label": "Search",
       oninput: () => change(() => { filter.search = search.value.trim().toLowerCase(); }) });
     const parts = [
       select("Arm", [["", "all arms"], ...arms.map((arm) => [arm, data.arms[arm].label])], "", (value) => { filter.arm = value; }),

@@ -12,8 +12,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from fdjax.files import write_whole
+from fdjax.plots.answers import answers, favourites
 from fdjax.plots.browser import browser_data, script_json
-from fdjax.plots.curves import INK, figure_svg, run_figures
+from fdjax.plots.curves import run_figures
+from fdjax.plots.drawing import INK, figure_svg
+from fdjax.plots.held_out import held_out_tables
 from fdjax.plots.run_files import RunFiles, read_run
 from fdjax.plots.style import ArmStyle, arm_styles
 from fdjax.plots.tables import (
@@ -36,26 +39,23 @@ _CAPTIONS = {
     "tokens that it sampled in the iteration (rollout/entropy). Arms that sample "
     "nothing, such as SFT, have no line.",
     "reward": "Mean reward of the attempts sampled in an iteration.",
-    "probe_reward": "Mean reward on problems held out. Dashed: the teacher, which has "
-    "read feedback on the student's attempt.",
-    "probe_entropy": "Entropy of the policy on problems held out, mean over the tokens "
-    "that it sampled. Dashed: the teacher.",
-    "probe_marginal": "Entropy of the next-token distribution, averaged over all "
-    "sampled positions: where a policy collapses onto few phrases it falls first. "
-    "Dashed: the teacher.",
+    "held_out": "On problems held out, from the pretrained policy on: reward; entropy "
+    "of the policy over the tokens that it sampled; and marginal entropy, that of the "
+    "next-token distribution averaged over all sampled positions, which falls first "
+    "where a policy collapses onto few phrases. Bands: lowest to highest seed.",
 }
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run folder.
+    """Write `report.html` into the folder of a run, or of several seeds of one.
 
     The page holds its figures, styles, script and data. Text of the run is escaped and
     never becomes markup, and a content security policy lets the page run its own
     script only and load nothing.
 
     Args:
-      run_dir: folder with config.json, metrics.jsonl, eval.json and samples.jsonl;
-        sections whose file is missing are left out.
+      run_dir: folder as `read_run` takes it; sections whose file is missing are left
+        out.
 
     Returns:
       Path of the report.
@@ -85,6 +85,7 @@ def _render(files: RunFiles) -> str:
         "number": _number,
         "signed": _signed,
         "seconds": _seconds,
+        "visible": _visible,
     }
     template = environment.from_string(
         sources.joinpath("report.html.j2").read_text(encoding="utf-8")
@@ -95,6 +96,7 @@ def _render(files: RunFiles) -> str:
         for place, (arm, style) in enumerate(styles.items())
     }
     browser["statuses"] = statuses = [status.value for status in Status]
+    liked = favourites(files.probed)
     return template.render(
         name=files.name,
         finished=_last_time(files),
@@ -105,7 +107,12 @@ def _render(files: RunFiles) -> str:
         data=Markup(script_json(browser)),
         samples=len(files.samples),
         headline=headline(evaluation) if evaluation.get("arms") else None,
-        claims=claim_rows(evaluation.get("claims", [])),
+        claims=claim_rows(files.claims),
+        seeds=[one.name for one in files.seeds],
+        held_out=held_out_tables(files.probed) if files.probed else [],
+        favourites=liked,
+        most=max((each.tokens[0][1] for each in liked if each.tokens), default=1.0),
+        answers=answers(files.probed),
         teacher=evaluation.get("teacher"),
         about=evaluation.get("about") or {},
         figures=[
@@ -191,6 +198,11 @@ def _seconds(value: float) -> str:
     if value < 90.0:
         return f"{value:.1f} s"
     return f"{value / 60.0:.1f} min" if value < 5400.0 else f"{value / 3600.0:.1f} h"
+
+
+def _visible(token: str) -> str:
+    """A token whose blanks and line feeds can be seen."""
+    return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
 def _last_time(files: RunFiles) -> str | None:

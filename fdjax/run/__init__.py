@@ -12,6 +12,7 @@ from fdjax.run.experiment import experiment, run_experiment
 from fdjax.run.probe import Probe, probe
 from fdjax.run.probes import read_probes
 from fdjax.run.recipe import Recipe
+from fdjax.run.seeds import SeedProbes
 from fdjax.run.task import Arm, Task
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Recipe",
     "RunConfig",
     "RunContext",
+    "SeedProbes",
     "Task",
     "experiment",
     "probe",

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from fdjax.errors import ConfigError
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
-from fdjax.ranges import SEED, Among, Whole, require, require_fields
+from fdjax.ranges import SEED, Among, TupleOf, Whole, require, require_fields
 from fdjax.run.folder import RESUMES, Resume
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "RunConfig",
     "require_folder_name",
     "require_ks",
+    "require_seeds",
 ]
 
 
@@ -137,6 +138,9 @@ class RunConfig:
     """Of data order and sampling."""
     only: tuple[str, ...] = ()
     """Names of the arms to train; all that the experiment has by default."""
+    seeds: tuple[int, ...] = ()
+    """A run for each of these instead, in `seed<number>` below the folder of this name;
+    then a report on all of them."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
@@ -145,6 +149,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_folder_name(self.name)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
+        require_seeds(self.seeds)
 
 
 def require_folder_name(name: str) -> None:
@@ -175,3 +180,14 @@ def require_ks(ks: tuple[int, ...], *, samples: int) -> None:
         raise ConfigError(
             f"expected evaluation.ks to increase, such as 1 2 4, got {ks}"
         )
+
+
+def require_seeds(seeds: tuple[int, ...]) -> None:
+    """Refuses seeds of runs that are none, or not different.
+
+    Raises:
+      ConfigError: with the seeds.
+    """
+    require("seeds", seeds, TupleOf(SEED))
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"expected different seeds, a run for each, got {seeds}")

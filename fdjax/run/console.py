@@ -60,6 +60,10 @@ class Display:
         """One line of text, rich markup allowed."""
         self.console.print(text)
 
+    def table(self, markdown: str) -> None:
+        """Text as it is: nothing in it is markup, and lines keep their length."""
+        self.console.print(markdown, markup=False, highlight=False, soft_wrap=True)
+
     def summary(self, title: str, evaluation: Evaluation) -> None:
         """The table of arms and the claims with their verdicts."""
         ks = headline_ks(evaluation.ks)

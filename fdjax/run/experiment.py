@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fdjax.errors import ConfigError
+from fdjax.eval import Claim
 from fdjax.plots import write_figures, write_report
 from fdjax.run.changes import ResumeRules
 from fdjax.run.command import run_command
@@ -15,6 +16,7 @@ from fdjax.run.console import Display
 from fdjax.run.context import RunContext, run_folder
 from fdjax.run.plan import print_plan
 from fdjax.run.recipe import Recipe, described_policy, load_recipe, prompt_width
+from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
 from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sharding import make_mesh
 
@@ -29,6 +31,7 @@ def experiment(
     task: Callable[[RunContext[Config]], Task],
     arms: Callable[[Config], Iterable[Arm]],
     finish: Callable[[Recipe], object] = lambda recipe: None,
+    claims: Callable[[SeedProbes], Sequence[Claim]] = lambda probes: (),
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Runs an experiment as the command line says; see `docs/experiments.md`.
@@ -38,7 +41,8 @@ def experiment(
       task: the problems, their judge and the writer of feedback; what must be closed
         goes into the context's `resources`.
       arms: what learns the task, and is compared; `only` of the settings chooses.
-      finish: called at the end, for figures and tables.
+      finish: called at the end of a run, for figures and tables.
+      claims: what several seeds say together, from their probes (`--seeds`).
       arguments: of the command line; the process's own by default.
 
     Returns:
@@ -48,7 +52,13 @@ def experiment(
     def run(config: Config, display: Display) -> None:
         run_experiment(config, display, task=task, arms=arms, finish=finish)
 
-    return run_command(default, run, arguments)
+    def run_all(config: Config, display: Display) -> None:
+        if config.dry_run or not config.seeds:
+            return run(config, display)
+        folder = each_seed(config, display, run)
+        write_seeds(folder, claims(SeedProbes.read(folder)), display)
+
+    return run_command(default, run_all, arguments)
 
 
 def run_experiment(

@@ -25,12 +25,15 @@ __all__ = ["Probe", "probe"]
 _ROWS = 16
 """Attempts in a pass of the model, rounded up to one for each device."""
 _TOP = 10
+_EXAMPLES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """Measurements of one policy, all means over problems held out."""
 
+    problems: tuple[str, ...]
+    """Their names; a teacher's once for each attempt that it read feedback on."""
     rewards: tuple[float | None, ...]
     """Mean reward of each problem; None where nothing was judged."""
     passed: float | None
@@ -39,6 +42,8 @@ class Probe:
     """k to pass@k, mean over the problems with as many judged attempts."""
     entropy: float
     """Policy entropy, nats per sampled token."""
+    entropies: tuple[float | None, ...]
+    """The same of each problem's attempts; None where nothing was sampled."""
     marginal_entropy: float
     """Entropy, nats, of the next-token distribution averaged over all sampled
     positions. Where a policy collapses onto few phrases it falls first."""
@@ -48,6 +53,8 @@ class Probe:
     """Tokens of an attempt."""
     finished: float
     """Share of attempts that the policy ended itself."""
+    examples: Mapping[str, str]
+    """Name of a problem to the first attempt at it, of the first eight problems."""
 
     @property
     def reward(self) -> float | None:
@@ -121,23 +128,20 @@ def probe(
     marginal = marginal / max(tokens, 1)
     top = np.argsort(-marginal)[:_TOP]
     positive = marginal[marginal > 0]
-    entropy = sum(
-        float(each.response.entropy.sum())
-        for each in sampled
-        if each.response.entropy is not None
-    )
+    groups = [
+        attempts[start : start + samples] for start in range(0, len(attempts), samples)
+    ]
     return Probe(
-        rewards=tuple(
-            _mean_reward(attempts[start : start + samples])
-            for start in range(0, len(attempts), samples)
-        ),
+        problems=tuple(problem.name for problem in problems),
+        rewards=tuple(map(_mean_reward, groups)),
         passed=(
             sum(each.judgement.passed for each in judged) / len(judged)
             if judged
             else None
         ),
         pass_at_k=_pass_at_k(attempts, samples, ks),
-        entropy=entropy / max(tokens, 1),
+        entropy=_mean_entropy(attempts) or 0.0,
+        entropies=tuple(map(_mean_entropy, groups)),
         marginal_entropy=float(-(positive * np.log(positive)).sum()),
         top_tokens=tuple(
             zip(
@@ -148,6 +152,7 @@ def probe(
         ),
         length=tokens / max(len(sampled), 1),
         finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
+        examples=_examples(attempts),
     ), attempts
 
 
@@ -164,6 +169,25 @@ def _pass_at_k(
     )
     means = {k: mean_estimate(pass_at_k(passed, judged, k)) for k in ks}
     return {str(k): mean.value if mean else None for k, mean in means.items()}
+
+
+def _examples(attempts: Sequence[Trajectory]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in attempts:
+        if len(found) < _EXAMPLES:
+            found.setdefault(each.problem.name, each.text)
+    return found
+
+
+def _mean_entropy(attempts: Sequence[Trajectory]) -> float | None:
+    """Nats per sampled token."""
+    of_tokens = [
+        each.response.entropy
+        for each in attempts
+        if each.sampled and each.response.entropy is not None
+    ]
+    every = np.concatenate(of_tokens) if of_tokens else np.zeros(0)
+    return float(every.mean(dtype=np.float64)) if every.size else None
 
 
 def _mean_reward(group: Sequence[Any]) -> float | None:

@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
-from experiments.seeds import main
+from experiments import quickstart
+from experiments.miniature.seeds import seeds_table
+from fdjax.errors import DataError
 from fdjax.eval import ArmResult, Claim, Evaluation, save_evaluation
 
 
@@ -35,20 +37,11 @@ def evaluation(successes):
     return Evaluation(ks=(1, 4), arms=arms, claims=(claim,))
 
 
-@pytest.fixture
-def runs(tmp_path):
-    folders = []
-    for seed, successes in enumerate([(2, 0), (4, 4)]):
-        folder = tmp_path / f"seed{seed}"
-        folder.mkdir()
-        save_evaluation(folder / "eval.json", evaluation(successes))
-        folders.append(str(folder))
-    return folders
+EVALUATIONS = [evaluation((2, 0)), evaluation((4, 4))]
 
 
-def test_mean_and_range_over_seeds(runs, capsys):
-    assert main(runs) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_mean_and_range_over_seeds():
+    lines = seeds_table(EVALUATIONS).splitlines()
     assert lines[0].startswith("| arm | pass@1 | pass@4 | entropy, nats |")
     # pass@1 is (2/4 + 0)/2 in one run and 1 in the other, pass@4 1/2 and 1.
     cells = [cell.strip() for cell in lines[3].split("|")[1:-1]]
@@ -60,29 +53,27 @@ def test_mean_and_range_over_seeds(runs, capsys):
     )
 
 
-def test_other_theorems_cannot_be_averaged(runs, tmp_path, capsys):
+def test_other_theorems_cannot_be_averaged():
     other = dataclasses.replace(arm("fd", (0, 0)), theorems=("a", "c"))
-    folder = tmp_path / "other"
-    folder.mkdir()
-    save_evaluation(
-        folder / "eval.json", Evaluation(ks=(1, 4), arms=(arm("sft", (0, 0)), other))
-    )
-    assert main([runs[0], str(folder)]) == 2
-    assert "differ in their --seed only" in " ".join(capsys.readouterr().out.split())
+    others = Evaluation(ks=(1, 4), arms=(arm("sft", (0, 0)), other))
+    with pytest.raises(DataError, match="differ in their --seed only"):
+        seeds_table([EVALUATIONS[0], others])
 
 
-def test_a_missing_run_is_named(capsys):
-    assert main(["no/such/run"]) == 2
-    assert "no/such/run" in " ".join(capsys.readouterr().out.split())
-    # Brackets are no markup.
-    assert main(["no/such[/red]run"]) == 2
-    assert "no/such[/red]run" in " ".join(capsys.readouterr().out.split())
+def test_other_claims_cannot_be_compared():
+    without = dataclasses.replace(EVALUATIONS[0], claims=())
+    with pytest.raises(DataError, match="differ in their --seed only"):
+        seeds_table([EVALUATIONS[0], without])
 
 
-def test_other_claims_cannot_be_compared(runs, tmp_path, capsys):
-    folder = tmp_path / "other"
-    folder.mkdir()
-    without = dataclasses.replace(evaluation((2, 0)), claims=())
-    save_evaluation(folder / "eval.json", without)
-    assert main([runs[0], str(folder)]) == 2
-    assert "differ in their --seed only" in " ".join(capsys.readouterr().out.split())
+def test_one_command_runs_them_and_makes_the_table(tmp_path, monkeypatch, capsys):
+    def trained(config, display):
+        folder = config.runs / config.name
+        folder.mkdir(parents=True)
+        save_evaluation(folder / "eval.json", EVALUATIONS[config.seed])
+
+    monkeypatch.setattr(quickstart, "run", trained)
+    assert quickstart.main(["--runs", str(tmp_path), "--seeds", "0", "1"]) == 0
+    table = (tmp_path / "quickstart" / "table.md").read_text()
+    assert table.rstrip() == seeds_table(EVALUATIONS)
+    assert table in capsys.readouterr().out

@@ -31,8 +31,8 @@ def test_there_and_back_is_the_same_file(tmp_path):
 
 @pytest.mark.slow
 def test_fd_teaches_what_only_the_teacher_reads(tmp_path):
-    """Three iterations; ten reach the teacher's share (docs/experiments.md)."""
-    arguments = f"--policy.source {FOLDER} --runs {tmp_path} --steps 3 --only fd"
+    """Five iterations; ten reach the teacher's share (docs/experiments.md)."""
+    arguments = f"--policy.source {FOLDER} --runs {tmp_path} --steps 5 --only fd"
     arguments += " --evaluation.every 0 --evaluation.samples 1 --evaluation.ks 1"
     # Eight devices on a few cores, compiled plainly, take many times as long.
     plain = {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
@@ -45,11 +45,12 @@ def test_fd_teaches_what_only_the_teacher_reads(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    student = {
-        row["policy"]: row["reward"]
+    share = {
+        (row["policy"], row["reader"]): row["reward"]
         for row in read_probes(tmp_path / "french" / "probes.jsonl")
-        if row["reader"] == "student"
     }
-    assert student["base"] < 0.1
-    # Seen: 0.046 and 0.14.
-    assert student["fd"] > 1.5 * student["base"]
+    start, teacher = share["base", "student"], share["base", "teacher"]
+    assert start < 0.1
+    assert teacher > 0.4
+    # Seen: 0.046, 0.347 and 0.550, three fifths of the way.
+    assert share["fd", "student"] > start + 0.3 * (teacher - start)

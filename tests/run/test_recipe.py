@@ -95,6 +95,9 @@ def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
     for row in probes:
         assert len(row["rewards"]) == (4 if row["reader"] == "teacher" else 2)
         assert row["marginal_entropy"] >= 0
+        assert len(row["entropies"]) == len(row["rewards"]) == len(row["problems"])
+        assert min(row["entropies"]) <= row["entropy"] <= max(row["entropies"])
+        assert set(row["examples"]) == {"t4", "t5"}
         assert len(row["top_tokens"]) == 10
         assert row["top_tokens"] == sorted(row["top_tokens"], key=lambda t: -t[1])
     samples = [

@@ -1,33 +1,15 @@
-"""Several seeds of one comparison as one table, in Markdown.
+"""Several seeds of the quickstart as one table, in Markdown."""
 
-Claims under test: those of `experiments.quickstart`, now over training noise as well.
-
-Command: `python -m experiments.seeds runs/quickstart runs/seed1 runs/seed2`
-Hardware: any; it reads each run's eval.json.
-"""
-
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
-from rich.markup import escape
 
-from fdjax.errors import DataError, FdjaxError
-from fdjax.eval import ArmResult, Evaluation, load_evaluation
+from fdjax.errors import DataError
+from fdjax.eval import ArmResult, Evaluation
 from fdjax.plots import headline_ks
-from fdjax.run.console import Display
 
-__all__ = ["main", "seeds_table"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Config:
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of finished runs that differ in their seed only."""
+__all__ = ["seeds_table"]
 
 
 def seeds_table(evaluations: Sequence[Evaluation]) -> str:
@@ -79,23 +61,3 @@ def _measured(evaluation: Evaluation) -> tuple[Any, ...]:
 
 def _mean(values: np.ndarray) -> float:
     return float(np.nanmean(values))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; exit code 0 done, 2 bad input."""
-    display = Display()
-    try:
-        config = tyro.cli(_Config, args=arguments)
-        paths = [folder / "eval.json" for folder in config.runs]
-        if not paths:
-            raise DataError("Expected folders of runs, got none.")
-        table = seeds_table([load_evaluation(path) for path in paths])
-    except (FdjaxError, OSError) as error:
-        display.say(f"[bold red]error[/] {escape(str(error))}")
-        return 2
-    display.console.print(table, markup=False, highlight=False, soft_wrap=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

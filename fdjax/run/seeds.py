@@ -1,0 +1,167 @@
+"""One experiment with several seeds: a run for each, and what they say together."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
+
+import numpy as np
+from jaxtyping import Float64
+
+from fdjax.encoding import encode
+from fdjax.errors import DataError
+from fdjax.eval import Claim
+from fdjax.files import write_whole
+from fdjax.plots import read_run, write_figures, write_report
+from fdjax.plots.held_out import held_out_tables, last_probes
+from fdjax.run.console import Display
+from fdjax.run.folder import Resume
+
+__all__ = ["SeedProbes", "each_seed", "write_seeds"]
+
+
+class SeedSettings(Protocol):
+    """What the settings of a run with several seeds have; a dataclass."""
+
+    @property
+    def name(self) -> str:
+        """Folder of the runs below `runs`."""
+        ...
+
+    @property
+    def runs(self) -> Path:
+        """Where runs are kept."""
+        ...
+
+    @property
+    def resume(self) -> Resume:
+        """Whether to continue those that have begun."""
+        ...
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """A run for each."""
+        ...
+
+
+Config = TypeVar("Config", bound=SeedSettings)
+
+
+def each_seed(
+    config: Config, display: Display, run: Callable[[Config, Display], object]
+) -> Path:
+    """Runs an experiment once for each seed, one after the other.
+
+    The run of seed 1 is in the folder `seed1` of the experiment's, and a run like any
+    other: `--runs runs/french --name seed1 --seed 1 --resume` goes on with it alone.
+
+    Args:
+      config: settings with seeds.
+      display: what a person sees.
+      run: the experiment with settings of one seed.
+
+    Returns:
+      The experiment's folder.
+    """
+    folder = config.runs / config.name
+    for seed in config.seeds:
+        begun = (folder / f"seed{seed}" / "config.json").exists()
+        alone: dict[str, Any] = {
+            "name": f"seed{seed}",
+            "runs": folder,
+            "seed": seed,
+            "seeds": (),
+            "resume": config.resume if begun else "no",
+        }
+        display.say(f"[bold]Seed {seed}[/]")
+        run(replace(cast(Any, config), **alone), display)
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedProbes:
+    """Probes of S runs that differ in their seed only."""
+
+    runs: tuple[Sequence[dict[str, Any]], ...]
+    """Rows of each run's probes.jsonl."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Of the runs in a folder."""
+        return cls(runs=tuple(one.probes for one in read_run(folder).seeds))
+
+    @property
+    def policies(self) -> set[str]:
+        """The arms of the first run, and "base"."""
+        return {row["policy"] for row in self.runs[0]}
+
+    def of_problems(
+        self,
+        key: Literal["rewards", "entropies"],
+        policy: str,
+        reader: str = "student",
+    ) -> Float64[np.ndarray, "S N"]:
+        """A measurement at the policy's end, by problem; NaN where it is not known.
+
+        Args:
+          key: mean reward, or policy entropy in nats a token.
+          policy: an arm, or "base", the policy before any.
+          reader: student, or teacher: the one who has read feedback.
+
+        Raises:
+          DataError: a run has no such probe, or runs were measured on other problems.
+        """
+        problems = list(dict.fromkeys(self.runs[0][0]["problems"]))
+        rows = last_probes(self.runs, policy, reader)
+        if len(rows) < len(self.runs) or any(
+            set(row["problems"]) - set(problems) for row in rows
+        ):
+            raise DataError(
+                f"expected {key} of {policy}'s {reader} at the same problems in all "
+                f"of {len(self.runs)} runs, got them in {len(rows)} or at others: "
+                "compare finished runs that differ in their seed only"
+            )
+        return np.array([_by_problem(row, key, problems) for row in rows])
+
+
+def _by_problem(
+    row: Mapping[str, Any], key: str, problems: Sequence[str]
+) -> list[float]:
+    known: dict[str, list[float]] = {problem: [] for problem in problems}
+    for problem, value in zip(row["problems"], row[key], strict=True):
+        if value is not None:
+            known[problem].append(value)
+    return [float(np.mean(each)) if each else np.nan for each in known.values()]
+
+
+def write_seeds(folder: Path, claims: Sequence[Claim], display: Display) -> None:
+    """Writes claims.json, table.md, figures and report.html of several seeds.
+
+    Args:
+      folder: with the runs.
+      claims: on them all.
+      display: what a person sees.
+    """
+    content = {"claims": [asdict(claim) for claim in claims]}
+    write_whole(folder / "claims.json", encode(content, indent=1))
+    table = "\n".join(_markdown(folder, claims))
+    write_whole(folder / "table.md", f"{table}\n".encode())
+    write_figures(folder)
+    report = write_report(folder)
+    display.table(table)
+    display.say(f"All seeds: [link=file://{report.absolute()}]{report}[/link]")
+
+
+def _markdown(folder: Path, claims: Sequence[Claim]) -> Iterator[str]:
+    for table in held_out_tables(read_run(folder).probed):
+        titles, *rows = table
+        yield f"| {' | '.join(titles)} |"
+        yield "|---" * len(titles) + "|"
+        for row in rows:
+            yield f"| {' | '.join(row)} |"
+        yield ""
+    for claim in claims:
+        yield (
+            f"- {claim.statement}: {claim.verdict} ({claim.difference:+.3f}, "
+            f"{claim.low:+.3f} to {claim.high:+.3f}; {claim.detail})"
+        )

@@ -110,7 +110,7 @@ class Recipe:
                     policy=arm.name,
                     iterations=sum(reached.values()),
                 ),
-                state.params,
+                state.policy,
                 _teacher(by_name[name], state),
             )
 
@@ -152,6 +152,7 @@ class Recipe:
                 writer=context.writer,
                 samples=context.samples,
                 stop=context.stop,
+                lora=settings.policy.lora,
                 run=context.run,
                 resume="whole" if settings.resume == "whole" else "newest",
                 on_data=on_data,
@@ -166,7 +167,7 @@ class Recipe:
         shutil.rmtree(partly, ignore_errors=True)
         with context.display.task(f"Save {arm.name}", None) as progress:
             save_pretrained(
-                state.params,
+                state.policy,
                 self.policy.model.config,
                 partly,
                 description=self.policy.folder,
@@ -310,7 +311,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     model, tokenizer = described_policy(settings, context.mesh)
     width = prompt_width(context.config, task, model, tokenizer)
     held = max(
-        (held_in(phase, model) for phase in phases_of(arms)),
+        (held_in(phase, model, settings.lora) for phase in phases_of(arms)),
         key=lambda parts: sum(parts.values()),
     )
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in held.items())
@@ -326,6 +327,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
         policy = load_pretrained(
             settings.source,
             context.mesh,
+            param_dtype=settings.param_dtype,
             revision=settings.revision,
             dtype=settings.dtype,
             remat=settings.remat,
@@ -395,7 +397,7 @@ def _teacher(phase: PhaseConfig, state: TrainState) -> Any:
     """The weights that read feedback; None where none do."""
     if not phase.needs.feedback:
         return None
-    return state.params if state.teacher is None else state.teacher
+    return state.teacher_policy
 
 
 def _shown(value: float | None) -> str:

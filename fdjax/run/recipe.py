@@ -13,6 +13,7 @@ from fdjax.checkpoint import (
     Pretrained,
     load_pretrained,
     open_source,
+    save_adapters,
     save_pretrained,
 )
 from fdjax.data.chat import prompt_tokens
@@ -80,7 +81,7 @@ class Recipe:
         """Everything in order; what a run before has done is read again.
 
         Probes are in `probes.jsonl`, policies in `policies/<arm>` in Hugging Face's
-        format.
+        format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT.
         """
         with ProbeRows(self.context.folder / "probes.jsonl") as probes:
             base = ProbeAt(arm="base", step=0, policy="base", iterations=0)
@@ -173,7 +174,22 @@ class Recipe:
                 description=self.policy.folder,
                 progress=lambda done, total, name: progress(done, name),
             )
+        self._save_adapters(arm.name, state)
         partly.rename(target)
+
+    def _save_adapters(self, arm: str, state: TrainState) -> None:
+        settings = self._config.policy
+        if settings.lora is None:
+            return
+        target = self.context.folder / "adapters" / arm
+        shutil.rmtree(target, ignore_errors=True)
+        save_adapters(
+            state.params,
+            self.policy.model.config,
+            target,
+            lora=settings.lora,
+            base=settings.source,
+        )
 
     def _probe(self, probes: ProbeRows, at: ProbeAt, params: Any, teacher: Any) -> None:
         """Measures the student, and the teacher with feedback on what it wrote."""

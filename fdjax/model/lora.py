@@ -38,7 +38,10 @@ _TARGETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """Trains W + α/r · A B in place of W: A has r columns, B r rows, W stands still."""
+    """Trains W + α/r · A B in place of W: A has r columns, B r rows, W stands still.
+
+    Activations stand left of weights here: A and B are the paper's, transposed.
+    """
 
     rank: int = 16
     """r."""

@@ -70,6 +70,8 @@ def _batch(mesh, rows):
         written=shaped(rows, width),
         known=shaped(rows),
         passed=shaped(rows),
+        old_logprobs=shaped(rows, width, dtype=jnp.float32),
+        version=shaped(rows, dtype=jnp.int32),
         feedback=TeacherPrompts(
             shaped(rows, teacher, dtype=jnp.int32),
             shaped(rows, teacher),

@@ -47,8 +47,11 @@ class LoRA:
     """r."""
     alpha: float = 32.0
     """α; α/r scales the product, so that another rank needs no other learning rate."""
-    targets: tuple[str, ...] = tuple(_TARGETS)
-    """Which products of each block: query, key, value, output, gate, up, down."""
+    targets: tuple[str, ...] = (
+        *("query", "key", "value", "output"),
+        *("gate", "up", "down"),
+    )
+    """Which products of each block."""
     base_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Type in which a run holds the frozen weights; adapters are float32."""
 

@@ -2,6 +2,7 @@
 
 from fdjax.checkpoint.conversion import convert
 from fdjax.checkpoint.description import write_description
+from fdjax.checkpoint.peft_folder import save_adapters
 from fdjax.checkpoint.pretrained import (
     Pretrained,
     load_params,
@@ -22,6 +23,7 @@ __all__ = [
     "load_params",
     "load_pretrained",
     "open_source",
+    "save_adapters",
     "save_pretrained",
     "write_description",
 ]

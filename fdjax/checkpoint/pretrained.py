@@ -20,6 +20,7 @@ from fdjax.checkpoint.run_reader import Which
 from fdjax.checkpoint.source import Source, open_source
 from fdjax.errors import CheckpointError
 from fdjax.model import Model, ModelConfig, WeightsDType
+from fdjax.model.lora import Adapted, merged
 from fdjax.sharding import DEFAULT_RULES, Rules, shardings
 
 __all__ = ["Pretrained", "load_params", "load_pretrained", "save_pretrained"]
@@ -148,7 +149,8 @@ def save_pretrained(
     On several processes all call it, and process 0 writes.
 
     Args:
-      params: of the model, or of its teacher.
+      params: of the model, or of its teacher; adapters are added to their weights
+        (`fdjax.model.merge`), one weight of a layer at a time.
       config: the model.
       target: a folder that does not exist yet, or an empty one.
       description: folder of config.json, tokenizer and the rest, which are copied.
@@ -204,7 +206,8 @@ class _ParamsReader:
         self._held: tuple[Weight, np.ndarray] | None = None
 
     def dtype(self, weight: Weight) -> str:
-        return str(find(self._params, weight.path).dtype)
+        leaf = find(self._params, weight.path)
+        return "float32" if isinstance(leaf, Adapted) else str(leaf.dtype)
 
     def read(self, weight: Weight, index: tuple[slice, ...] = ()) -> np.ndarray:
         if self._held is None or self._held[0] != weight:
@@ -215,12 +218,19 @@ class _ParamsReader:
     def _whole(self, weight: Weight) -> np.ndarray:
         leaf = find(self._params, weight.path)
         if weight.layer is not None:
-            leaf = jax.lax.dynamic_index_in_dim(
-                leaf, np.int32(weight.layer), keepdims=False
-            )
+            leaf = _layer_of(leaf, np.int32(weight.layer))
         if not leaf.is_fully_addressable:
             return multihost_utils.process_allgather(leaf, tiled=True)
         return np.asarray(leaf)
+
+
+@jax.jit
+def _layer_of(stack: Any, index: jax.Array) -> jax.Array:
+    """An entry of a stacked parameter, adapters added to it."""
+    layer = jax.tree.map(
+        lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stack
+    )
+    return merged(layer) if isinstance(layer, Adapted) else layer
 
 
 def _put_layer(stack: jax.Array, layer: jax.Array, index: jax.Array) -> jax.Array:

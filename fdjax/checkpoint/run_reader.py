@@ -30,7 +30,8 @@ class RunReader:
         """Opens the folder of a step.
 
         Raises:
-          CheckpointError: it is incomplete, of another model, or without a teacher.
+          CheckpointError: it is incomplete, of another model, without a teacher, or of
+            adapters without their base.
         """
         self.weights = weights(config)
         self._field = _FIELDS[which]
@@ -40,6 +41,12 @@ class RunReader:
                 f"Expected an EMA teacher in {step}, got a policy alone: only phases "
                 "whose objective reads a teacher keep one (FD does, SFT and GRPO do "
                 "not). Take the student: leave out --which."
+            )
+        if self._tree.shape(self._keys(self.weights[0])) is None:
+            raise CheckpointError(
+                f"Expected all of a policy in {step}, got LoRA's adapters, whose base "
+                "a checkpoint does not hold. Take the merged policy, which the run "
+                "leaves in policies/<arm>."
             )
         for weight in self.weights:
             stack = () if weight.layer is None else (config.num_layers,)

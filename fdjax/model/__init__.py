@@ -3,6 +3,7 @@
 from fdjax.model.cache import Cache
 from fdjax.model.config import ModelConfig
 from fdjax.model.families import config_from_hf, config_to_hf
+from fdjax.model.lora import LoRA, adapt, init_adapters, merge
 from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from fdjax.model.transformer import Model
 from fdjax.model.vocabulary import check_vocabulary
@@ -16,13 +17,17 @@ __all__ = [
     "Cache",
     "LinearScaling",
     "Llama3Scaling",
+    "LoRA",
     "Model",
     "ModelConfig",
     "WeightsDType",
     "YarnScaling",
+    "adapt",
     "check_vocabulary",
     "config_from_hf",
     "config_to_hf",
+    "init_adapters",
+    "merge",
     "weights_dtype",
     "with_weights_dtype",
 ]

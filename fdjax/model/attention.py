@@ -78,9 +78,9 @@ class Attention(nnx.Module):
         Float[Array, "B T N H"], Float[Array, "B T M H"], Float[Array, "B T M H"]
     ]:
         """Queries, keys and values; the first two normed and turned."""
-        query = dense(x, self.query[...], read(self.query_bias))
-        key = dense(x, self.key[...], read(self.key_bias))
-        value = dense(x, self.value[...], read(self.value_bias))
+        query = dense(x, read(self.query), read(self.query_bias))
+        key = dense(x, read(self.key), read(self.key_bias))
+        value = dense(x, read(self.value), read(self.value_bias))
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         return (
@@ -92,7 +92,7 @@ class Attention(nnx.Module):
     def mix(self, heads: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
         """Output projection."""
         heads = checkpoint_name(heads, "heads")
-        mixed = dense(heads, self.output[...], read(self.output_bias), inputs=2)
+        mixed = dense(heads, read(self.output), read(self.output_bias), inputs=2)
         return checkpoint_name(mixed, "attention")
 
 

@@ -1,6 +1,7 @@
 """Norm and feed-forward layer (Flax NNX modules)."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from fdjax.model.config import ModelConfig
+from fdjax.model.lora import Adapted
 
 __all__ = ["RMSNorm", "SwiGLU", "dense", "fan_in_normal", "read"]
 
@@ -20,14 +22,14 @@ def fan_in_normal(
     return jax.random.normal(key, shape, jnp.float32) * (gain * fan_in**-0.5)
 
 
-def read(param: nnx.Param | None) -> Float[Array, "..."] | None:
-    """The array of a parameter that a model may lack."""
-    return None if param is None else param[...]
+def read(param: nnx.Param | None) -> Any:
+    """The array of a parameter, or what stands in its place; None where it lacks."""
+    return None if param is None else param.get_value()
 
 
 def dense(
     x: Float[Array, "*batch_inputs"],
-    weight: Float[Array, "*inputs_outputs"],
+    weight: Float[Array, "*inputs_outputs"] | Adapted,
     bias: Float[Array, "*outputs"] | None = None,
     inputs: int = 1,
 ) -> Float[Array, "*batch_outputs"]:
@@ -38,10 +40,14 @@ def dense(
 
     Args:
       x: activations.
-      weight: parameters, cast to the type of `x`.
+      weight: parameters, cast to the type of `x`; adapters add their own product.
       bias: added to the product, cast likewise.
       inputs: axes that are summed over.
     """
+    if isinstance(weight, Adapted):
+        adapter = weight.adapter
+        change = dense(dense(x, adapter.a, inputs=inputs), adapter.b)
+        return dense(x, weight.weight, bias, inputs) + adapter.scale * change
     batch, outputs = x.shape[: x.ndim - inputs], weight.shape[inputs:]
     size = math.prod(weight.shape[:inputs])
     rows = x.reshape(math.prod(batch), size)
@@ -98,8 +104,8 @@ class SwiGLU(nnx.Module):
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """Feeds each position forward."""
         rows = x.reshape(-1, x.shape[-1])
-        gate = dense(rows, self.gate[...], read(self.gate_bias))
-        inner = jax.nn.silu(gate) * dense(rows, self.up[...], read(self.up_bias))
+        gate = dense(rows, read(self.gate), read(self.gate_bias))
+        inner = jax.nn.silu(gate) * dense(rows, read(self.up), read(self.up_bias))
         inner = checkpoint_name(inner, "inner")
-        out = dense(inner, self.down[...], read(self.down_bias))
+        out = dense(inner, read(self.down), read(self.down_bias))
         return checkpoint_name(out, "mlp").reshape(x.shape)

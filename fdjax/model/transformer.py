@@ -53,6 +53,7 @@ class _Ends(nnx.Module):
 class Model:
     """A decoder as pure functions; `params` is a nested dict of arrays.
 
+    Products of the blocks take adapters as well (`fdjax.model.adapt`).
     `params["layers"]` holds the blocks stacked on a leading axis. Everywhere `valid`
     is False on padding, which may stand on either side; a token's position counts the
     valid tokens of its sequence before it. Padding ids change nothing.

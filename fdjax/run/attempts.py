@@ -73,9 +73,9 @@ class AttemptLog:
         part = jax.tree.map(lambda column: column[:rows], first)
         mesh = self.model.mesh
         placed = part if mesh is None else shard_batch(part, mesh)
-        # A live teacher has no weights of its own.
-        teacher = state.params if state.teacher is None else state.teacher
-        divergence = np.asarray(self._divergence(state.params, teacher, placed))
+        divergence = np.asarray(
+            self._divergence(state.policy, state.teacher_policy, placed)
+        )
         heat: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(
             zip(divergence, read.mask[:rows], part.response_valid, strict=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fdjax.errors import ConfigError
+from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, TupleOf, Whole, require, require_fields
@@ -31,11 +32,14 @@ class PolicyConfig:
     revision: str | None = None
     """Of a hub id."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of activations; parameters, moments and teacher are float32."""
+    """Type of activations; what is trained, its moments and the teacher are
+    float32."""
     remat: Remat = "full"
     """What the backward pass recomputes (`ModelConfig.remat`)."""
     attention: AttentionKind = "auto"
     """Kernel of the causal pass (`ModelConfig.attention`)."""
+    lora: LoRA | None = None
+    """Trains adapters on the frozen model; all of its parameters without."""
 
     def __post_init__(self) -> None:
         require_fields(
@@ -44,6 +48,11 @@ class PolicyConfig:
             remat=Among(*get_args(Remat)),
             attention=Among(*get_args(AttentionKind)),
         )
+
+    @property
+    def param_dtype(self) -> Literal["float32", "bfloat16"]:
+        """Type in which the pretrained parameters are held."""
+        return "float32" if self.lora is None else self.lora.base_dtype
 
 
 @dataclass(frozen=True, kw_only=True)

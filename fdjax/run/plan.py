@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_text
 from fdjax.encoding import encode
-from fdjax.model import Model
+from fdjax.model import LoRA, Model
 from fdjax.run.config import RunConfig
 from fdjax.run.folder import to_json
 from fdjax.run.memory import held_bytes
@@ -50,7 +50,7 @@ def print_plan(
     table = Table("phase", "iterations", "minimises", "computes", "holds, GiB a device")
     for arm in arms:
         for phase in arm.phases:
-            held = held_in(phase, model)
+            held = held_in(phase, model, config.policy.lora)
             table.add_row(
                 phase.name,
                 f"at most {phase.steps}" if phase.until else str(phase.steps),
@@ -75,16 +75,22 @@ def print_plan(
         console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 
-def held_in(phase: PhaseConfig, model: Model) -> dict[str, int]:
+def held_in(
+    phase: PhaseConfig, model: Model, lora: LoRA | None = None
+) -> dict[str, int]:
     """Bytes on the fullest device that stay from step to step, by name.
 
-    The pretrained policy stays beside the one that is trained.
+    The pretrained policy stays beside the one that is trained; adapters share it.
     """
     assert model.mesh is not None  # a run has one
     held = held_bytes(
-        model, make_optimizer(phase.optimizer), model.mesh, teacher=phase.held_teacher
+        model,
+        make_optimizer(phase.optimizer),
+        model.mesh,
+        teacher=phase.held_teacher,
+        lora=lora,
     )
-    return {"pretrained": held["policy"], **held}
+    return dict(held) if lora else {"pretrained": held["policy"], **held}
 
 
 def _term(term: Any) -> str:

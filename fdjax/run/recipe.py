@@ -13,6 +13,7 @@ from fdjax.checkpoint import (
     Pretrained,
     load_pretrained,
     open_source,
+    save_adapters,
     save_pretrained,
 )
 from fdjax.data.chat import prompt_tokens
@@ -80,7 +81,7 @@ class Recipe:
         """Everything in order; what a run before has done is read again.
 
         Probes are in `probes.jsonl`, policies in `policies/<arm>` in Hugging Face's
-        format.
+        format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT.
         """
         with ProbeRows(self.context.folder / "probes.jsonl") as probes:
             base = ProbeAt(arm="base", step=0, policy="base", iterations=0)
@@ -110,7 +111,7 @@ class Recipe:
                     policy=arm.name,
                     iterations=sum(reached.values()),
                 ),
-                state.params,
+                state.policy,
                 _teacher(by_name[name], state),
             )
 
@@ -152,6 +153,7 @@ class Recipe:
                 writer=context.writer,
                 samples=context.samples,
                 stop=context.stop,
+                lora=settings.policy.lora,
                 run=context.run,
                 resume="whole" if settings.resume == "whole" else "newest",
                 on_data=on_data,
@@ -166,13 +168,28 @@ class Recipe:
         shutil.rmtree(partly, ignore_errors=True)
         with context.display.task(f"Save {arm.name}", None) as progress:
             save_pretrained(
-                state.params,
+                state.policy,
                 self.policy.model.config,
                 partly,
                 description=self.policy.folder,
                 progress=lambda done, total, name: progress(done, name),
             )
+        self._save_adapters(arm.name, state)
         partly.rename(target)
+
+    def _save_adapters(self, arm: str, state: TrainState) -> None:
+        settings = self._config.policy
+        if settings.lora is None:
+            return
+        target = self.context.folder / "adapters" / arm
+        shutil.rmtree(target, ignore_errors=True)
+        save_adapters(
+            state.params,
+            self.policy.model.config,
+            target,
+            lora=settings.lora,
+            base=settings.source,
+        )
 
     def _probe(self, probes: ProbeRows, at: ProbeAt, params: Any, teacher: Any) -> None:
         """Measures the student, and the teacher with feedback on what it wrote."""
@@ -310,7 +327,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     model, tokenizer = described_policy(settings, context.mesh)
     width = prompt_width(context.config, task, model, tokenizer)
     held = max(
-        (held_in(phase, model) for phase in phases_of(arms)),
+        (held_in(phase, model, settings.lora) for phase in phases_of(arms)),
         key=lambda parts: sum(parts.values()),
     )
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in held.items())
@@ -326,6 +343,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
         policy = load_pretrained(
             settings.source,
             context.mesh,
+            param_dtype=settings.param_dtype,
             revision=settings.revision,
             dtype=settings.dtype,
             remat=settings.remat,
@@ -395,7 +413,7 @@ def _teacher(phase: PhaseConfig, state: TrainState) -> Any:
     """The weights that read feedback; None where none do."""
     if not phase.needs.feedback:
         return None
-    return state.params if state.teacher is None else state.teacher
+    return state.teacher_policy
 
 
 def _shown(value: float | None) -> str:

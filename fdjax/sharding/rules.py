@@ -32,6 +32,7 @@ DEFAULT_RULES: Rules = {
     "kv_heads": "tensor",
     "mlp": "tensor",
     "head_dim": None,
+    "rank": None,
 }
 """Parameters are cut over fsdp along the width, over tensor along everything wide."""
 

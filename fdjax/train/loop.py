@@ -20,7 +20,7 @@ from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
-from fdjax.train.resume import ResumeFrom, restore
+from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
 from fdjax.train.window import Window
@@ -121,11 +121,18 @@ def train(
         `DamagedCheckpointError`, it cannot be read.
     """
     origin = {"run": run, "phase": phase.name}
+    base = base_fingerprint(state)
     with CheckpointStore(
         directory, keep=phase.keep_checkpoints, keep_steps=phase.keep_steps
     ) as store:
         done, state, host = restore(
-            store, state, phase.source, origin, steps=phase.steps, resume=resume
+            store,
+            state,
+            phase.source,
+            origin,
+            base=base,
+            steps=phase.steps,
+            resume=resume,
         )
         window = Window.from_state(host.get("window", {}))
         check_finite(state.params)
@@ -139,6 +146,8 @@ def train(
 
         watched = tuple(host.get("watched", ()))
         at = _Boundary(done, state, _position(phase.source), window, watched)
+        if base is not None:
+            origin["base"] = base
         under_way = _Run(phase, store, writer, at, origin)
         try:
             on_step(done, under_way.latest)
@@ -238,7 +247,8 @@ class _Run:
         }
         if self._phase.until is not None:
             host["watched"] = list(at.watched)
-        self._store.save(at.done, at.state, self._origin | host)
+        saved = at.state._replace(base=None)
+        self._store.save(at.done, saved, self._origin | host)
 
     def rescue(self) -> str:
         """Saves the last whole iteration after an error; says how that went."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from fdjax.errors import ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter
-from fdjax.model import Model
+from fdjax.model import LoRA, Model
 from fdjax.ranges import FLAG, Whole, require_fields
 from fdjax.train.interrupt import StopRequest
 from fdjax.train.loop import Phase, train
@@ -109,6 +109,7 @@ def train_phases(
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
+    lora: LoRA | None = None,
     run: str | None = None,
     resume: Literal["newest", "whole"] = "newest",
     on_data: Callable[[str, int, TrainState, StepData], None] = lambda *_: None,
@@ -122,7 +123,8 @@ def train_phases(
 
     Args:
       phases: of different names.
-      params: the policy to begin with, float32, of whatever origin; copied.
+      params: the policy to begin with, float32, of whatever origin; copied. With
+        `lora` it is the base, which all states share.
       model: of policy and teacher.
       mesh: over which batches are sharded.
       key: typed PRNG key of the run; phase i has `fold_in(key, i)`.
@@ -131,6 +133,8 @@ def train_phases(
       writer: receives the rows of metrics; the arm is the phase's name.
       samples: see `train`.
       stop: asked between iterations.
+      lora: adapters that the phases train, one after the other; None for all
+        parameters.
       run: identity of the run, kept in its checkpoints.
       resume: see `train`; a phase that was finished is read from its last checkpoint.
       on_data: called with (phase, iteration, state, data) before the optimizer steps.
@@ -146,14 +150,20 @@ def train_phases(
       IdleError, CheckpointError: see `train`.
     """
     _check(phases)
-    built = [_built(phase, model, mesh, source(phase)) for phase in phases]
+    built = [_built(phase, model, mesh, source(phase), lora) for phase in phases]
     state: TrainState | None = None
     for index, (phase, ready) in enumerate(zip(phases, built, strict=True)):
         optimizer = make_optimizer(phase.optimizer)
         phase_key = jax.random.fold_in(key, index)
         if state is None:
             state = restart(
-                params, model, optimizer, mesh, phase_key, teacher=phase.held_teacher
+                params,
+                model,
+                optimizer,
+                mesh,
+                phase_key,
+                teacher=phase.held_teacher,
+                lora=lora,
             )
         else:
             state = hand_over(
@@ -165,6 +175,7 @@ def train_phases(
                 teacher=phase.held_teacher,
                 keep_moments=phase.keep_moments,
                 keep_teacher=phase.keep_teacher,
+                lora=lora,
             )
         state = train(
             ready,
@@ -213,7 +224,9 @@ def _check(phases: Sequence[PhaseConfig]) -> None:
             )
 
 
-def _built(config: PhaseConfig, model: Model, mesh: Mesh, source: Source) -> Phase:
+def _built(
+    config: PhaseConfig, model: Model, mesh: Mesh, source: Source, lora: LoRA | None
+) -> Phase:
     """The phase that `train` runs; a bad setting is refused here.
 
     Args:
@@ -221,6 +234,7 @@ def _built(config: PhaseConfig, model: Model, mesh: Mesh, source: Source) -> Pha
       model: of policy and teacher.
       mesh: over which batches are sharded.
       source: of its data, with what `config.needs` says.
+      lora: adapters that it trains, if not all parameters.
     """
     step = make_train_step(
         model,
@@ -228,6 +242,7 @@ def _built(config: PhaseConfig, model: Model, mesh: Mesh, source: Source) -> Pha
         make_optimizer(config.optimizer),
         mesh,
         teacher=config.held_teacher,
+        lora=lora,
         microbatches=config.microbatches,
     )
     return Phase(

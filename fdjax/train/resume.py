@@ -5,12 +5,17 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import jax
+
 from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint.sums import bit_sums
+from fdjax.data.pipeline import fingerprint
 from fdjax.errors import CheckpointError, DamagedCheckpointError
+from fdjax.model.lora import Adapter
 from fdjax.train.sources import Source
 from fdjax.train.state import TrainState
 
-__all__ = ["ResumeFrom", "check_origin", "restore"]
+__all__ = ["ResumeFrom", "base_fingerprint", "check_origin", "restore"]
 
 ResumeFrom = Literal["newest", "whole"] | int
 """The newest checkpoint, which must be whole; the newest that is, or the beginning if
@@ -25,6 +30,7 @@ def restore(
     source: Source,
     origin: dict[str, Any],
     *,
+    base: str | None = None,
     steps: int,
     resume: ResumeFrom,
 ) -> tuple[int, TrainState, dict[str, Any]]:
@@ -36,6 +42,7 @@ def restore(
       state: what to begin with where there is no checkpoint; shapes and shardings.
       source: of the phase's data.
       origin: what the host's part of each checkpoint of this run says.
+      base: that of the state (`base_fingerprint`).
       steps: iterations of the phase.
       resume: which checkpoint to take.
 
@@ -44,8 +51,8 @@ def restore(
       `state` and nothing where training begins.
 
     Raises:
-      CheckpointError: there is none of the step `resume`, it is of another run or of
-        other data, or it does not fit `state`.
+      CheckpointError: there is none of the step `resume`, it is of another run, of
+        other data or of adapters on another base, or it does not fit `state`.
       DamagedCheckpointError: it cannot be read.
     """
     candidates = [step for step in store.steps if step <= steps]
@@ -61,14 +68,31 @@ def restore(
         try:
             host = store.host(step)
             check_origin(host, origin, f"{store.directory}/{step}")
+            _check_base(host.get("base"), base, f"{store.directory}/{step}")
             source.set_state(host["source"])
-            return step, store.restore(state, step)[0], host
+            saved, _ = store.restore(state._replace(base=None), step)
+            return step, saved._replace(base=state.base), host
         except DamagedCheckpointError as error:
             if resume != "whole":
                 raise
             _logger.warning("%s", error)
     source.set_state(beginning)
     return 0, state, {}
+
+
+def base_fingerprint(state: TrainState) -> str | None:
+    """What a checkpoint of adapters says of the weights that they are on.
+
+    These are not in it: the sums of their bits are, and the adapters' scales, which are
+    no arrays. None without LoRA.
+    """
+    if state.base is None:
+        return None
+    adapters = jax.tree.leaves(
+        state.params, is_leaf=lambda node: isinstance(node, Adapter)
+    )
+    scales = [adapter.scale for adapter in adapters]
+    return fingerprint([bit_sums(state.base), scales])
 
 
 def check_origin(
@@ -94,3 +118,18 @@ def check_origin(
             f"Expected {what} to be of this run, got one of {', '.join(differences)}; "
             "put it back where it belongs, or start a new run."
         )
+
+
+def _check_base(saved: str | None, base: str | None, what: str) -> None:
+    """Makes sure that adapters go on where they were trained, and on nothing else."""
+    if saved == base:
+        return
+    kinds = [
+        "all parameters" if one is None else f"adapters on the base {one}"
+        for one in (base, saved)
+    ]
+    raise CheckpointError(
+        f"Expected {what} to be of {kinds[0]}, got {kinds[1]}: adapters mean nothing "
+        "on other weights. Resume with the policy, the lora.alpha and the "
+        "lora.base_dtype that it was trained with, or start a new run."
+    )

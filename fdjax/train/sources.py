@@ -57,7 +57,7 @@ class Source(Protocol):
     """An endless, resumable supply of `StepData`."""
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
-        """Data of the next iteration, sampled from `state.params` if at all."""
+        """Data of the next iteration, sampled from `state.policy` if at all."""
         ...
 
     def get_state(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class RolloutSource(_Resumable):
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Attempts of the current policy at the next problems."""
         rollout = self._pipeline.collect(
-            state.params,
+            state.policy,
             next(self._items),
             jax.random.fold_in(state.key, state.step),
             group_size=self._group_size,

@@ -9,7 +9,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, Key
 
 from fdjax.errors import CheckpointError, ConfigError
-from fdjax.model import Model
+from fdjax.model import LoRA, Model, adapt, init_adapters
+from fdjax.model.lora import adapter_axes
 from fdjax.sharding import shardings
 from fdjax.train.teacher import LiveTeacher, Teacher, init_teacher
 
@@ -18,9 +19,14 @@ __all__ = [
     "check_finite",
     "hand_over",
     "init_state",
+    "on_base",
     "restart",
     "state_shardings",
 ]
+
+
+_ADAPTERS = 2**32 - 1
+"""Folded into a phase's key for fresh adapters; no step has this number."""
 
 
 class TrainState(NamedTuple):
@@ -30,15 +36,39 @@ class TrainState(NamedTuple):
     """
 
     params: Any
-    """Policy parameters θ, float32."""
+    """What is trained, θ, float32: the policy's parameters, or its adapters."""
     opt_state: Any
     """Optimizer state."""
     teacher: Any
-    """Teacher parameters φ; None where no term reads them, or the teacher is live."""
+    """Teacher parameters φ, or its adapters; None where no term reads them, or the
+    teacher is live."""
     step: Int32[Array, ""]
     """Optimizer steps taken."""
     key: Key[Array, ""]
     """Root PRNG key (typed); the key of step n is `fold_in(key, n)`."""
+    base: Any = None
+    """With LoRA the frozen parameters that all adapters are on, in any type; they are
+    neither donated nor saved."""
+
+    @property
+    def policy(self) -> Any:
+        """The policy's parameters, as a model reads them."""
+        return on_base(self.base, self.params)
+
+    @property
+    def teacher_policy(self) -> Any:
+        """The teacher's, as a model reads them: the policy's where it holds none."""
+        return on_base(self.base, self.params if self.teacher is None else self.teacher)
+
+
+def on_base(base: Any, params: Any) -> Any:
+    """What a model reads of trained parameters; copies no array.
+
+    Args:
+      base: that of the state.
+      params: the policy's or the teacher's: all parameters, or adapters of the base.
+    """
+    return params if base is None else adapt(base, params)
 
 
 def state_shardings(
@@ -47,6 +77,7 @@ def state_shardings(
     mesh: Mesh,
     *,
     teacher: Teacher | None = None,
+    lora: LoRA | None = None,
 ) -> TrainState:
     """Where each leaf of the state lives: parameters by rule, moments beside them.
 
@@ -55,12 +86,21 @@ def state_shardings(
       optimizer: for its moments.
       mesh: the device mesh.
       teacher: where its weights come from; None where the objective reads none.
+      lora: the adapters that are trained; None for all parameters.
 
     Raises:
       ConfigError: the mesh does not fit the model (`fdjax.sharding.shardings`).
     """
-    abstract_params = jax.eval_shape(model.init, jax.random.key(0))
-    params = shardings(mesh, model.logical_axes(), abstract_params)
+    axes, key = model.logical_axes(), jax.random.key(0)
+    abstract_params = jax.eval_shape(model.init, key)
+    base = None
+    if lora is not None:
+        base = shardings(mesh, axes, abstract_params)
+        axes = adapter_axes(axes, lora)
+        abstract_params = jax.eval_shape(
+            lambda key, base: init_adapters(key, base, lora), key, abstract_params
+        )
+    params = shardings(mesh, axes, abstract_params)
     replicated: Any = NamedSharding(mesh, PartitionSpec())
     abstract_opt_state = jax.eval_shape(optimizer.init, abstract_params)
     opt_state = optax.tree.map_params(
@@ -72,7 +112,7 @@ def state_shardings(
     )
     held = teacher is not None and not isinstance(teacher, LiveTeacher)
     return TrainState(
-        params, opt_state, params if held else None, replicated, replicated
+        params, opt_state, params if held else None, replicated, replicated, base
     )
 
 
@@ -83,6 +123,7 @@ def init_state(
     key: Key[Array, ""],
     *,
     teacher: Teacher | None = None,
+    lora: LoRA | None = None,
 ) -> TrainState:
     """A fresh state, each shard made on its own device.
 
@@ -93,14 +134,18 @@ def init_state(
       key: typed PRNG key, of the parameters and of the run.
       teacher: where its weights come from, if the objective reads one
         (`Objective.reads_teacher`); they begin as a copy of the policy.
+      lora: adapters to train on the fresh model; None to train all of it.
     """
 
     def init(key: Key[Array, ""]) -> TrainState:
         init_key, run_key = jax.random.split(key)
         params = model.init(init_key)
-        return _begin(params, optimizer, run_key, teacher)
+        if lora is None:
+            return _begin(params, optimizer, run_key, teacher)
+        adapters = _fresh_adapters(run_key, params, lora)
+        return _begin(adapters, optimizer, run_key, teacher)._replace(base=params)
 
-    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
     return jax.jit(init, out_shardings=layout)(key)
 
 
@@ -112,6 +157,7 @@ def restart(
     key: Key[Array, ""],
     *,
     teacher: Teacher | None = None,
+    lora: LoRA | None = None,
 ) -> TrainState:
     """A state that begins from another phase's policy, teacher and optimizer anew.
 
@@ -119,26 +165,33 @@ def restart(
     phase before had of them is dropped.
 
     Args:
-      params: the policy; copied.
+      params: the policy; copied. With `lora` it is the base, of any type, and becomes
+        the state's as it is: no step donates it.
       model: for its parameters' layout.
       optimizer: of the phase that begins.
       mesh: the device mesh.
-      key: typed PRNG key of the phase.
+      key: typed PRNG key of the phase, and of fresh adapters.
       teacher: see `init_state`.
+      lora: adapters to train on the policy; None to train all of it.
 
     Raises:
-      ConfigError: the parameters are not float32.
+      ConfigError: the parameters to train are not float32.
       CheckpointError: some are not finite.
     """
-    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
 
     def begin(params: Any, key: Key[Array, ""]) -> TrainState:
+        if lora is not None:
+            params = _fresh_adapters(key, params, lora)
         # Copies: the step donates its state, and the caller keeps its parameters.
         return _begin(jax.tree.map(jnp.copy, params), optimizer, jnp.copy(key), teacher)
 
-    state = jax.jit(begin, out_shardings=layout)(params, key)
-    check_finite(state.params)
-    return state
+    shardings = layout._replace(base=None)
+    state = jax.jit(begin, out_shardings=shardings)(params, key)
+    check_finite(params)
+    if lora is None:
+        return state
+    return state._replace(base=jax.device_put(params, layout.base))
 
 
 def hand_over(
@@ -151,6 +204,7 @@ def hand_over(
     teacher: Teacher | None,
     keep_moments: bool = False,
     keep_teacher: bool = False,
+    lora: LoRA | None = None,
 ) -> TrainState:
     """The state of the next phase, made of the one before without copying the policy.
 
@@ -166,12 +220,13 @@ def hand_over(
       teacher: where its weights come from; None where no term reads one.
       keep_moments: whether Adam goes on with its moments and their bias correction.
       keep_teacher: whether the teacher's weights stay; else they begin as the policy.
+      lora: the adapters that the state trains; None where it trains all parameters.
 
     Raises:
       ConfigError: there are no weights of a teacher to keep, before or after.
       CheckpointError: parameters are not finite.
     """
-    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
     if keep_teacher and (state.teacher is None or layout.teacher is None):
         raise ConfigError(
             "expected teachers with weights of their own before and after to keep "
@@ -184,11 +239,11 @@ def hand_over(
         fresh = _begin(params, optimizer, jnp.copy(key), begun)
         return fresh._replace(params=None)
 
-    shardings = layout._replace(params=None)
+    shardings = layout._replace(params=None, base=None)
     if keep_teacher:
         shardings = shardings._replace(teacher=None)
     fresh = jax.jit(begin, out_shardings=shardings)(state.params, key)
-    fresh = fresh._replace(params=state.params)
+    fresh = fresh._replace(params=state.params, base=state.base)
     if keep_moments:
         moments = _with_moments(fresh.opt_state, state.opt_state)
         fresh = fresh._replace(opt_state=moments)
@@ -244,6 +299,10 @@ def check_finite(params: Any) -> None:
 @jax.jit
 def _finite(params: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)
+
+
+def _fresh_adapters(key: Key[Array, ""], params: Any, lora: LoRA) -> Any:
+    return init_adapters(jax.random.fold_in(key, _ADAPTERS), params, lora)
 
 
 def _begin(

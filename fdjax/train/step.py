@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float32
 
 from fdjax.errors import ConfigError
-from fdjax.model import Model
+from fdjax.model import LoRA, Model
 from fdjax.ranges import Whole, require
 from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding, check_rows
 from fdjax.train.objectives import Objective
-from fdjax.train.state import TrainState, state_shardings
+from fdjax.train.state import TrainState, on_base, state_shardings
 from fdjax.train.teacher import LiveTeacher, Teacher, update_teacher
 
 __all__ = ["make_train_step"]
@@ -29,6 +29,7 @@ def make_train_step(
     mesh: Mesh,
     *,
     teacher: Teacher | None = None,
+    lora: LoRA | None = None,
     microbatches: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`, jitted, donating its state.
@@ -42,18 +43,22 @@ def make_train_step(
     nothing is scored: parameters, moments and schedule stay as they are, bit for bit,
     no average moves, and only `step` goes on.
 
+    With `lora` the gradient is by the adapters alone: the base is an argument of the
+    compiled step that it neither donates nor returns.
+
     Args:
       model: the policy, for its parameters' layout.
       objective: what to minimise (`fdjax.train.objectives`).
       optimizer: an optax gradient transformation.
       mesh: the device mesh; the batch is sharded over its data axes.
       teacher: where its weights come from; None where the objective reads none.
+      lora: the adapters that the state trains; None where it trains all parameters.
       microbatches: parts that the batch is cut into to save memory.
 
     Raises:
       ConfigError: a setting is out of range, or there is a teacher that is not read, or
         the other way round. The step itself raises it where the state does not hold the
-        teacher's weights, or the rows do not divide.
+        teacher's weights or the base, or the rows do not divide.
 
     Metrics: those of the objective, train/loss, train/gradient_norm (before clipping),
     all over the steps taken; train/scored_tokens, train/skipped (share of steps not
@@ -67,10 +72,17 @@ def make_train_step(
             f"{teacher} for one that "
             f"{'reads one' if objective.reads_teacher else 'reads none'}"
         )
-    layout = state_shardings(model, optimizer, mesh, teacher=teacher)
-    gradient = jax.value_and_grad(objective.loss, has_aux=True)
+    layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def loss_of(
+        params: Any, weights: Any, base: Any, *rest: Any
+    ) -> tuple[Float32[Array, ""], Metrics]:
+        read = None if weights is None else on_base(base, weights)
+        return objective.loss(on_base(base, params), read, *rest)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+    def step(state: TrainState, base: Any, batch: Any) -> tuple[TrainState, Metrics]:
         scored = objective.scored(batch).sum().astype(jnp.float32)
         normalizers = objective.normalizers(batch)
         # The gradient is by the first argument alone: a live teacher has none.
@@ -78,7 +90,7 @@ def make_train_step(
 
         def part(batch: Any) -> tuple[Float32[Array, ""], Metrics, Any]:
             (loss, metrics), grads = gradient(
-                state.params, weights, batch, normalizers, state.step
+                state.params, weights, base, batch, normalizers, state.step
             )
             return loss, metrics, grads
 
@@ -119,14 +131,16 @@ def make_train_step(
         }
         return after, union(metrics, counts)
 
+    trained = layout._replace(base=None)
     compiled = jax.jit(
         step,
-        in_shardings=(layout, batch_sharding(mesh)),
-        out_shardings=(layout, None),
+        in_shardings=(trained, layout.base, batch_sharding(mesh)),
+        out_shardings=(trained, None),
         donate_argnums=0,
     )
 
-    # What is jitted stays within reach as `__wrapped__`, for instance to lower it.
+    # What is jitted stays within reach as `__wrapped__`, for instance to lower it:
+    # a function of the state without its base, the base and the batch.
     @wraps(compiled)
     def checked(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         if (state.teacher is not None) != (layout.teacher is not None):
@@ -137,8 +151,16 @@ def make_train_step(
                 f"{'without' if state.teacher is None else 'with'}; make it with "
                 f"init_state(..., teacher={teacher}) or restart."
             )
+        if (state.base is not None) != (lora is not None):
+            raise ConfigError(
+                f"Expected a state {'without' if lora is None else 'with'} a base, as "
+                f"lora={lora} asks for, got one "
+                f"{'without' if state.base is None else 'with'}; make it with "
+                "init_state(..., lora=...) or restart."
+            )
         check_rows(batch, mesh, microbatches=microbatches)
-        return compiled(state, batch)
+        after, metrics = compiled(state._replace(base=None), state.base, batch)
+        return after._replace(base=state.base), metrics
 
     return checked
 

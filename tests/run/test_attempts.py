@@ -13,7 +13,7 @@ from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.run import attempts
 from fdjax.run.attempts import AttemptLog
-from fdjax.train import StepData, response_hidden, teacher_hidden
+from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
 from tiny import MODEL, TOKENIZER, completions, distillation_data
 
 ROWS, LENGTH, TEMPERATURE = 40, 24, 0.5
@@ -22,7 +22,7 @@ ROWS, LENGTH, TEMPERATURE = 40, 24, 0.5
 @pytest.fixture(scope="module")
 def state():
     params, teacher = (MODEL.init(jax.random.key(seed)) for seed in (0, 1))
-    return SimpleNamespace(params=params, teacher=teacher)
+    return TrainState(params, (), teacher, jnp.int32(0), jax.random.key(2))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
@@ -75,6 +76,9 @@ class AttemptsConfig:
     """Room for feedback in the teacher's prompt, tokens."""
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
+    sampling: PassRateSampling | None = None
+    """Leaves out problems that are never or always solved of late; by default all are
+    drawn equally often."""
 
     def __post_init__(self) -> None:
         require_fields(

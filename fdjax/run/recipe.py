@@ -72,9 +72,8 @@ class Recipe:
                     "attempts.group_size or attempts.updates"
                 )
         for arm in self.arms:
-            for phase in arm.phases:
-                # Its errors are better before the first phase than after it.
-                self._source(arm, phase)
+            # Their errors are better before the first phase than after it.
+            self._sources(arm)
 
     def run(self) -> None:
         """Everything in order; what a run before has done is read again.
@@ -99,6 +98,7 @@ class Recipe:
             temperature=settings.attempts.temperature,
         )
         by_name = {phase.name: phase for phase in arm.phases}
+        sources = self._sources(arm)
         reached = dict.fromkeys(by_name, 0)
 
         def measure(name: str, state: TrainState) -> None:
@@ -147,7 +147,7 @@ class Recipe:
                 mesh=context.mesh,
                 # One key for all arms: they start from the same attempts.
                 key=context.key(1),
-                source=partial(self._source, arm),
+                source=lambda phase: sources[phase.name],
                 directory=context.folder / "checkpoints",
                 writer=context.writer,
                 samples=context.samples,
@@ -281,22 +281,26 @@ class Recipe:
         )
         return make_generate(self.policy.model, sampling, mesh=self.context.mesh)
 
-    def _source(self, arm: Arm, phase: PhaseConfig) -> RolloutSource:
+    def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
+        """The data of each phase, which goes on with the problems where the one before
+        stops."""
         config = self._config.attempts
-        source = RolloutSource(
-            self.task.problems,
-            self.student,
-            needs=phase.needs,
-            problems_per_step=config.problems,
-            group_size=config.group_size,
-            updates_per_rollout=config.updates,
-            seed=self._config.seed,
-            teacher_width=self.teacher_width if phase.needs.feedback else None,
-        )
-        # A phase goes on with the problems behind those of the phases before it.
-        before = arm.phases[: arm.phases.index(phase)]
-        source.skip(sum(earlier.steps for earlier in before))
-        return source
+        sources: dict[str, RolloutSource] = {}
+        before: RolloutSource | None = None
+        for phase in arm.phases:
+            before = sources[phase.name] = RolloutSource(
+                self.task.problems,
+                self.student,
+                needs=phase.needs,
+                problems_per_step=config.problems,
+                group_size=config.group_size,
+                updates_per_rollout=config.updates,
+                seed=self._config.seed,
+                teacher_width=self.teacher_width if phase.needs.feedback else None,
+                sampling=config.sampling,
+                after=before,
+            )
+        return sources
 
 
 def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Recipe:

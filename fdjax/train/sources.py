@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
-import grain
 import jax
 import numpy as np
 from jaxtyping import Float32
@@ -13,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from fdjax.advantages import centred, leave_one_out, zscore
 from fdjax.data.formats import PLAIN, PromptFormat
-from fdjax.data.pipeline import batches, fingerprint
+from fdjax.data.pipeline import BatchStream, batches, fingerprint
+from fdjax.data.sampling import PassRateSampling, PassRateStream, SampleCounts
 from fdjax.data.tokenizer import settings_of
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.feedback import feedback_metrics
@@ -74,7 +74,7 @@ class Source(Protocol):
 
 
 class _Resumable:
-    """A source that draws from one Grain iterator."""
+    """A source that draws from one stream of batches."""
 
     def __init__(
         self,
@@ -84,9 +84,10 @@ class _Resumable:
         *,
         batch_size: int,
         seed: int,
+        stream: BatchStream[Any] | None = None,
         **settings: int | str,
     ):
-        """Begins at the first batch.
+        """Begins at the first batch, or where the stream is.
 
         Args:
           items: rows, JSON values or dataclasses of such.
@@ -94,10 +95,13 @@ class _Resumable:
           format: of their prompts.
           batch_size: rows in a batch.
           seed: of their order.
+          stream: draws them; shuffled epochs by default.
           settings: whatever else decides what a row becomes.
         """
-        self._items: grain.DatasetIterator[list[Any]] = batches(
-            items, batch_size=batch_size, seed=seed
+        self._items: BatchStream[Any] = (
+            batches(items, batch_size=batch_size, seed=seed)
+            if stream is None
+            else stream
         )
         self._data = {
             "source": type(self).__name__,
@@ -240,8 +244,10 @@ class RolloutSource(_Resumable):
         updates_per_rollout: int,
         seed: int,
         teacher_width: int | None = None,
+        sampling: PassRateSampling | None = None,
+        after: "RolloutSource | None" = None,
     ):
-        """Begins at the first problems.
+        """Begins at the first problems, or where another source is.
 
         Args:
           problems: to draw from.
@@ -253,6 +259,10 @@ class RolloutSource(_Resumable):
             many.
           seed: of the problems' order.
           teacher_width: tokens of the prompts of a teacher that reads feedback.
+          sampling: leaves out problems that are never or always solved of late; None
+            draws all of them equally often.
+          after: the source of the phase before, over the same problems in batches of
+            the same size: this one goes on where it stops, with what it knows of them.
         """
         contrast = "wrong_feedback" in needs.teacher
         require(
@@ -288,17 +298,28 @@ class RolloutSource(_Resumable):
                 "teacher_width": cast(int, teacher_width),
                 "score": needs.score or "all",
             }
+        stream: BatchStream[Problem] | None = None
+        if sampling is not None:
+            settings |= {"sampling": "by recent pass rate"}
+            stream = PassRateStream(
+                problems, batch_size=problems_per_step, seed=seed, sampling=sampling
+            )
+        if after is not None:
+            stream = after._items
         super().__init__(
             problems,
             pipeline.tokenizer,
             pipeline.format,
             batch_size=problems_per_step,
             seed=seed,
+            stream=stream,
             group_size=group_size,
             updates_per_rollout=updates_per_rollout,
             prompt_width=pipeline.prompt_width,
             **settings,
         )
+        if after is not None:
+            _require_same_problems(after._data, self._data)
         self._pipeline = pipeline
         self._needs = needs
         self._teacher_width = teacher_width if needs.feedback else None
@@ -308,6 +329,7 @@ class RolloutSource(_Resumable):
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
         """Attempts of the current policy at the next problems."""
+        known = self._counts()
         rollout = self._pipeline.collect(
             state.params,
             next(self._items),
@@ -318,6 +340,7 @@ class RolloutSource(_Resumable):
             timer=timer,
         )
         with timer.stage("data"):
+            of_sampling = self._observe(rollout, known)
             advantages, of_advantages = self._advantages(rollout)
             notes = [each.feedback for each in rollout.trajectories]
             of_feedback = feedback_metrics(notes) if self._needs.feedback else {}
@@ -334,10 +357,44 @@ class RolloutSource(_Resumable):
         return StepData(
             batches=self._split(batch),
             metrics=union(
-                rollout_metrics(rollout), of_advantages, of_feedback, of_batch
+                rollout_metrics(rollout),
+                of_sampling,
+                of_advantages,
+                of_feedback,
+                of_batch,
             ),
             rollout=rollout,
         )
+
+    def _counts(self) -> SampleCounts | None:
+        """What is left out of the draws; None where all problems are drawn alike."""
+        stream = self._items
+        return stream.counts if isinstance(stream, PassRateStream) else None
+
+    def _observe(self, rollout: Rollout, before: SampleCounts | None) -> Metrics:
+        """Takes note of the pass rates; says what is left out of the draws now.
+
+        Metrics: sampling/solved, sampling/unsolved (shares of the problems, left out as
+        always and as never solved), sampling/retried, sampling/filled (shares of the
+        places of the iteration, given to problems left out, see `SampleCounts`).
+        """
+        stream = self._items
+        if not isinstance(stream, PassRateStream) or before is None:
+            return {}
+        for group in rollout.groups:
+            judged = [each.judgement for each in group if not each.judgement.missing]
+            stream.observe(
+                group[0].problem,
+                passed=sum(judgement.passed for judgement in judged),
+                judged=len(judged),
+            )
+        now, places = stream.counts, len(rollout.groups)
+        return {
+            "sampling/solved": Mean(now.solved, now.problems),
+            "sampling/unsolved": Mean(now.unsolved, now.problems),
+            "sampling/retried": Mean(now.retried - before.retried, places),
+            "sampling/filled": Mean(now.filled - before.filled, places),
+        }
 
     def _advantages(
         self, rollout: Rollout
@@ -359,6 +416,21 @@ class RolloutSource(_Resumable):
             jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
             for start in range(self._updates)
         ]
+
+
+def _require_same_problems(before: dict[str, Any], data: dict[str, Any]) -> None:
+    """Refuses to go on after a source of other problems, or with other draws.
+
+    Raises:
+      ConfigError: it is one.
+    """
+    for name in ("content of the rows", "batch_size", "seed", "sampling"):
+        if before.get(name) != data.get(name):
+            raise ConfigError(
+                f"expected a source after one of the same {name}, got "
+                f"{before.get(name)!r} before and {data.get(name)!r} now: give both "
+                "the same problems, problems_per_step, seed and sampling"
+            )
 
 
 def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:

@@ -5,12 +5,11 @@ from fdjax.feedback.chat import (
     Chat,
     Limits,
     OpenAIEndpoint,
-    PolicyChat,
     RecordedChat,
     RemoteChat,
 )
 from fdjax.feedback.compiler import CompilerFeedback
-from fdjax.feedback.config import ModelFeedback
+from fdjax.feedback.config import ModelFeedback, PolicyFeedback
 from fdjax.feedback.constant import ConstantFeedback, NoFeedback
 from fdjax.feedback.critique import Critique, CritiqueSettings
 from fdjax.feedback.failure import Kind
@@ -48,7 +47,7 @@ __all__ = [
     "ModelFeedback",
     "NoFeedback",
     "OpenAIEndpoint",
-    "PolicyChat",
+    "PolicyFeedback",
     "Prices",
     "RecordedChat",
     "ReferenceHint",

@@ -25,6 +25,7 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require, require_fields
 from fdjax.records import Problem
 from fdjax.rollout.event_loop import EventLoop
+from fdjax.rollout.policy_chat import PolicyChat
 from fdjax.rollout.trajectory import Rollout, Trajectory, Turn
 from fdjax.sampling import Completions
 
@@ -54,6 +55,11 @@ class Pipeline:
     """S, tokens; from a longer prompt nothing is sampled."""
     format: PromptFormat = PLAIN
     """How problems are put to the policy; a `LeanJudge` extracts answers by it."""
+    policy: PolicyChat | None = None
+    """The policy as the model that the writer asks; None where it asks another."""
+    phase: str = ""
+    """Of which phase the attempts are, in recordings of what the policy says of them.
+    """
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     """Where judge and writer run; pipelines with the same writer share one."""
 
@@ -121,7 +127,14 @@ class Pipeline:
             attempts[start : start + group_size]
             for start in range(0, len(attempts), group_size)
         ]
-        finished = self.loop.run(self._finish(groups, comment, timer))
+        finish = self._finish(groups, comment, timer)
+        if self.policy is None or not comment:
+            finished = self.loop.run(finish)
+        else:
+            with self.policy.round(
+                params, key, phase=self.phase, step=version, groups=len(groups)
+            ) as jobs:
+                finished = self.loop.run(finish, jobs)
         trajectories = tuple(each for group in finished for each in group)
         _warn_of_missing(trajectories)
         return Rollout(
@@ -231,10 +244,14 @@ class Pipeline:
     async def _written(
         self, judged: "asyncio.Task[list[Trajectory]]"
     ) -> list[Trajectory]:
-        group = await judged
-        start = time.monotonic()
-        notes = await _feedback(self.writer, group)
-        spent = {"feedback": time.monotonic() - start}
+        try:
+            group = await judged
+            start = time.monotonic()
+            notes = await _feedback(self.writer, group)
+            spent = {"feedback": time.monotonic() - start}
+        finally:
+            if self.policy is not None:
+                self.policy.done()
         return [
             replace(each, feedback=note, seconds=each.seconds | spent)
             for each, note in zip(group, notes, strict=True)

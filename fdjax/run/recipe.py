@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, cast
 
 from jax.sharding import Mesh
@@ -19,9 +20,11 @@ from fdjax.data.chat import prompt_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.tokenizer import pad_token
 from fdjax.errors import ConfigError
+from fdjax.feedback import PolicyFeedback, Writer
+from fdjax.feedback.writing import aclose_all
 from fdjax.model import Model
 from fdjax.records import Problem
-from fdjax.rollout import Pipeline, Trajectory, fit_feedback
+from fdjax.rollout import Pipeline, PolicyChat, Trajectory, fit_feedback
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import PolicyConfig, RunConfig
 from fdjax.run.context import RunContext
@@ -29,7 +32,7 @@ from fdjax.run.plan import GIB, held_in
 from fdjax.run.probe import probe
 from fdjax.run.probes import ProbeAt, ProbeRows, Reader
 from fdjax.run.task import Arm, Task, phases_of
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import Generate, SamplingConfig, make_generate
 from fdjax.sharding import batch_parts
 from fdjax.train import (
     PhaseConfig,
@@ -188,13 +191,14 @@ class Recipe:
         )
         with self.context.timed("evaluation"):
             alone, attempts = measure(
-                self.student,
+                replace(self.student, phase=f"probe of {at.arm}"),
                 params=params,
                 problems=list(self.task.evaluation),
                 key=self.context.key(2),
                 samples=settings.samples,
                 ks=settings.ks,
                 comment=reads,
+                version=at.step,
             )
             probes.write(at, "student", alone)
             said = (
@@ -264,33 +268,62 @@ class Recipe:
             generate=self._generate,
             tokenizer=self.tokenizer,
             judge=self.task.judge,
-            writer=self.task.writer,
+            writer=self._writer,
             prompt_width=width,
             format=self.task.format,
+            policy=self._policy_chat,
             loop=self.context.loop,
         )
 
     @cached_property
-    def _generate(self) -> Any:
+    def _writer(self) -> Writer:
+        writer, chat = self.task.writer, self._policy_chat
+        if not isinstance(writer, PolicyFeedback) or chat is None:
+            return cast(Writer, writer)
+        made = writer.make(chat)
+        # The recording closes with the run.
+        self.context.resources.callback(
+            lambda: self.context.loop.run(aclose_all([made]))
+        )
+        return made
+
+    @cached_property
+    def _policy_chat(self) -> PolicyChat | None:
+        """The policy as a writer's model, where the task wants it."""
+        settings = self.task.writer
+        if not isinstance(settings, PolicyFeedback):
+            return None
+        return PolicyChat(
+            settings,
+            self._sampler(settings.max_new_tokens, settings.temperature),
+            self.tokenizer,
+            format=self.task.format,
+            name=Path(self._config.policy.source).name,
+        )
+
+    @cached_property
+    def _generate(self) -> Generate:
         config = self._config.attempts
+        return self._sampler(config.max_new_tokens, config.temperature)
+
+    def _sampler(self, max_new_tokens: int, temperature: float) -> Generate:
         sampling = SamplingConfig(
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
             stop_tokens=self.policy.stop_tokens,
             pad_token=pad_token(self.tokenizer),
         )
         return make_generate(self.policy.model, sampling, mesh=self.context.mesh)
 
     def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
-        """The data of each phase, which goes on with the problems where the one before
-        stops."""
+        """The data of each phase; it goes on where the phase before stops."""
         config = self._config.attempts
         sources: dict[str, RolloutSource] = {}
         before: RolloutSource | None = None
         for phase in arm.phases:
             before = sources[phase.name] = RolloutSource(
                 self.task.problems,
-                self.student,
+                replace(self.student, phase=phase.name),
                 needs=phase.needs,
                 problems_per_step=config.problems,
                 group_size=config.group_size,
@@ -392,6 +425,15 @@ def prompt_width(
             f"fit into the policy's {positions} positions, got {longest}: lower "
             "attempts.prompt_tokens, feedback_tokens or max_new_tokens"
         )
+    if isinstance(task.writer, PolicyFeedback):
+        review = task.writer.prompt_tokens + task.writer.max_new_tokens
+        if review > positions:
+            raise ConfigError(
+                f"expected questions of {task.writer.prompt_tokens} tokens and reviews "
+                f"of {task.writer.max_new_tokens} to fit into the policy's {positions} "
+                f"positions, got {review}: lower feedback.prompt_tokens or "
+                "feedback.max_new_tokens"
+            )
     return width
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.errors import ConfigError
-from fdjax.feedback import Writer
+from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.judge import Judge
 from fdjax.records import Problem
 from fdjax.train import PhaseConfig
@@ -22,7 +22,8 @@ class Task:
     evaluation: Sequence[Problem]
     """Held out."""
     judge: Judge
-    writer: Writer
+    writer: Writer | PolicyFeedback
+    """Who comments the attempts; the policy itself by its settings."""
     format: PromptFormat = PLAIN
     """How problems are put to the policy."""
 

@@ -16,10 +16,11 @@ from fdjax.data.chat import prompt_tokens
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
-from fdjax.errors import DataError
+from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Feedback, Kind, Writer
 from fdjax.feedback.writing import write_safely
-from fdjax.judge import Judge, Judgement
+from fdjax.judge import Judge, Judgement, LeanJudge
+from fdjax.judge.answer import extract_name
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require, require_fields
@@ -54,7 +55,7 @@ class Pipeline:
     prompt_width: int
     """S, tokens; from a longer prompt nothing is sampled."""
     format: PromptFormat = PLAIN
-    """How problems are put to the policy; a `LeanJudge` extracts answers by it."""
+    """How problems are put to the policy; a `LeanJudge` must extract answers by it."""
     policy: PolicyChat | None = None
     """The policy as the model that the writer asks; None where it asks another."""
     phase: str = ""
@@ -67,6 +68,15 @@ class Pipeline:
         require_fields(self, prompt_width=Whole(1))
         pad_token(self.tokenizer)
         end_token(self.tokenizer)
+        if not isinstance(self.judge, LeanJudge):
+            return
+        judged, asked = self.judge.extract, self.format.extract
+        if judged != asked:
+            raise ConfigError(
+                "expected a LeanJudge that extracts answers as the format does, by "
+                f"{extract_name(asked)}, got {extract_name(judged)}: give it "
+                "extract=format.extract"
+            )
 
     def collect(
         self,

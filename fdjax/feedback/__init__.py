@@ -10,7 +10,7 @@ from fdjax.feedback.chat import (
 )
 from fdjax.feedback.compiler import CompilerFeedback
 from fdjax.feedback.config import ModelFeedback, PolicyFeedback
-from fdjax.feedback.constant import ConstantFeedback, NoFeedback
+from fdjax.feedback.constant import ConstantFeedback
 from fdjax.feedback.critique import Critique, CritiqueSettings
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.group_critique import GroupCritique
@@ -45,7 +45,6 @@ __all__ = [
     "Limits",
     "Mixture",
     "ModelFeedback",
-    "NoFeedback",
     "OpenAIEndpoint",
     "PolicyFeedback",
     "Prices",

@@ -173,7 +173,8 @@ def test_a_run_with_its_own_reviews_replays_and_moves(small, capsys):
     require_equal(small, "eight", "again", tolerance=0)
 
     on_one_device(small.arguments("one", "one.jsonl"))
-    require_equal(small, "eight", "one", tolerance=1e-5)
+    # Seen: 3e-7, float32 that is summed in another order.
+    require_equal(small, "eight", "one", tolerance=2e-6)
     said = [
         {row["key"]: row["text"] for row in map(json.loads, text.splitlines())}
         for text in (recorded, (small.folder / "one.jsonl").read_bytes())

@@ -122,7 +122,7 @@ class AfterThinking:
         return replace(answer, start=answer.start + start)
 
 
-def extract_name(extract: Extract) -> str:
+def extract_name(extract: Callable[..., object]) -> str:
     """An `Extract` in words that are the same in every process, for records.
 
     >>> extract_name(AfterThinking(extract=last_fence, opened=True))

@@ -165,7 +165,13 @@ class SupervisedSource(_Resumable):
         require("response_width", response_width, Whole(1))
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
         super().__init__(
-            rows, tokenizer, format, batch_size=batch_size, seed=seed, **self._widths
+            rows,
+            tokenizer,
+            format,
+            batch_size=batch_size,
+            seed=seed,
+            stream=None,
+            **self._widths,
         )
         self._tokenizer = tokenizer
         self._format = format

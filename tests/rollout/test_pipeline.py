@@ -24,7 +24,7 @@ from fdjax.lean.backends.fake import accepted, rejected
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline
 from fdjax.sampling import SamplingConfig, make_generate
-from fdjax.train.sources import rollout_metrics
+from fdjax.train.rollout_source import rollout_metrics
 from small_tokenizers import sentencepiece
 from tiny import MODEL, PROBLEMS, TOKENIZER, completions
 

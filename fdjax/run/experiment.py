@@ -13,7 +13,8 @@ from fdjax.run.config import RunConfig
 from fdjax.run.console import Display
 from fdjax.run.context import RunContext, run_folder
 from fdjax.run.plan import print_plan
-from fdjax.run.recipe import Recipe, described_policy, load_recipe, prompt_width
+from fdjax.run.policy import described_policy, prompt_width
+from fdjax.run.recipe import Recipe, load_recipe
 from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sharding import make_mesh
 

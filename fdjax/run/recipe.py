@@ -3,34 +3,25 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from jax.sharding import Mesh
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from fdjax.checkpoint import (
-    Pretrained,
-    load_pretrained,
-    open_source,
-    save_pretrained,
-)
-from fdjax.data.chat import prompt_tokens
-from fdjax.data.packing import padded_width
+from fdjax.checkpoint import Pretrained, load_pretrained, save_pretrained
 from fdjax.data.tokenizer import pad_token
 from fdjax.errors import ConfigError
 from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
-from fdjax.model import Model
-from fdjax.records import Problem
-from fdjax.rollout import Pipeline, PolicyChat, Trajectory, fit_feedback
+from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
-from fdjax.run.config import PolicyConfig, RunConfig
+from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.plan import GIB, held_in
-from fdjax.run.probe import probe
-from fdjax.run.probes import ProbeAt, ProbeRows, Reader
+from fdjax.run.policy import described_policy, prompt_width
+from fdjax.run.prober import Prober
+from fdjax.run.probes import ProbeAt, ProbeRows
 from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sampling import Generate, SamplingConfig, make_generate
 from fdjax.sharding import batch_parts
@@ -42,7 +33,7 @@ from fdjax.train import (
     train_phases,
 )
 
-__all__ = ["Recipe", "described_policy", "load_recipe", "prompt_width"]
+__all__ = ["Recipe", "load_recipe"]
 
 _SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
@@ -84,15 +75,23 @@ class Recipe:
         Probes are in `probes.jsonl`, policies in `policies/<arm>` in Hugging Face's
         format.
         """
-        with ProbeRows(self.context.folder / "probes.jsonl") as probes:
+        with ProbeRows(self.context.folder / "probes.jsonl") as rows:
+            prober = Prober(
+                context=self.context,
+                model=self.policy.model,
+                problems=self.task.evaluation,
+                student=self.student,
+                teacher=self.teacher,
+                rows=rows,
+            )
             base = ProbeAt(arm="base", step=0, policy="base", iterations=0)
             params = self.policy.params
             reads = any(phase.needs.feedback for phase in phases_of(self.arms))
-            self._probe(probes, base, params, params if reads else None)
+            prober.measure(base, params, params if reads else None)
             for arm in self.arms:
-                self._train_arm(probes, arm)
+                self._train_arm(prober, arm)
 
-    def _train_arm(self, probes: ProbeRows, arm: Arm) -> None:
+    def _train_arm(self, prober: Prober, arm: Arm) -> None:
         context, settings = self.context, self._config
         log = AttemptLog(
             model=self.policy.model,
@@ -105,8 +104,7 @@ class Recipe:
         reached = dict.fromkeys(by_name, 0)
 
         def measure(name: str, state: TrainState) -> None:
-            self._probe(
-                probes,
+            prober.measure(
                 ProbeAt(
                     arm=name,
                     step=reached[name],
@@ -176,71 +174,6 @@ class Recipe:
                 progress=lambda done, total, name: progress(done, name),
             )
         partly.rename(target)
-
-    def _probe(self, probes: ProbeRows, at: ProbeAt, params: Any, teacher: Any) -> None:
-        """Measures the student, and the teacher with feedback on what it wrote."""
-        settings = self._config.evaluation
-        reads = settings.teacher and teacher is not None
-        readers: list[Reader] = ["student", "teacher"] if reads else ["student"]
-        if all(probes.find(at, reader) for reader in readers):
-            return
-        measure = partial(
-            probe,
-            model=self.policy.model,
-            problems_per_batch=self._config.attempts.problems,
-        )
-        with self.context.timed("evaluation"):
-            alone, attempts = measure(
-                replace(self.student, phase=f"probe of {at.arm}"),
-                params=params,
-                problems=list(self.task.evaluation),
-                key=self.context.key(2),
-                samples=settings.samples,
-                ks=settings.ks,
-                comment=reads,
-                version=at.step,
-            )
-            probes.write(at, "student", alone)
-            said = (
-                f"[dim]{at.arm} at {at.step}:[/] reward {_shown(alone.reward)}, "
-                f"entropy {alone.entropy:.2f}, marginal entropy "
-                f"{alone.marginal_entropy:.2f}"
-            )
-            problems, notes = self._notes(attempts)
-            if reads and notes:
-                informed, _ = measure(
-                    self.teacher,
-                    params=teacher,
-                    problems=problems,
-                    key=self.context.key(3),
-                    samples=1,
-                    feedback=notes,
-                )
-                probes.write(at, "teacher", informed)
-                said += f"; teacher with feedback: reward {_shown(informed.reward)}"
-            elif reads:
-                said += "; [bold red]teacher not measured: no feedback[/]"
-        self.context.display.say(said)
-
-    def _notes(self, attempts: Sequence[Trajectory]) -> tuple[list[Problem], list[str]]:
-        """Problems of the attempts with feedback, and the feedback.
-
-        The others would show what the teacher does without any.
-        """
-        problems = [each.problem for each in attempts]
-        notes = fit_feedback(
-            self.tokenizer,
-            problems,
-            [each.feedback for each in attempts],
-            width=self.teacher_width,
-            format=self.task.format,
-        )
-        read = [
-            (problem, note)
-            for problem, note in zip(problems, notes, strict=True)
-            if note is not None
-        ]
-        return [problem for problem, _ in read], [note for _, note in read]
 
     # Parts of the above
 
@@ -379,70 +312,8 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     )
 
 
-def described_policy(
-    settings: PolicyConfig, mesh: Mesh
-) -> tuple[Model, PreTrainedTokenizerFast]:
-    """The policy without its weights, and its tokenizer.
-
-    Raises:
-      CheckpointError: there is no such policy.
-      ConfigError: none is named, or it is not of a family that the decoder has.
-    """
-    if not settings.source:
-        raise ConfigError(
-            "expected a policy to train, got none: give --policy.source, a folder in "
-            "Hugging Face's format or a hub id"
-        )
-    found = open_source(settings.source, revision=settings.revision)
-    config = replace(
-        found.config,
-        dtype=settings.dtype,
-        remat=settings.remat,
-        attention=settings.attention,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(found.description)
-    return Model(config, mesh), cast(PreTrainedTokenizerFast, tokenizer)
-
-
-def prompt_width(
-    config: RunConfig, task: Task, model: Model, tokenizer: PreTrainedTokenizerFast
-) -> int:
-    """Tokens of the student's prompts: as set, or as the longest problem needs.
-
-    Raises:
-      ConfigError: prompts, feedback and attempts are longer than the model can read.
-    """
-    attempts = config.attempts
-    everything = [*task.problems, *task.evaluation]
-    ids = prompt_tokens(tokenizer, everything, format=task.format)
-    width = attempts.prompt_tokens or padded_width([len(row) for row in ids], 8)
-    longest = width + attempts.feedback_tokens + attempts.max_new_tokens
-    positions = model.config.max_position_embeddings
-    if longest > positions:
-        raise ConfigError(
-            f"expected prompts of {width} tokens, feedback of "
-            f"{attempts.feedback_tokens} and attempts of {attempts.max_new_tokens} to "
-            f"fit into the policy's {positions} positions, got {longest}: lower "
-            "attempts.prompt_tokens, feedback_tokens or max_new_tokens"
-        )
-    if isinstance(task.writer, PolicyFeedback):
-        review = task.writer.prompt_tokens + task.writer.max_new_tokens
-        if review > positions:
-            raise ConfigError(
-                f"expected questions of {task.writer.prompt_tokens} tokens and reviews "
-                f"of {task.writer.max_new_tokens} to fit into the policy's {positions} "
-                f"positions, got {review}: lower feedback.prompt_tokens or "
-                "feedback.max_new_tokens"
-            )
-    return width
-
-
 def _teacher(phase: PhaseConfig, state: TrainState) -> Any:
     """The weights that read feedback; None where none do."""
     if not phase.needs.feedback:
         return None
     return state.params if state.teacher is None else state.teacher
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -137,13 +137,13 @@ class Pipeline:
             attempts[start : start + group_size]
             for start in range(0, len(attempts), group_size)
         ]
-        finish = self._finish(groups, comment, timer)
         if self.policy is None or not comment:
-            finished = self.loop.run(finish)
+            finished = self.loop.run(self._finish(groups, comment, timer))
         else:
             with self.policy.round(
                 params, key, phase=self.phase, step=version, groups=len(groups)
-            ) as jobs:
+            ) as (jobs, done):
+                finish = self._finish(groups, comment, timer, done)
                 finished = self.loop.run(finish, jobs)
         trajectories = tuple(each for group in finished for each in group)
         _warn_of_missing(trajectories)
@@ -215,15 +215,25 @@ class Pipeline:
         return continuation_texts(self.tokenizer, rows)
 
     async def _finish(
-        self, groups: Sequence[Sequence[Trajectory]], comment: bool, timer: StageTimer
+        self,
+        groups: Sequence[Sequence[Trajectory]],
+        comment: bool,
+        timer: StageTimer,
+        written: Callable[[], None] = lambda: None,
     ) -> list[list[Trajectory]]:
-        """Each group through judge and writer, all at once, in order."""
+        """Each group through judge and writer, all at once, in order.
+
+        `written` is called when a group has its feedback, or will have none.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 judged = [tasks.create_task(self._judged(group)) for group in groups]
                 done = judged
                 if comment:
-                    done = [tasks.create_task(self._written(group)) for group in judged]
+                    done = [
+                        tasks.create_task(self._written(group, written))
+                        for group in judged
+                    ]
                 with timer.stage("verify"):
                     await asyncio.wait(judged)
                 with timer.stage("feedback"):
@@ -252,7 +262,7 @@ class Pipeline:
         ]
 
     async def _written(
-        self, judged: "asyncio.Task[list[Trajectory]]"
+        self, judged: "asyncio.Task[list[Trajectory]]", written: Callable[[], None]
     ) -> list[Trajectory]:
         try:
             group = await judged
@@ -260,8 +270,7 @@ class Pipeline:
             notes = await _feedback(self.writer, group)
             spent = {"feedback": time.monotonic() - start}
         finally:
-            if self.policy is not None:
-                self.policy.done()
+            written()
         return [
             replace(each, feedback=note, seconds=each.seconds | spent)
             for each, note in zip(group, notes, strict=True)

@@ -1,7 +1,7 @@
 """The policy as the model that writes feedback on its own attempts."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -97,18 +97,21 @@ class PolicyChat:
     @contextmanager
     def round(
         self, params: Any, key: Key[Array, ""], *, phase: str, step: int, groups: int
-    ) -> Iterator[Jobs]:
-        """Answers questions about one rollout, whose caller does the jobs meanwhile.
+    ) -> Iterator[tuple[Jobs, Callable[[], None]]]:
+        """Answers questions about one rollout.
+
+        Yields what its caller does meanwhile (`EventLoop.run`), and what is called on
+        the event loop whenever a group has its feedback, or will have none.
 
         Args:
           params: weights that sampled it.
           key: typed PRNG key that it was sampled with.
           phase: as its rows are called.
           step: optimizer steps that made the weights.
-          groups: how many will be `done`.
+          groups: how many there are.
         """
         settings = self._settings
-        self._round = _Round(
+        self._round = under_way = _Round(
             params=params,
             key=key,
             identity={
@@ -125,15 +128,9 @@ class PolicyChat:
             open_groups=groups,
         )
         try:
-            yield self._round.jobs
+            yield under_way.jobs, partial(self._done, under_way)
         finally:
             self._round = None
-
-    def done(self) -> None:
-        """A group has its feedback, or will have none; called on the event loop."""
-        if (under_way := self._round) is not None:
-            under_way.open_groups -= 1
-            self._answer_if_all_wait(under_way)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -160,6 +157,10 @@ class PolicyChat:
                 "outside: give the chat to the pipeline that has its writer"
             )
         return self._round
+
+    def _done(self, under_way: _Round) -> None:
+        under_way.open_groups -= 1
+        self._answer_if_all_wait(under_way)
 
     def _answer_if_all_wait(self, under_way: _Round) -> None:
         waiting = [each for each in under_way.waiting if not each[1].done()]

@@ -41,8 +41,13 @@ TEMPLATE = """{% block system %}{% endblock %}
 SHORT = """--format plain --attempts.group-size 4 --attempts.max-new-tokens 16
     --attempts.feedback-tokens 32 --fd-optimizer.learning-rate 1e-3
     --grpo-optimizer.learning-rate 1e-3"""
-LONG = """--attempts.group-size 2 --attempts.max-new-tokens 32
-    --attempts.feedback-tokens 160"""
+BRIEF = """{% block system %}{% endblock %}
+{% block user %}Say in at most ten words why this proof is wrong.
+
+{{ attempt.code }}{% endblock %}
+"""
+LONG = """--policy.remat none --attempts.group-size 2 --attempts.max-new-tokens 16
+    --attempts.feedback-tokens 64"""
 
 
 @dataclass(frozen=True)
@@ -198,8 +203,10 @@ def test_a_run_says_early_that_reviews_do_not_fit(small, capsys):
 )
 def test_a_pretrained_prover_replays_and_moves(tmp_path):
     """On one device, replayed there, and on eight that review anew."""
-    reviews = "--feedback.rows 8 --feedback.max-new-tokens 128"
-    reviews += " --feedback.prompt-tokens 640 --feedback.max-missing-share 1"
+    (tmp_path / "brief@1.jinja").write_text(BRIEF)
+    reviews = f"""--feedback.template {tmp_path / "brief@1.jinja"} --feedback.rows 8
+        --feedback.max-new-tokens 48 --feedback.prompt-tokens 128
+        --feedback.temperature 0.5"""
     case = Case(
         tmp_path,
         flags(tmp_path, PRETRAINED, PROBLEMS[:4], LONG),

@@ -4,9 +4,9 @@ Claim under test: a teacher that follows its student too fast forgets how to rea
 feedback, and the student then loses what it knew. The instrument is the teacher itself:
 its pass@1 with feedback on the student's attempts, over training.
 
-Command, after a quickstart on the same theorems (`--data.seed`):
-`python -m experiments.ablations --policy.source runs/quickstart/checkpoints/sft`;
-`--only base ema_0.05` trains these two arms alone.
+Command, after `python -m experiments.quickstart --seeds 0 1 2 --data.seed 0`:
+`python -m experiments.ablations --seeds 0 1 2`; `--only frozen ema_0.05` trains these two
+arms alone.
 Hardware: two CPU cores; the embedded Lean. docs/quickstart.md has time and figures.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from experiments.miniature.dataset import DatasetConfig, make_splits
+from fdjax.eval import Claim, seeds_claim
 from fdjax.feedback import CompilerFeedback, ReferenceHint
 from fdjax.judge import LeanJudge
 from fdjax.lean import Limits, Verifier, WasmBackend
@@ -30,6 +31,7 @@ from fdjax.run import (
     PolicyConfig,
     RunConfig,
     RunContext,
+    SeedProbes,
     Task,
     experiment,
 )
@@ -83,7 +85,11 @@ class AblationsConfig(RunConfig):
 
 CONFIG = AblationsConfig(
     name="ablations",
-    policy=PolicyConfig(dtype="float32", remat="none"),
+    policy=PolicyConfig(
+        source="runs/quickstart/seed{seed}/checkpoints/sft",
+        dtype="float32",
+        remat="none",
+    ),
     attempts=AttemptsConfig(
         problems=64, group_size=4, updates=2, max_new_tokens=40, feedback_tokens=40
     ),
@@ -91,7 +97,7 @@ CONFIG = AblationsConfig(
 )
 
 TEACHERS: dict[str, Teacher] = {
-    "base": BaseTeacher(),
+    "frozen": BaseTeacher(),
     "ema_0.001": EMATeacher(rate=0.001),
     "ema_0.005": EMATeacher(rate=0.005),
     "ema_0.01": EMATeacher(rate=0.01),
@@ -175,9 +181,25 @@ def arms(config: AblationsConfig) -> Iterator[Arm]:
         yield Arm(name=f"fd_then_grpo_{rate:g}", phases=(first, then))
 
 
+def claims(probes: SeedProbes) -> list[Claim]:
+    """Of each arm, whether its pass@1 ends above that of FD with a frozen teacher."""
+    others = sorted(probes.policies - {"frozen"})
+    if len(others) == len(probes.policies):
+        return []
+    frozen = probes.of_problems("rewards", "frozen")
+    return [
+        seeds_claim(
+            f"{name}_above_frozen",
+            f"pass@1 of {name} is above that of FD with a frozen teacher",
+            probes.of_problems("rewards", name) - frozen,
+        )
+        for name in others
+    ]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; exit code 0 done, 2 bad input, 130 interrupted."""
-    return experiment(CONFIG, task=task, arms=arms, arguments=arguments)
+    return experiment(CONFIG, task=task, arms=arms, claims=claims, arguments=arguments)
 
 
 if __name__ == "__main__":

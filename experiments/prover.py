@@ -33,7 +33,7 @@ from fdjax.data.formats import (
 )
 from fdjax.data.problems import load_problems
 from fdjax.errors import ConfigError
-from fdjax.feedback import CompilerFeedback, ModelFeedback, Writer
+from fdjax.feedback import CompilerFeedback, ModelFeedback, PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
 from fdjax.judge import LeanJudge
 from fdjax.lean import BackendConfig, Embedded, Limits, Verifier
@@ -88,12 +88,13 @@ class ProverConfig(RunConfig):
     """Proofs checked at a time."""
     lean_timeout_s: float = 60.0
     """Wall time that one proof may use."""
-    feedback: CompilerFeedback | ModelFeedback = field(
+    feedback: CompilerFeedback | ModelFeedback | PolicyFeedback = field(
         default_factory=lambda: CompilerFeedback(
             max_errors=3, max_message_characters=600
         )
     )
-    """Who writes feedback: Lean's messages, or a language model behind an API."""
+    """Who writes feedback: Lean's messages, a language model behind an API, or the
+    policy itself."""
     fd_steps: int = 100
     """Iterations of Feedback Distillation."""
     grpo_steps: int = 200
@@ -248,9 +249,9 @@ def _problems(
     return list(read.problems)
 
 
-def _writer(context: RunContext[ProverConfig]) -> Writer:
+def _writer(context: RunContext[ProverConfig]) -> Writer | PolicyFeedback:
     feedback = context.config.feedback
-    if isinstance(feedback, CompilerFeedback):
+    if isinstance(feedback, CompilerFeedback | PolicyFeedback):
         return feedback
     writer = feedback.make()
     # Its connections belong to the run's event loop.

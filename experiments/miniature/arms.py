@@ -200,7 +200,7 @@ class Trainer:
         return self.materials.pipeline(self.materials.prompt_width)
 
     @property
-    def _budget(self) -> dict[str, int]:
+    def _budget(self) -> dict[str, Any]:
         config = self._config.rollout
         return {
             "problems_per_step": config.problems,

@@ -21,7 +21,7 @@ from fdjax.checkpoint.source import Source, open_source
 from fdjax.errors import CheckpointError
 from fdjax.model import Model, ModelConfig, WeightsDType
 from fdjax.model.lora import Adapted, merged
-from fdjax.sharding import DEFAULT_RULES, Rules, shardings
+from fdjax.sharding import shardings
 
 __all__ = ["Pretrained", "load_params", "load_pretrained", "save_pretrained"]
 
@@ -49,7 +49,6 @@ def load_pretrained(
     which: Which = "student",
     step: int | None = None,
     revision: str | None = None,
-    rules: Rules = DEFAULT_RULES,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     **settings: Any,
 ) -> Pretrained:
@@ -62,7 +61,6 @@ def load_pretrained(
       which: policy or EMA teacher of a training checkpoint.
       step: of a folder of training checkpoints; the newest by default.
       revision: of a hub id.
-      rules: how parameters are cut.
       progress: called with weights done, weights in all and the tensor's name.
       **settings: fields of `ModelConfig` that say how it is computed: dtype,
         attention, remat, remat_names, unroll.
@@ -83,7 +81,6 @@ def load_pretrained(
         mesh,
         param_dtype=param_dtype,
         which=which,
-        rules=rules,
         progress=progress,
     )
     return Pretrained(
@@ -101,7 +98,6 @@ def load_params(
     *,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
     which: Which = "student",
-    rules: Rules = DEFAULT_RULES,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Any:
     """The parameters of a source, laid out on a mesh, read layer by layer.
@@ -114,7 +110,7 @@ def load_params(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
         jax.eval_shape(model.init, jax.random.key(0)),
     )
-    layouts = shardings(mesh, model.logical_axes(), abstract, rules)
+    layouts = shardings(mesh, model.logical_axes(), abstract)
     params: dict[str, Any] = {}
     for done, weight in enumerate(reader.weights):
         progress(done, len(reader.weights), weight.tensor)

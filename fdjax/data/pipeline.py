@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import grain
 
@@ -18,6 +18,7 @@ _EPOCHS = 2**31
 """As good as endless. Of a stream without end, Grain cannot count batches of one."""
 
 
+@runtime_checkable
 class BatchStream(Protocol[Drawn]):
     """Batches without end that go on where their state was taken."""
 

@@ -5,13 +5,12 @@ from fdjax.feedback.chat import (
     Chat,
     Limits,
     OpenAIEndpoint,
-    PolicyChat,
     RecordedChat,
     RemoteChat,
 )
 from fdjax.feedback.compiler import CompilerFeedback
-from fdjax.feedback.config import ModelFeedback
-from fdjax.feedback.constant import ConstantFeedback, NoFeedback
+from fdjax.feedback.config import ModelFeedback, PolicyFeedback
+from fdjax.feedback.constant import ConstantFeedback
 from fdjax.feedback.critique import Critique, CritiqueSettings
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.group_critique import GroupCritique
@@ -46,9 +45,8 @@ __all__ = [
     "Limits",
     "Mixture",
     "ModelFeedback",
-    "NoFeedback",
     "OpenAIEndpoint",
-    "PolicyChat",
+    "PolicyFeedback",
     "Prices",
     "RecordedChat",
     "ReferenceHint",

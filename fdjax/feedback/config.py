@@ -19,15 +19,13 @@ from fdjax.feedback.watch import Watched
 from fdjax.feedback.writer import Writer
 from fdjax.ranges import FLAG, Among, Number, Whole, require_fields
 
-__all__ = ["ModelFeedback"]
+__all__ = ["ModelFeedback", "PolicyFeedback"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFeedback:
-    """Reviews by a model behind an API, recorded, guarded and watched."""
+class _Reviews:
+    """Reviews by a language model, guarded and watched."""
 
-    endpoint: OpenAIEndpoint | AnthropicEndpoint
-    """The model."""
     per: Literal["attempt", "group"] = "attempt"
     """What one question is about (`Critique`, `GroupCritique`)."""
     most_attempts: int = 8
@@ -37,17 +35,11 @@ class ModelFeedback:
     group_critique@1 about groups."""
     settings: CritiqueSettings = field(default_factory=CritiqueSettings)
     """What the model is shown."""
-    limits: Limits = field(default_factory=Limits)
-    """How hard and how long the server is asked."""
-    prices: Prices | None = None
-    """Of the model; without them nothing has a cost."""
-    budget: Budget = field(default_factory=Budget)
-    """How much one process may spend."""
     recording: Path | None = None
     """File that keeps all answers, and from which they are read; several runs may share
     it."""
     replay: bool = False
-    """Whether to read the recording alone: no key, no network."""
+    """Whether to read the recording alone: nobody is asked."""
     leak: Literal["measure", "strip", "refuse"] = "measure"
     """What to do with feedback that gives a known proof away (`LeakGuard`)."""
     most_leak: float = 0.2
@@ -56,8 +48,6 @@ class ModelFeedback:
     """Share of the newest attempts without feedback beyond which the run ends."""
     window: int = 256
     """How many attempts are the newest."""
-    at_budget: Literal["go on", "stop"] = "go on"
-    """What happens when the budget is used up (`Watched`)."""
 
     def __post_init__(self) -> None:
         require_fields(
@@ -69,25 +59,23 @@ class ModelFeedback:
             most_leak=Number(least=0, most=1),
             max_missing_share=Number(least=0, most=1),
             window=Whole(1),
-            at_budget=Among("go on", "stop"),
         )
-        self.budget.require_prices(self.prices)
         if self.replay and self.recording is None:
             raise ConfigError(
-                "expected ModelFeedback.recording with replay, got none: name the file "
-                "to read"
+                f"expected {type(self).__name__}.recording with replay, got none: name "
+                "the file to read"
             )
 
-    def make(self) -> Watched:
-        """The writer; close it with `aclose`.
+    def _watched(
+        self, chat: Chat, at_budget: Literal["go on", "stop"] = "go on"
+    ) -> Watched:
+        """The writer that asks `chat`.
 
         Raises:
-          ConfigError: there is no key, or no such template.
-          DataError: the template or the recording cannot be read.
-          InstallError: the endpoint's SDK is missing.
+          ConfigError: there is no such template.
+          DataError: the template cannot be read.
         """
         template = self._template()
-        chat = self._chat()
         writer: Writer
         if self.per == "group":
             writer = GroupCritique(
@@ -102,7 +90,7 @@ class ModelFeedback:
             LeakGuard(writer=writer, action=self.leak, most=self.most_leak),
             max_missing_share=self.max_missing_share,
             window=self.window,
-            at_budget=self.at_budget,
+            at_budget=at_budget,
         )
 
     def _template(self) -> Template:
@@ -111,6 +99,37 @@ class ModelFeedback:
         default = "group_critique@1" if self.per == "group" else "critique@1"
         return Template.packaged(self.template or default)
 
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFeedback(_Reviews):
+    """Reviews by a model behind an API, recorded, guarded and watched."""
+
+    endpoint: OpenAIEndpoint | AnthropicEndpoint
+    """The model."""
+    limits: Limits = field(default_factory=Limits)
+    """How hard and how long the server is asked."""
+    prices: Prices | None = None
+    """Of the model; without them nothing has a cost."""
+    budget: Budget = field(default_factory=Budget)
+    """How much one process may spend."""
+    at_budget: Literal["go on", "stop"] = "go on"
+    """What happens when the budget is used up (`Watched`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fields(self, at_budget=Among("go on", "stop"))
+        self.budget.require_prices(self.prices)
+
+    def make(self) -> Watched:
+        """The writer; close it with `aclose`. A replay needs no key and no network.
+
+        Raises:
+          ConfigError: there is no key, or no such template.
+          DataError: the template or the recording cannot be read.
+          InstallError: the endpoint's SDK is missing.
+        """
+        return self._watched(self._chat(), self.at_budget)
+
     def _chat(self) -> Chat:
         if self.replay and self.recording is not None:
             return RecordedChat.replay(self.endpoint, self.recording)
@@ -118,3 +137,39 @@ class ModelFeedback:
             self.endpoint, limits=self.limits, prices=self.prices, budget=self.budget
         )
         return chat if self.recording is None else RecordedChat(chat, self.recording)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFeedback(_Reviews):
+    """Reviews by the policy that is trained, with the weights that wrote the attempts.
+
+    The run samples them (`fdjax.rollout.PolicyChat`).
+    """
+
+    max_new_tokens: int = 512
+    """Longest review, tokens; a longer one is no feedback (`cut`)."""
+    prompt_tokens: int = 2048
+    """Longest question, tokens; a longer one has no answer (`invalid`)."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    rows: int = 32
+    """Questions that are sampled at a time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_fields(
+            self,
+            max_new_tokens=Whole(1),
+            prompt_tokens=Whole(1),
+            temperature=Number(above=0),
+            rows=Whole(1),
+        )
+
+    def make(self, chat: Chat) -> Watched:
+        """The writer that asks `chat`; close it with `aclose`.
+
+        Raises:
+          ConfigError: there is no such template.
+          DataError: the template cannot be read.
+        """
+        return self._watched(chat)

@@ -1,4 +1,4 @@
-"""Writers that say the same of every attempt, or nothing at all."""
+"""A writer that says the same of every attempt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fdjax.errors import ConfigError
 from fdjax.feedback.writer import Attempt, Feedback
 
-__all__ = ["ConstantFeedback", "NoFeedback"]
+__all__ = ["ConstantFeedback"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,21 +20,9 @@ class ConstantFeedback:
         if not self.text.strip():
             raise ConfigError(
                 "expected ConstantFeedback.text to say something, got a blank text: "
-                "use NoFeedback for a teacher that reads nothing"
+                "a teacher that reads nothing is FD(reads='nothing')"
             )
 
     async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Writer`)."""
         return [Feedback(parts=tuple(self.text.split("\n")))] * len(group)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoFeedback:
-    """A teacher that reads what the student reads: the control of a run with feedback.
-
-    The samples are scored as those with feedback are.
-    """
-
-    async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
-        """Feedback on each attempt, in order (`Writer`)."""
-        return [Feedback(blank=True)] * len(group)

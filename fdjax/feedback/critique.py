@@ -154,7 +154,7 @@ class Critique:
         usage = answer.usage + Usage(cut_characters=cut)
         text = self.settings.read(answer)
         if isinstance(text, Failure):
-            return Feedback(error=str(text), usage=usage)
+            return Feedback.failed(text.kind, text.text, usage=usage)
         if not isinstance(answer, Failure) and answer.finish == "cut":
             return Feedback.failed(
                 Kind.CUT, "the answer reached its limit of tokens", usage=usage

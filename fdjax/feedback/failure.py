@@ -6,7 +6,7 @@ __all__ = ["Kind"]
 
 
 class Kind(StrEnum):
-    """What went wrong; an error of `Feedback` begins with it and a colon."""
+    """What went wrong."""
 
     RATE_LIMIT = "rate_limit"
     """The server had no room (429) for as long as it was asked."""

@@ -168,7 +168,7 @@ def _review(texts: Sequence[str]) -> str | Failure:
 
 def _feedback(attempt: Attempt, review: str | Failure, usage: Usage) -> Feedback:
     if isinstance(review, Failure):
-        return Feedback(error=str(review), usage=usage)
+        return Feedback.failed(review.kind, review.text, usage=usage)
     return Feedback(
         parts=tuple(review.split("\n")), offset=error_offset(attempt), usage=usage
     )

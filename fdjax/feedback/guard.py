@@ -55,7 +55,7 @@ class LeakGuard:
     def _guarded(
         self, attempt: Attempt, note: Feedback, proofs: Sequence[str]
     ) -> Feedback:
-        if note.error is not None or note.blank or attempt.judgement.passed:
+        if note.error is not None or attempt.judgement.passed:
             return note
         if not proofs:
             return note
@@ -66,7 +66,7 @@ class LeakGuard:
             return note
         if self.action == "refuse":
             what = f"{leak.new_share:.0%} of a known proof, more than {self.most:.0%}"
-            return replace(note, parts=(), error=f"{Kind.LEAK}: {what}")
+            return _withheld(note, what)
         return self._stripped(note, proofs, attempted)
 
     def _stripped(
@@ -82,5 +82,11 @@ class LeakGuard:
             lines = [line for row, line in enumerate(lines) if row not in found]
         if not "".join(lines).strip():
             what = "nothing is left without the lines that tell a known proof"
-            return replace(note, parts=(), error=f"{Kind.LEAK}: {what}")
+            return _withheld(note, what)
         return replace(note, parts=tuple(lines), stripped_lines=count - len(lines))
+
+
+def _withheld(note: Feedback, why: str) -> Feedback:
+    """No feedback at all, with the leak and the cost of this."""
+    failed = Feedback.failed(Kind.LEAK, why, usage=note.usage)
+    return replace(failed, offset=note.offset, leak=note.leak)

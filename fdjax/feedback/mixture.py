@@ -115,7 +115,7 @@ class Joined:
         usage = sum((note.usage for note in notes[1:]), notes[0].usage)
         failed = [note for note in notes if note.error is not None]
         if failed and (len(failed) == len(notes) or not self.partial):
-            return Feedback(error=failed[0].error, usage=usage)
+            return Feedback(error=failed[0].error, kind=failed[0].kind, usage=usage)
         said = [note for note in notes if note.error is None]
         offsets = [note.offset for note in said if note.offset is not None]
         # Two writers may say the same, such as that a proof is complete.
@@ -123,6 +123,5 @@ class Joined:
         return Feedback(
             parts=tuple(chain.from_iterable(texts)),
             offset=min(offsets, default=None),
-            blank=all(note.blank for note in said),
             usage=usage,
         )

@@ -45,11 +45,10 @@ class Feedback:
     """Character of the attempt from which the feedback speaks against it; None where it
     does not. Beyond it a teacher reads a proof that its feedback would have changed."""
     error: str | None = None
-    """Why the writer has nothing to say, beginning with a `Kind` and a colon; such a
-    sample is masked out."""
-    blank: bool = False
-    """Whether nothing is to be read on purpose: the teacher reads the student's prompt,
-    and the sample counts."""
+    """Why the writer has nothing to say, for people; such a sample is masked out."""
+    kind: Kind | None = None
+    """Kind of the failure; None where there is feedback. If nobody says, it is `failed`
+    for an error, and `empty` for feedback without a word."""
     usage: Usage = field(default_factory=Usage)
     """What it cost."""
     leak: Leak | None = None
@@ -64,11 +63,14 @@ class Feedback:
                 "expected parts of feedback as a tuple of texts in valid Unicode, got "
                 f"{self.parts!r}: put each text between the brackets of a tuple"
             )
-        if self.blank and (self.parts or self.error is not None):
+        if self.kind is not None and self.available:
             raise DataError(
-                "expected blank feedback without parts and error, got "
-                f"{self.parts or self.error!r}: leave one of the two out"
+                f"expected feedback or a kind of failure, got both, {self.text!r} and "
+                f"{self.kind}: leave one of the two out"
             )
+        if self.kind is None and not self.available:
+            kind = Kind.EMPTY if self.error is None else Kind.FAILED
+            object.__setattr__(self, "kind", kind)
 
     @classmethod
     def failed(cls, kind: Kind, what: str, *, usage: Usage | None = None) -> Self:
@@ -79,25 +81,12 @@ class Feedback:
           what: what happened, for people.
           usage: what it cost all the same.
         """
-        return cls(error=f"{kind}: {what}", usage=usage or Usage())
+        return cls(error=f"{kind}: {what}", kind=kind, usage=usage or Usage())
 
     @property
     def available(self) -> bool:
-        """Whether it tells a teacher anything, or nothing on purpose."""
-        return self.error is None and (self.blank or bool(self.text.strip()))
-
-    @property
-    def kind(self) -> Kind | None:
-        """Kind of the failure; None where there is feedback.
-
-        `failed` for an error that names none, `empty` for feedback without a word.
-        """
-        if self.available:
-            return None
-        if self.error is None:
-            return Kind.EMPTY
-        named = self.error.partition(":")[0]
-        return Kind(named) if named in set(Kind) else Kind.FAILED
+        """Whether it tells a teacher anything."""
+        return self.error is None and bool(self.text.strip())
 
     @property
     def text(self) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 from fdjax.judge.fences import CLOSING, LANGUAGES, OPENING, Block, block_at, read
 from fdjax.lean.facts.backend import Submission, WholeFile
@@ -17,6 +17,7 @@ __all__ = [
     "AfterThinking",
     "Answer",
     "Extract",
+    "extract_name",
     "last_fence",
     "up_to_fence",
     "whole_text",
@@ -119,6 +120,22 @@ class AfterThinking:
         if answer.submission is None:
             return answer
         return replace(answer, start=answer.start + start)
+
+
+def extract_name(extract: Callable[..., object]) -> str:
+    """An `Extract` in words that are the same in every process, for records.
+
+    >>> extract_name(AfterThinking(extract=last_fence, opened=True))
+    'AfterThinking(extract=last_fence, opened=True)'
+    """
+    if not is_dataclass(extract):
+        return getattr(extract, "__qualname__", type(extract).__qualname__)
+    values = {field.name: getattr(extract, field.name) for field in fields(extract)}
+    parts = ", ".join(
+        f"{name}={extract_name(value) if callable(value) else repr(value)}"
+        for name, value in values.items()
+    )
+    return f"{type(extract).__qualname__}({parts})"
 
 
 def _in_block(block: Block, text: str) -> Answer:

@@ -4,12 +4,14 @@ from fdjax.rollout.arrays import Batch, TeacherPrompts
 from fdjax.rollout.batch import fit_feedback, rollout_batch, supervised_batch
 from fdjax.rollout.event_loop import EventLoop
 from fdjax.rollout.pipeline import Pipeline
+from fdjax.rollout.policy_chat import PolicyChat
 from fdjax.rollout.trajectory import Responses, Rollout, Trajectory, Turn
 
 __all__ = [
     "Batch",
     "EventLoop",
     "Pipeline",
+    "PolicyChat",
     "Responses",
     "Rollout",
     "TeacherPrompts",

@@ -262,13 +262,9 @@ def fit_feedback(
 ) -> list[str | None]:
     """What of each feedback fits into a prompt of `width` tokens; None for nothing.
 
-    Feedback that is too long loses its last parts, the least important ones. Feedback
-    that is blank on purpose is an empty text.
+    Feedback that is too long loses its last parts, the least important ones.
     """
-    parts = [
-        ("",) if note.blank else note.parts if note.available else ()
-        for note in feedback
-    ]
+    parts = [note.parts if note.available else () for note in feedback]
     rows = list(range(len(parts)))
     while rows := [row for row in rows if parts[row]]:
         prompts = prompt_tokens(
@@ -281,10 +277,7 @@ def fit_feedback(
         for row in rows:
             parts[row] = parts[row][:-1]
     texts = ["\n".join(kept) for kept in parts]
-    return [
-        text if text.strip() or (note.blank and kept) else None
-        for text, note, kept in zip(texts, feedback, parts, strict=True)
-    ]
+    return [text if text.strip() else None for text in texts]
 
 
 def _begins_by(

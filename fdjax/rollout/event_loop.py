@@ -3,12 +3,16 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
-__all__ = ["EventLoop"]
+__all__ = ["EventLoop", "Jobs"]
 
 Result = TypeVar("Result")
+
+Jobs = SimpleQueue[Callable[[], object] | None]
+"""Calls that a coroutine hands to the thread that waits for it."""
 
 
 class EventLoop:
@@ -26,10 +30,22 @@ class EventLoop:
         thread.start()
         self._end = weakref.finalize(self, _end, self._loop, thread)
 
-    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """The coroutine's result. An error here, Ctrl-C included, cancels it."""
+    def run(
+        self, coroutine: Coroutine[Any, Any, Result], jobs: Jobs | None = None
+    ) -> Result:
+        """The coroutine's result. An error here, Ctrl-C included, cancels it.
+
+        Args:
+          coroutine: runs on the loop.
+          jobs: what it puts there is called here meanwhile, in this thread, one after
+            the other: work for devices belongs to the thread that began with it.
+        """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
+            if jobs is not None:
+                future.add_done_callback(lambda _: jobs.put(None))
+                while (job := jobs.get()) is not None:
+                    job()
             return future.result()
         finally:
             future.cancel()

@@ -16,15 +16,17 @@ from fdjax.data.chat import prompt_tokens
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
-from fdjax.errors import DataError
+from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Feedback, Kind, Writer
 from fdjax.feedback.writing import write_safely
-from fdjax.judge import Judge, Judgement
+from fdjax.judge import Judge, Judgement, LeanJudge
+from fdjax.judge.answer import extract_name
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require, require_fields
 from fdjax.records import Problem
 from fdjax.rollout.event_loop import EventLoop
+from fdjax.rollout.policy_chat import PolicyChat
 from fdjax.rollout.trajectory import Rollout, Trajectory, Turn
 from fdjax.sampling import Completions
 
@@ -53,7 +55,12 @@ class Pipeline:
     prompt_width: int
     """S, tokens; from a longer prompt nothing is sampled."""
     format: PromptFormat = PLAIN
-    """How problems are put to the policy; a `LeanJudge` extracts answers by it."""
+    """How problems are put to the policy; a `LeanJudge` must extract answers by it."""
+    policy: PolicyChat | None = None
+    """The policy as the model that the writer asks; None where it asks another."""
+    phase: str = ""
+    """Of which phase the attempts are, in recordings of what the policy says of them.
+    """
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     """Where judge and writer run; pipelines with the same writer share one."""
 
@@ -61,6 +68,15 @@ class Pipeline:
         require_fields(self, prompt_width=Whole(1))
         pad_token(self.tokenizer)
         end_token(self.tokenizer)
+        if not isinstance(self.judge, LeanJudge):
+            return
+        judged, asked = self.judge.extract, self.format.extract
+        if judged != asked:
+            raise ConfigError(
+                "expected a LeanJudge that extracts answers as the format does, by "
+                f"{extract_name(asked)}, got {extract_name(judged)}: give it "
+                "extract=format.extract"
+            )
 
     def collect(
         self,
@@ -121,7 +137,14 @@ class Pipeline:
             attempts[start : start + group_size]
             for start in range(0, len(attempts), group_size)
         ]
-        finished = self.loop.run(self._finish(groups, comment, timer))
+        if self.policy is None or not comment:
+            finished = self.loop.run(self._finish(groups, comment, timer))
+        else:
+            with self.policy.round(
+                params, key, phase=self.phase, step=version, groups=len(groups)
+            ) as (jobs, done):
+                finish = self._finish(groups, comment, timer, done)
+                finished = self.loop.run(finish, jobs)
         trajectories = tuple(each for group in finished for each in group)
         _warn_of_missing(trajectories)
         return Rollout(
@@ -192,15 +215,25 @@ class Pipeline:
         return continuation_texts(self.tokenizer, rows)
 
     async def _finish(
-        self, groups: Sequence[Sequence[Trajectory]], comment: bool, timer: StageTimer
+        self,
+        groups: Sequence[Sequence[Trajectory]],
+        comment: bool,
+        timer: StageTimer,
+        written: Callable[[], None] = lambda: None,
     ) -> list[list[Trajectory]]:
-        """Each group through judge and writer, all at once, in order."""
+        """Each group through judge and writer, all at once, in order.
+
+        `written` is called when a group has its feedback, or will have none.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 judged = [tasks.create_task(self._judged(group)) for group in groups]
                 done = judged
                 if comment:
-                    done = [tasks.create_task(self._written(group)) for group in judged]
+                    done = [
+                        tasks.create_task(self._written(group, written))
+                        for group in judged
+                    ]
                 with timer.stage("verify"):
                     await asyncio.wait(judged)
                 with timer.stage("feedback"):
@@ -229,12 +262,15 @@ class Pipeline:
         ]
 
     async def _written(
-        self, judged: "asyncio.Task[list[Trajectory]]"
+        self, judged: "asyncio.Task[list[Trajectory]]", written: Callable[[], None]
     ) -> list[Trajectory]:
-        group = await judged
-        start = time.monotonic()
-        notes = await _feedback(self.writer, group)
-        spent = {"feedback": time.monotonic() - start}
+        try:
+            group = await judged
+            start = time.monotonic()
+            notes = await _feedback(self.writer, group)
+            spent = {"feedback": time.monotonic() - start}
+        finally:
+            written()
         return [
             replace(each, feedback=note, seconds=each.seconds | spent)
             for each, note in zip(group, notes, strict=True)

@@ -1,9 +1,10 @@
 """Settings that every run has: which policy, on which devices, how much of it all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
+from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
@@ -28,7 +29,8 @@ class PolicyConfig:
     """The pretrained model that is trained."""
 
     source: str = ""
-    """Folder in Hugging Face's format, a converted one or a run's, or a hub id."""
+    """Folder in Hugging Face's format, a converted one or a run's, or a hub id;
+    `{seed}` in it stands for the run's seed."""
     revision: str | None = None
     """Of a hub id."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -48,6 +50,10 @@ class PolicyConfig:
             remat=Among(*get_args(Remat)),
             attention=Among(*get_args(AttentionKind)),
         )
+
+    def of_seed(self, seed: int) -> Self:
+        """The same with the source of a run of this seed."""
+        return replace(self, source=self.source.replace("{seed}", str(seed)))
 
     @property
     def param_dtype(self) -> Literal["float32", "bfloat16"]:
@@ -85,6 +91,9 @@ class AttemptsConfig:
     """Room for feedback in the teacher's prompt, tokens."""
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
+    sampling: PassRateSampling | None = None
+    """Leaves out problems that are never or always solved of late; by default all are
+    drawn equally often."""
 
     def __post_init__(self) -> None:
         require_fields(

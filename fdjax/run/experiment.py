@@ -15,7 +15,8 @@ from fdjax.run.config import RunConfig
 from fdjax.run.console import Display
 from fdjax.run.context import RunContext, run_folder
 from fdjax.run.plan import print_plan
-from fdjax.run.recipe import Recipe, described_policy, load_recipe, prompt_width
+from fdjax.run.policy import described_policy, prompt_width
+from fdjax.run.recipe import Recipe, load_recipe
 from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
 from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sharding import make_mesh
@@ -70,6 +71,7 @@ def run_experiment(
     finish: Callable[[Recipe], object] = lambda recipe: None,
 ) -> None:
     """Runs an experiment with given settings; arguments as for `experiment`."""
+    config = replace(config, policy=config.policy.of_seed(config.seed))
     planned = _chosen(arms(config), config.only)
     rules = resume_rules(planned)
     mesh = make_mesh(

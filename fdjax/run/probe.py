@@ -79,6 +79,7 @@ def probe(
     ks: Sequence[int] = (1,),
     feedback: Sequence[str | None] | None = None,
     comment: bool = False,
+    version: int = 0,
 ) -> tuple[Probe, list[Trajectory]]:
     """Samples and judges attempts, and looks at the distributions behind them.
 
@@ -93,6 +94,7 @@ def probe(
       ks: of pass@k.
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
+      version: of the parameters, in recordings of what the policy says.
 
     Returns:
       The measurements, and the attempts behind them.
@@ -118,6 +120,7 @@ def probe(
             group_size=samples,
             feedback=[*notes[batch], *[notes[-1]] * missing],
             comment=comment,
+            version=version,
         )
         kept = len(rollout.trajectories) - samples * max(missing, 0)
         attempts += rollout.trajectories[:kept]

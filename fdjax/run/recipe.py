@@ -3,34 +3,32 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
-from jax.sharding import Mesh
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from fdjax.checkpoint import (
     Pretrained,
     load_pretrained,
-    open_source,
     save_adapters,
     save_pretrained,
 )
-from fdjax.data.chat import prompt_tokens
-from fdjax.data.packing import padded_width
 from fdjax.data.tokenizer import pad_token
 from fdjax.errors import ConfigError
-from fdjax.model import Model
-from fdjax.records import Problem
-from fdjax.rollout import Pipeline, Trajectory, fit_feedback
+from fdjax.feedback import PolicyFeedback, Writer
+from fdjax.feedback.writing import aclose_all
+from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
-from fdjax.run.config import PolicyConfig, RunConfig
+from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.plan import GIB, held_in
-from fdjax.run.probe import probe
-from fdjax.run.probes import ProbeAt, ProbeRows, Reader
-from fdjax.run.task import Arm, Task, phases_of
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.run.policy import described_policy, prompt_width
+from fdjax.run.prober import Prober
+from fdjax.run.probes import ProbeAt, ProbeRows
+from fdjax.run.task import BASE, Arm, Task, phases_of
+from fdjax.sampling import Generate, SamplingConfig, make_generate
 from fdjax.sharding import batch_parts
 from fdjax.train import (
     PhaseConfig,
@@ -40,7 +38,7 @@ from fdjax.train import (
     train_phases,
 )
 
-__all__ = ["Recipe", "described_policy", "load_recipe", "prompt_width"]
+__all__ = ["Recipe", "load_recipe"]
 
 _SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
@@ -73,9 +71,8 @@ class Recipe:
                     "attempts.group_size or attempts.updates"
                 )
         for arm in self.arms:
-            for phase in arm.phases:
-                # Its errors are better before the first phase than after it.
-                self._source(arm, phase)
+            # Their errors are better before the first phase than after it.
+            self._sources(arm)
 
     def run(self) -> None:
         """Everything in order; what a run before has done is read again.
@@ -83,15 +80,23 @@ class Recipe:
         Probes are in `probes.jsonl`, policies in `policies/<arm>` in Hugging Face's
         format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT.
         """
-        with ProbeRows(self.context.folder / "probes.jsonl") as probes:
-            base = ProbeAt(arm="base", step=0, policy="base", iterations=0)
+        with ProbeRows(self.context.folder / "probes.jsonl") as rows:
+            prober = Prober(
+                context=self.context,
+                model=self.policy.model,
+                problems=self.task.evaluation,
+                student=self.student,
+                teacher=self.teacher,
+                rows=rows,
+            )
+            base = ProbeAt(arm=BASE, step=0, policy=BASE, iterations=0)
             params = self.policy.params
             reads = any(phase.needs.feedback for phase in phases_of(self.arms))
-            self._probe(probes, base, params, params if reads else None)
+            prober.measure(base, params, params if reads else None)
             for arm in self.arms:
-                self._train_arm(probes, arm)
+                self._train_arm(prober, arm)
 
-    def _train_arm(self, probes: ProbeRows, arm: Arm) -> None:
+    def _train_arm(self, prober: Prober, arm: Arm) -> None:
         context, settings = self.context, self._config
         log = AttemptLog(
             model=self.policy.model,
@@ -100,11 +105,11 @@ class Recipe:
             temperature=settings.attempts.temperature,
         )
         by_name = {phase.name: phase for phase in arm.phases}
+        sources = self._sources(arm)
         reached = dict.fromkeys(by_name, 0)
 
         def measure(name: str, state: TrainState) -> None:
-            self._probe(
-                probes,
+            prober.measure(
                 ProbeAt(
                     arm=name,
                     step=reached[name],
@@ -148,7 +153,7 @@ class Recipe:
                 mesh=context.mesh,
                 # One key for all arms: they start from the same attempts.
                 key=context.key(1),
-                source=partial(self._source, arm),
+                source=lambda phase: sources[phase.name],
                 directory=context.folder / "checkpoints",
                 writer=context.writer,
                 samples=context.samples,
@@ -191,70 +196,6 @@ class Recipe:
             base=settings.source,
         )
 
-    def _probe(self, probes: ProbeRows, at: ProbeAt, params: Any, teacher: Any) -> None:
-        """Measures the student, and the teacher with feedback on what it wrote."""
-        settings = self._config.evaluation
-        reads = settings.teacher and teacher is not None
-        readers: list[Reader] = ["student", "teacher"] if reads else ["student"]
-        if all(probes.find(at, reader) for reader in readers):
-            return
-        measure = partial(
-            probe,
-            model=self.policy.model,
-            problems_per_batch=self._config.attempts.problems,
-        )
-        with self.context.timed("evaluation"):
-            alone, attempts = measure(
-                self.student,
-                params=params,
-                problems=list(self.task.evaluation),
-                key=self.context.key(2),
-                samples=settings.samples,
-                ks=settings.ks,
-                comment=reads,
-            )
-            probes.write(at, "student", alone)
-            said = (
-                f"[dim]{at.arm} at {at.step}:[/] reward {_shown(alone.reward)}, "
-                f"entropy {alone.entropy:.2f}, marginal entropy "
-                f"{alone.marginal_entropy:.2f}"
-            )
-            problems, notes = self._notes(attempts)
-            if reads and notes:
-                informed, _ = measure(
-                    self.teacher,
-                    params=teacher,
-                    problems=problems,
-                    key=self.context.key(3),
-                    samples=1,
-                    feedback=notes,
-                )
-                probes.write(at, "teacher", informed)
-                said += f"; teacher with feedback: reward {_shown(informed.reward)}"
-            elif reads:
-                said += "; [bold red]teacher not measured: no feedback[/]"
-        self.context.display.say(said)
-
-    def _notes(self, attempts: Sequence[Trajectory]) -> tuple[list[Problem], list[str]]:
-        """Problems of the attempts with feedback, and the feedback.
-
-        The others would show what the teacher does without any.
-        """
-        problems = [each.problem for each in attempts]
-        notes = fit_feedback(
-            self.tokenizer,
-            problems,
-            [each.feedback for each in attempts],
-            width=self.teacher_width,
-            format=self.task.format,
-        )
-        read = [
-            (problem, note)
-            for problem, note in zip(problems, notes, strict=True)
-            if note is not None
-        ]
-        return [problem for problem, _ in read], [note for _, note in read]
-
     # Parts of the above
 
     @property
@@ -281,39 +222,72 @@ class Recipe:
             generate=self._generate,
             tokenizer=self.tokenizer,
             judge=self.task.judge,
-            writer=self.task.writer,
+            writer=self._writer,
             prompt_width=width,
             format=self.task.format,
+            policy=self._policy_chat,
             loop=self.context.loop,
         )
 
     @cached_property
-    def _generate(self) -> Any:
+    def _writer(self) -> Writer:
+        writer, chat = self.task.writer, self._policy_chat
+        if not isinstance(writer, PolicyFeedback) or chat is None:
+            return cast(Writer, writer)
+        made = writer.make(chat)
+        # The recording closes with the run.
+        self.context.resources.callback(
+            lambda: self.context.loop.run(aclose_all([made]))
+        )
+        return made
+
+    @cached_property
+    def _policy_chat(self) -> PolicyChat | None:
+        """The policy as a writer's model, where the task wants it."""
+        settings = self.task.writer
+        if not isinstance(settings, PolicyFeedback):
+            return None
+        return PolicyChat(
+            settings,
+            self._sampler(settings.max_new_tokens, settings.temperature),
+            self.tokenizer,
+            format=self.task.format,
+            name=Path(self._config.policy.source).name,
+        )
+
+    @cached_property
+    def _generate(self) -> Generate:
         config = self._config.attempts
+        return self._sampler(config.max_new_tokens, config.temperature)
+
+    def _sampler(self, max_new_tokens: int, temperature: float) -> Generate:
         sampling = SamplingConfig(
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
             stop_tokens=self.policy.stop_tokens,
             pad_token=pad_token(self.tokenizer),
         )
         return make_generate(self.policy.model, sampling, mesh=self.context.mesh)
 
-    def _source(self, arm: Arm, phase: PhaseConfig) -> RolloutSource:
+    def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
+        """The data of each phase; it goes on where the phase before stops."""
         config = self._config.attempts
-        source = RolloutSource(
-            self.task.problems,
-            self.student,
-            needs=phase.needs,
-            problems_per_step=config.problems,
-            group_size=config.group_size,
-            updates_per_rollout=config.updates,
-            seed=self._config.seed,
-            teacher_width=self.teacher_width if phase.needs.feedback else None,
-        )
-        # A phase goes on with the problems behind those of the phases before it.
-        before = arm.phases[: arm.phases.index(phase)]
-        source.skip(sum(earlier.steps for earlier in before))
-        return source
+        sources: dict[str, RolloutSource] = {}
+        before: RolloutSource | None = None
+        for phase in arm.phases:
+            before = sources[phase.name] = RolloutSource(
+                self.task.problems,
+                replace(self.student, phase=phase.name),
+                needs=phase.needs,
+                problems_per_step=config.problems,
+                group_size=config.group_size,
+                updates_per_rollout=config.updates,
+                seed=self._config.seed,
+                teacher_width=self.teacher_width if phase.needs.feedback else None,
+                sampling=config.sampling,
+                after=before,
+            )
+        return sources
 
 
 def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Recipe:
@@ -360,61 +334,8 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     )
 
 
-def described_policy(
-    settings: PolicyConfig, mesh: Mesh
-) -> tuple[Model, PreTrainedTokenizerFast]:
-    """The policy without its weights, and its tokenizer.
-
-    Raises:
-      CheckpointError: there is no such policy.
-      ConfigError: none is named, or it is not of a family that the decoder has.
-    """
-    if not settings.source:
-        raise ConfigError(
-            "expected a policy to train, got none: give --policy.source, a folder in "
-            "Hugging Face's format or a hub id"
-        )
-    found = open_source(settings.source, revision=settings.revision)
-    config = replace(
-        found.config,
-        dtype=settings.dtype,
-        remat=settings.remat,
-        attention=settings.attention,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(found.description)
-    return Model(config, mesh), cast(PreTrainedTokenizerFast, tokenizer)
-
-
-def prompt_width(
-    config: RunConfig, task: Task, model: Model, tokenizer: PreTrainedTokenizerFast
-) -> int:
-    """Tokens of the student's prompts: as set, or as the longest problem needs.
-
-    Raises:
-      ConfigError: prompts, feedback and attempts are longer than the model can read.
-    """
-    attempts = config.attempts
-    everything = [*task.problems, *task.evaluation]
-    ids = prompt_tokens(tokenizer, everything, format=task.format)
-    width = attempts.prompt_tokens or padded_width([len(row) for row in ids], 8)
-    longest = width + attempts.feedback_tokens + attempts.max_new_tokens
-    positions = model.config.max_position_embeddings
-    if longest > positions:
-        raise ConfigError(
-            f"expected prompts of {width} tokens, feedback of "
-            f"{attempts.feedback_tokens} and attempts of {attempts.max_new_tokens} to "
-            f"fit into the policy's {positions} positions, got {longest}: lower "
-            "attempts.prompt_tokens, feedback_tokens or max_new_tokens"
-        )
-    return width
-
-
 def _teacher(phase: PhaseConfig, state: TrainState) -> Any:
     """The weights that read feedback; None where none do."""
     if not phase.needs.feedback:
         return None
     return state.teacher_policy
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from fdjax.data.formats import PLAIN, PromptFormat
 from fdjax.errors import ConfigError
-from fdjax.feedback import Writer
+from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.judge import Judge
 from fdjax.records import Problem
 from fdjax.train import PhaseConfig
 
-__all__ = ["Arm", "Task", "phases_of"]
+__all__ = ["BASE", "Arm", "Task", "phases_of"]
+
+BASE = "base"
+"""The policy before any training, as rows call it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,8 @@ class Task:
     evaluation: Sequence[Problem]
     """Held out."""
     judge: Judge
-    writer: Writer
+    writer: Writer | PolicyFeedback
+    """Who comments the attempts; the policy itself by its settings."""
     format: PromptFormat = PLAIN
     """How problems are put to the policy."""
 
@@ -39,6 +43,11 @@ class Arm:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ConfigError(f"Arm {self.name}: expected phases, got none")
+        if BASE in (self.name, *(phase.name for phase in self.phases)):
+            raise ConfigError(
+                f"Arm {self.name}: expected other names than {BASE!r}, got it for the "
+                "arm or a phase: rows call the policy before any training so"
+            )
 
 
 def phases_of(arms: Sequence[Arm]) -> list[PhaseConfig]:

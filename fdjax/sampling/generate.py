@@ -58,7 +58,7 @@ class Generate(Protocol):
         params: Any,
         prompts: Int[Array | np.ndarray, "P S"],
         prompt_valid: Bool[Array | np.ndarray, "P S"],
-        key: Key[Array, ""],
+        key: Key[Array, ""] | Key[Array, " P"],
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
@@ -86,6 +86,8 @@ def make_generate(
     n-th token with `fold_in(fold_in(key, b), n)`: the same key gives the same tokens,
     and a row depends on its index and its prompt but on no other row. (To the last bit
     of the logits: a matrix product may round differently in a batch of another size.)
+    With a key for each prompt, [P], its sample g has `fold_in(key[b // G], g)` instead:
+    then a row does not depend on its index either.
 
     The loop ends as soon as all rows have. One compilation for each shape and G, shared
     by all that was made from an equal model, config and mesh; the key may come from
@@ -114,24 +116,21 @@ def make_generate(
         params: Any,
         prompts: Int[Array | np.ndarray, "P S"],
         prompt_valid: Bool[Array | np.ndarray, "P S"],
-        key: Key[Array, ""],
+        key: Key[Array, ""] | Key[Array, " P"],
         *,
         samples_per_prompt: int = 1,
     ) -> Completions:
         require("samples_per_prompt", samples_per_prompt, Whole(1))
         host = jax.device_get((prompts, prompt_valid))
         _check_prompts(model, config, *host)
-        count = prompts.shape[0]
+        count, spare = prompts.shape[0], 0
         if mesh is not None:
             spare = -count % (mesh.size // mesh.shape["tensor"])
-            host = tuple(
-                np.concatenate([array, np.repeat(array[-1:], spare, axis=0)])
-                for array in host
-            )
+            host = tuple(_filled(array, spare) for array in host)
         rows = run(
             params,
             *jax.device_put(host, layout),
-            _unplaced(key),
+            _unplaced(key, count, spare),
             samples_per_prompt=samples_per_prompt,
         )
         if mesh is None:
@@ -163,19 +162,33 @@ def _first_rows(mesh: Mesh) -> Callable[[Completions, int], Completions]:
     )
 
 
-def _unplaced(key: Array) -> Key[Array, ""]:
-    """The key, bound to no device: one on a mesh would choose another program.
+def _filled(array: np.ndarray, spare: int) -> np.ndarray:
+    """The array with its last row so many times more."""
+    return np.concatenate([array, np.repeat(array[-1:], spare, axis=0)])
+
+
+def _unplaced(
+    key: Array, prompts: int, spare: int
+) -> Key[Array, ""] | Key[Array, " P"]:
+    """The key or keys, bound to no device: those on a mesh would be another program.
+
+    Args:
+      key: typed.
+      prompts: how many there are.
+      spare: how many more copies of the last one.
 
     Raises:
-      ConfigError: it is not one typed key.
+      ConfigError: it is neither one typed key nor one for each prompt.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed or key.shape not in ((), (prompts,)):
         raise ConfigError(
-            f"expected one typed PRNG key, such as jax.random.key(0), got "
-            f"{key.dtype}{list(key.shape)}"
+            "expected one typed PRNG key, such as jax.random.key(0), or one for each "
+            f"of {prompts} prompts, got {key.dtype}{list(key.shape)}"
         )
-    data = jax.device_put(jax.device_get(jax.random.key_data(key)))
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+    data = np.asarray(jax.device_get(jax.random.key_data(key)))
+    placed = jax.device_put(_filled(data, spare) if key.shape else data)
+    return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(key))
 
 
 def _check_prompts(
@@ -218,7 +231,7 @@ def _generate(
     params: Any,
     prompts: Int[Array, "P S"],
     prompt_valid: Bool[Array, "P S"],
-    key: Key[Array, ""],
+    key: Key[Array, ""] | Key[Array, " P"],
     *,
     samples_per_prompt: int,
 ) -> Completions:
@@ -231,7 +244,7 @@ def _generate(
         samples_per_prompt=samples_per_prompt,
     )
     batch = logits.shape[0]
-    row_keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(batch))
+    row_keys = _row_keys(key, batch, samples_per_prompt)
     shape = (batch, config.max_new_tokens)
     rows = Completions(
         tokens=jnp.full(shape, config.pad_token, jnp.int32),
@@ -282,6 +295,16 @@ def _generate(
         rows=rows,
     )
     return jax.lax.while_loop(unfinished, proceed, draw(start, logits)).rows
+
+
+def _row_keys(
+    key: Key[Array, ""] | Key[Array, " P"], batch: int, group: int
+) -> Key[Array, " B"]:
+    """A key for each row: by its index, or by its prompt's key and its place in it."""
+    rows = jnp.arange(batch)
+    if not key.shape:
+        return jax.vmap(partial(jax.random.fold_in, key))(rows)
+    return jax.vmap(jax.random.fold_in)(jnp.repeat(key, group), rows % group)
 
 
 def _put(column: Array | np.ndarray, step: Array, active: Array, new: Array) -> Array:

@@ -34,7 +34,11 @@ DEFAULT_RULES: Rules = {
     "head_dim": None,
     "rank": None,
 }
-"""Parameters are cut over fsdp along the width, over tensor along everything wide."""
+"""Parameters are cut over fsdp along the width, over tensor along everything wide.
+
+All that holds parameters goes by this table: loading, state, step, sampler. So none
+lays out anew what another made, and the mesh alone says how a run is cut.
+"""
 
 _BATCH_AXES = ("data", "fsdp")
 
@@ -80,7 +84,8 @@ def shardings(
             raise ConfigError(
                 f"expected each axis of {jax.tree_util.keystr(path)}, {sizes}, to be "
                 f"divisible by its part of the mesh {dict(mesh.shape)}, cut as {spec}: "
-                "change the model's sizes, the mesh, or the rule to None"
+                "take a mesh with fewer devices along that axis (fsdp cuts nothing but "
+                "the width)"
             )
         return NamedSharding(mesh, PartitionSpec(*spec))
 

@@ -8,9 +8,10 @@ from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.phases import PhaseConfig, train_phases
 from fdjax.train.plateau import Plateau
 from fdjax.train.resume import ResumeFrom, check_origin
+from fdjax.train.rollout_source import RolloutSource
 from fdjax.train.sources import (
     AlternatingSource,
-    RolloutSource,
+    ResumableSource,
     Source,
     StepData,
     SupervisedSource,
@@ -71,6 +72,7 @@ __all__ = [
     "PhaseConfig",
     "Plateau",
     "ReferenceKL",
+    "ResumableSource",
     "ResumeFrom",
     "RolloutSource",
     "SequenceTerm",

@@ -1,43 +1,29 @@
-"""Where the batches of a step come from: reference proofs or fresh rollouts."""
+"""Where the batches of a step come from; reference proofs are one such source."""
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import grain
-import jax
 import numpy as np
-from jaxtyping import Float32
 from transformers import PreTrainedTokenizerFast
 
-from fdjax.advantages import centred, leave_one_out, zscore
 from fdjax.data.formats import PLAIN, PromptFormat
-from fdjax.data.pipeline import batches, fingerprint
+from fdjax.data.pipeline import BatchStream, batches, fingerprint
 from fdjax.data.tokenizer import settings_of
-from fdjax.errors import CheckpointError, ConfigError
-from fdjax.feedback import feedback_metrics
-from fdjax.lean import Status
+from fdjax.errors import CheckpointError
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Number, Whole, require
-from fdjax.records import Mean, Metrics, Problem, union
-from fdjax.rollout import Batch, Pipeline, Rollout, rollout_batch, supervised_batch
+from fdjax.records import Metrics, Problem
+from fdjax.rollout import Rollout, supervised_batch
 from fdjax.train.state import TrainState
-from fdjax.train.terms import Needs
 
 __all__ = [
     "AlternatingSource",
-    "RolloutSource",
+    "ResumableSource",
     "Source",
     "StepData",
     "SupervisedSource",
 ]
-
-_ADVANTAGES = {
-    "zscore": zscore,
-    "centred": centred,
-    "leave_one_out": leave_one_out,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +59,8 @@ class Source(Protocol):
         ...
 
 
-class _Resumable:
-    """A source that draws from one Grain iterator."""
+class ResumableSource:
+    """A source that draws from one stream of batches."""
 
     def __init__(
         self,
@@ -84,9 +70,10 @@ class _Resumable:
         *,
         batch_size: int,
         seed: int,
+        stream: BatchStream[Any] | None = None,
         **settings: int | str,
     ):
-        """Begins at the first batch.
+        """Begins at the first batch, or where the stream is.
 
         Args:
           items: rows, JSON values or dataclasses of such.
@@ -94,12 +81,16 @@ class _Resumable:
           format: of their prompts.
           batch_size: rows in a batch.
           seed: of their order.
+          stream: draws them; shuffled epochs by default.
           settings: whatever else decides what a row becomes.
         """
-        self._items: grain.DatasetIterator[list[Any]] = batches(
-            items, batch_size=batch_size, seed=seed
+        self.stream: BatchStream[Any] = (
+            batches(items, batch_size=batch_size, seed=seed)
+            if stream is None
+            else stream
         )
-        self._data = {
+        """Draws the rows of a batch."""
+        data = {
             "source": type(self).__name__,
             "rows": len(items),
             "content of the rows": fingerprint(items),
@@ -110,14 +101,15 @@ class _Resumable:
             **settings,
         }
         # NumPy's numbers are settings, too, but no JSON.
-        self._data = {
+        self.data = {
             name: value.item() if isinstance(value, np.generic) else value
-            for name, value in self._data.items()
+            for name, value in data.items()
         }
+        """Which data it is a position in."""
 
     def get_state(self) -> dict[str, Any]:
         """Position in the data, and which data."""
-        return {"data": self._data, "position": self._items.get_state()}
+        return {"data": self.data, "position": self.stream.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues from a position that `get_state` gave.
@@ -125,8 +117,8 @@ class _Resumable:
         Raises:
           CheckpointError: it is a position in other data.
         """
-        _check_same_data(state, self._data)
-        self._items.set_state(state["position"])
+        _check_same_data(state, self.data)
+        self.stream.set_state(state["position"])
 
     def skip(self, iterations: int) -> None:
         """Leaves out the data of the next `iterations`.
@@ -136,10 +128,10 @@ class _Resumable:
         """
         require("iterations", iterations, Whole(0))
         for _ in range(iterations):
-            next(self._items)
+            next(self.stream)
 
 
-class SupervisedSource(_Resumable):
+class SupervisedSource(ResumableSource):
     """Rows (problem, feedback or None, proof) for SFT, one optimizer step each.
 
     Raises:
@@ -161,7 +153,13 @@ class SupervisedSource(_Resumable):
         require("response_width", response_width, Whole(1))
         self._widths = {"prompt_width": prompt_width, "response_width": response_width}
         super().__init__(
-            rows, tokenizer, format, batch_size=batch_size, seed=seed, **self._widths
+            rows,
+            tokenizer,
+            format,
+            batch_size=batch_size,
+            seed=seed,
+            stream=None,
+            **self._widths,
         )
         self._tokenizer = tokenizer
         self._format = format
@@ -171,7 +169,7 @@ class SupervisedSource(_Resumable):
         del state
         with timer.stage("data"):
             batch, metrics = supervised_batch(
-                self._tokenizer, next(self._items), format=self._format, **self._widths
+                self._tokenizer, next(self.stream), format=self._format, **self._widths
             )
         return StepData(batches=[batch], metrics=metrics)
 
@@ -220,147 +218,6 @@ class AlternatingSource:
         self._sources[1].set_state(state["second"])
 
 
-class RolloutSource(_Resumable):
-    """Groups of fresh attempts at the next problems, with what an objective reads.
-
-    Raises:
-      ConfigError: a size or the seed is out of range, there are fewer problems, the
-        attempts do not divide among the updates, or a teacher that reads feedback has
-        no width.
-    """
-
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        pipeline: Pipeline,
-        *,
-        needs: Needs,
-        problems_per_step: int,
-        group_size: int,
-        updates_per_rollout: int,
-        seed: int,
-        teacher_width: int | None = None,
-    ):
-        """Begins at the first problems.
-
-        Args:
-          problems: to draw from.
-          pipeline: samples, judges and has feedback written.
-          needs: of the objective (`Objective.needs`).
-          problems_per_step: P, problems in an iteration.
-          group_size: G, attempts at each.
-          updates_per_rollout: optimizer steps on an iteration's attempts; each takes as
-            many.
-          seed: of the problems' order.
-          teacher_width: tokens of the prompts of a teacher that reads feedback.
-        """
-        contrast = "wrong_feedback" in needs.teacher
-        require(
-            f"problems_per_step of {len(problems)} problems",
-            problems_per_step,
-            Whole(2 if contrast else 1, len(problems)),
-            remedy="a wrong hint is one for another problem of the step"
-            if contrast
-            else "",
-        )
-        # An advantage compares the attempts of a group.
-        require("group_size", group_size, Whole(2 if needs.advantage else 1))
-        require("updates_per_rollout", updates_per_rollout, Whole(1))
-        attempts = problems_per_step * group_size
-        if attempts % updates_per_rollout:
-            raise ConfigError(
-                "expected updates_per_rollout to divide problems_per_step × group_size "
-                f"= {attempts}, got {updates_per_rollout}: each optimizer step takes "
-                "as many attempts"
-            )
-        settings: dict[str, int | str] = {
-            "advantage": needs.advantage or "none",
-            "teacher reads": ", ".join(sorted(needs.teacher)) or "no teacher",
-        }
-        if needs.feedback:
-            require(
-                "teacher_width",
-                teacher_width,
-                Whole(1),
-                remedy="the teacher reads feedback",
-            )
-            settings |= {
-                "teacher_width": cast(int, teacher_width),
-                "score": needs.score or "all",
-            }
-        super().__init__(
-            problems,
-            pipeline.tokenizer,
-            pipeline.format,
-            batch_size=problems_per_step,
-            seed=seed,
-            group_size=group_size,
-            updates_per_rollout=updates_per_rollout,
-            prompt_width=pipeline.prompt_width,
-            **settings,
-        )
-        self._pipeline = pipeline
-        self._needs = needs
-        self._teacher_width = teacher_width if needs.feedback else None
-        self._group_size = group_size
-        self._updates = updates_per_rollout
-        self._advantage = needs.advantage and jax.jit(_ADVANTAGES[needs.advantage])
-
-    def next(self, state: TrainState, timer: StageTimer) -> StepData:
-        """Attempts of the current policy at the next problems."""
-        rollout = self._pipeline.collect(
-            state.policy,
-            next(self._items),
-            jax.random.fold_in(state.key, state.step),
-            group_size=self._group_size,
-            version=int(jax.device_get(state.step)),
-            comment=self._needs.feedback,
-            timer=timer,
-        )
-        with timer.stage("data"):
-            advantages, of_advantages = self._advantages(rollout)
-            notes = [each.feedback for each in rollout.trajectories]
-            of_feedback = feedback_metrics(notes) if self._needs.feedback else {}
-            batch, of_batch = rollout_batch(
-                rollout,
-                self._pipeline.tokenizer,
-                advantages=advantages,
-                old_logprobs=self._needs.old_logprobs,
-                teacher_width=self._teacher_width,
-                score=self._needs.score or "all",
-                wrong_feedback="wrong_feedback" in self._needs.teacher,
-                format=self._pipeline.format,
-            )
-        return StepData(
-            batches=self._split(batch),
-            metrics=union(
-                rollout_metrics(rollout), of_advantages, of_feedback, of_batch
-            ),
-            rollout=rollout,
-        )
-
-    def _advantages(
-        self, rollout: Rollout
-    ) -> tuple[Float32[np.ndarray, "P G"] | None, Metrics]:
-        """Of each attempt in its group, where a term reads them."""
-        if self._advantage is None:
-            return None, {}
-        groups = (-1, self._group_size)
-        return jax.device_get(
-            self._advantage(
-                jax.device_put(rollout.rewards.reshape(groups)),
-                jax.device_put(rollout.known.reshape(groups)),
-            )
-        )
-
-    def _split(self, batch: Batch) -> list[Batch]:
-        """Interleaved parts of a batch, one for each optimizer step."""
-        return [
-            jax.tree.map(operator.itemgetter(slice(start, None, self._updates)), batch)
-            for start in range(self._updates)
-        ]
-
-
 def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
     """Makes sure that a saved position is one in these data."""
     saved = state.get("data", {})
@@ -376,45 +233,3 @@ def _check_same_data(state: dict[str, Any], data: dict[str, Any]) -> None:
             "the same rows in the same order and the same settings, or train anew in "
             "another folder."
         )
-
-
-def rollout_metrics(rollout: Rollout) -> Metrics:
-    """Statistics of sampled attempts.
-
-    Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
-    rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
-    groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
-    sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
-    the sampled attempts that Lean was asked about).
-    """
-    sampled = [each for each in rollout.trajectories if each.sampled]
-    made, size = len(sampled), len(rollout.trajectories)
-    responses = rollout.responses
-    verdicts = [each.judgement.verdict for each in sampled]
-    judged = [verdict for verdict in verdicts if verdict is not None]
-    statuses = [verdict.status for verdict in judged]
-    broken = sum(
-        each.judgement.verdict is not None and each.judgement.verdict.broken_statement
-        for each in rollout.trajectories
-    )
-    live = [
-        len({each.judgement.reward for each in group} - {None}) > 1
-        for group in rollout.groups
-    ]
-    return {
-        "reward/mean": Mean(
-            float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
-        ),
-        "rollout/entropy": Mean(
-            float(responses.entropy.sum()), int(responses.mask.sum())
-        ),
-        "rollout/length": Mean(int(responses.mask.sum()), made),
-        "rollout/finished": Mean(sum(each.finished for each in sampled), made),
-        "rollout/live_groups": Mean(sum(live), len(live)),
-        "rollout/overlong_prompts": Mean(size - made, size),
-        "rollout/broken_statements": Mean(broken, size),
-        **{
-            f"verdict/{status.value}": Mean(statuses.count(status), len(judged))
-            for status in Status
-        },
-    }

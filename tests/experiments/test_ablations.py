@@ -10,7 +10,7 @@ from fdjax.run.task import phases_of
 from fdjax.train import SyncedTeacher
 
 ARMS = {arm.name: arm for arm in arms(CONFIG)}
-(BASE,) = ARMS["base"].phases
+(BASE,) = ARMS["frozen"].phases
 
 
 def differing(one, other):
@@ -22,7 +22,7 @@ def differing(one, other):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ARMS if "grpo" not in name and name != "base"]
+    "name", [name for name in ARMS if "grpo" not in name and name != "frozen"]
 )
 def test_an_ablation_changes_one_thing(name):
     (phase,) = ARMS[name].phases
@@ -49,7 +49,7 @@ def test_the_chosen_teacher_is_that_of_all_arms_but_the_teachers():
     by_name = {arm.name: arm for arm in arms(replace(CONFIG, teacher=synced))}
     assert by_name["jsd"].phases[0].teacher == synced
     assert by_name["fd_then_grpo_0.0001"].phases[0].teacher == synced
-    assert by_name["base"].phases[0].teacher == BASE.teacher
+    assert by_name["frozen"].phases[0].teacher == BASE.teacher
 
 
 def test_a_hand_over_behind_the_end_is_refused():

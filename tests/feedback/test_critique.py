@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from fdjax.errors import ConfigError, FeedbackError
+from fdjax.errors import ConfigError
 from fdjax.feedback import (
     Critique,
     CritiqueSettings,
     GroupCritique,
     Kind,
-    PolicyChat,
     RecordedChat,
     Usage,
 )
@@ -98,37 +97,6 @@ def test_a_model_that_does_not_reason_may_speak_of_it():
     model = Model(lambda _: "Write no <think> here.")
     [note] = write(Critique(chat=model, settings=settings), FIRST)
     assert note.text == "Write no <think> here."
-
-
-def test_the_policy_itself_may_answer():
-    prompts = []
-
-    async def generate(texts):
-        prompts.extend(texts)
-        return ["Use h3.", None]
-
-    notes = write(Critique(chat=PolicyChat(generate=generate)), FIRST, SECOND)
-    assert notes[0].text == "Use h3."
-    assert notes[1].kind is Kind.CUT
-    assert prompts[0].startswith("You review proofs in Lean 4.")
-    assert "exact h2" in prompts[0]
-
-
-@pytest.mark.parametrize("answers", [[], ["a", "b", "c"], 3])
-def test_a_policy_that_answers_amiss_costs_its_feedback(answers):
-    async def generate(texts):
-        return answers
-
-    notes = write(Critique(chat=PolicyChat(generate=generate)), FIRST, SECOND)
-    assert [note.kind for note in notes] == [Kind.FAILED] * 2
-
-
-def test_a_policy_may_end_the_run():
-    async def generate(texts):
-        raise FeedbackError("the devices are gone")
-
-    with pytest.raises(FeedbackError, match="devices are gone"):
-        write(Critique(chat=PolicyChat(generate=generate)), FIRST)
 
 
 def test_what_is_said_of_proofs_is_not_blank():

@@ -190,6 +190,9 @@ def test_keys_are_taken_out():
         ("ftp://example.com", "http"),
         ("http://[::1", "http"),
         ("https://name:secret@example.com", "without a name and a password"),
+        ("https://secret@example.com", "without a name and a password"),
+        ("name:secret@example.com", "without a name and a password"),
+        ("https://example.com/v1?key=secret", "without a query"),
     ],
 )
 def test_addresses(url, said):

@@ -12,9 +12,9 @@ from fdjax.feedback import (
     Critique,
     CritiqueSettings,
     GroupCritique,
-    PolicyChat,
     Template,
 )
+from fdjax.feedback.chat import Reply
 from fdjax.feedback.prompt import Message, excerpt, theorem_of
 from fdjax.feedback.prompt.excerpt import fence
 from fdjax.judge import Judgement
@@ -270,11 +270,12 @@ def test_unknown_templates_are_named(tmp_path):
 
 
 def test_cut_characters_are_counted():
-    async def generate(texts):
-        return ["fine"] * len(texts)
+    class Fine(Unasked):
+        async def ask(self, questions):
+            return [Reply(text="fine")] * len(questions)
 
     settings = CritiqueSettings(caps=Caps(theorem_characters=5))
-    writer = Critique(chat=PolicyChat(generate=generate), settings=settings)
+    writer = Critique(chat=Fine(), settings=settings)
     [note] = asyncio.run(writer.write([FAILED]))
     theorem, informal, _ = theorem_of(PROBLEM, Caps())
     # Five characters are kept of each.

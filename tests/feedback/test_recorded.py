@@ -13,7 +13,6 @@ from fdjax.feedback import (
     Critique,
     Kind,
     OpenAIEndpoint,
-    PolicyChat,
     RecordedChat,
     Usage,
 )
@@ -262,10 +261,10 @@ def test_an_answer_that_cannot_be_recorded_is_used(tmp_path, monkeypatch, caplog
 def test_text_that_is_no_unicode_survives(tmp_path):
     path = tmp_path / "answers.jsonl"
 
-    async def generate(texts):
-        return ["broken \ud800 text"]
+    class Broken(Counting):
+        async def ask(self, questions):
+            return [Reply(text="broken \ud800 text")]
 
-    chat = RecordedChat(PolicyChat(generate=generate), path)
-    [first] = ask(chat, question())
-    [again] = ask(RecordedChat(PolicyChat(generate=generate), path), question())
+    [first] = ask(RecordedChat(Broken(), path), question())
+    [again] = ask(RecordedChat(Counting(), path), question())
     assert first.text == again.text == "broken \ud800 text"

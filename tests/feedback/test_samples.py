@@ -1,32 +1,28 @@
-"""From feedback to the batch: what is missing is masked, what is blank counts."""
+"""From feedback to the batch: what is missing is masked."""
 
 import asyncio
 from itertools import chain
 from types import SimpleNamespace
 
-import numpy as np
-
 import judging
-from fdjax.data.chat import prompt_tokens
 from fdjax.feedback import (
     Attempt,
     Critique,
     Feedback,
     Limits,
     ModelFeedback,
-    NoFeedback,
     OpenAIEndpoint,
     RemoteChat,
     iterate_groups,
 )
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import SampleWriter
-from fdjax.rollout import fit_feedback, rollout_batch
+from fdjax.rollout import rollout_batch
 from fdjax.rollout.event_loop import EventLoop
 from fdjax.run.attempts import AttemptLog
 from feedback.attempts import MISMATCH, failed
 from feedback.model_server import ModelServer, in_thread
-from tiny import MODEL, PROBLEMS, TOKENIZER
+from tiny import MODEL, TOKENIZER
 
 REJECTED = Verdict(status=Status.REJECTED, reason="no")
 
@@ -58,22 +54,6 @@ def test_a_failing_server_costs_the_samples_that_it_failed_on():
     # What others lose, a sample keeps: all of its tokens.
     assert (batch.feedback.mask[0] == batch.response_valid[0]).all()
     assert metrics["feedback/available"].value() == 0.5
-
-
-def test_a_teacher_without_feedback_reads_what_the_student_reads():
-    notes = asyncio.run(NoFeedback().write([failed("  x")] * 2))
-    batch, metrics = batch_of(notes)
-    assert (batch.feedback.mask == batch.response_valid).all()
-    assert metrics["feedback/available"].value() == 1.0
-    assert metrics["feedback/dropped"].value() == 0.0
-    [asked] = prompt_tokens(TOKENIZER, PROBLEMS[:1])
-    read = batch.feedback
-    for row, valid in zip(read.prompts, read.valid, strict=True):
-        np.testing.assert_array_equal(row[valid], asked)
-    # A question that does not fit is not read in part.
-    [fits] = fit_feedback(TOKENIZER, PROBLEMS[:1], notes[:1], width=len(asked))
-    [none] = fit_feedback(TOKENIZER, PROBLEMS[:1], notes[:1], width=len(asked) - 1)
-    assert (fits, none) == ("", None)
 
 
 def test_a_runs_samples_are_attempts_to_ask_about(tmp_path):

@@ -15,7 +15,6 @@ from fdjax.feedback import (
     Joined,
     Kind,
     Mixture,
-    NoFeedback,
     Usage,
     Watched,
     Writer,
@@ -49,20 +48,12 @@ class Saying:
 def test_constant_feedback_is_the_same_for_all():
     notes = write(ConstantFeedback(text="Answer in French."), [GROUP[0], passed("x")])
     assert [note.text for note in notes] == ["Answer in French."] * 2
-    with pytest.raises(ConfigError, match="use NoFeedback"):
+    with pytest.raises(ConfigError, match=r"FD\(reads='nothing'\)"):
         ConstantFeedback(text=" ")
 
 
-def test_no_feedback_counts_and_says_nothing():
-    [note] = write(NoFeedback(), GROUP[:1])
-    assert note.available
-    assert (note.text, note.kind) == ("", None)
-    with pytest.raises(DataError, match="blank feedback without parts"):
-        Feedback(blank=True, parts=("x",))
-
-
 def test_all_are_writers():
-    for writer in (A, NoFeedback(), Mixture(writers=(A,), weights=(1.0,)), Watched(A)):
+    for writer in (A, Mixture(writers=(A,), weights=(1.0,)), Watched(A)):
         assert isinstance(writer, Writer)
 
 
@@ -101,7 +92,7 @@ def test_weights_that_are_none(weights):
 def test_joined_parts_stand_one_after_the_other():
     first = Saying([Feedback(parts=("a", ""), offset=9, usage=Usage(requests=1))])
     second = Saying([Feedback(parts=("b",), offset=3, usage=Usage(requests=2))])
-    joined = Joined(writers=(first, NoFeedback(), second))
+    joined = Joined(writers=(first, second))
     [note] = write(joined, GROUP[:1])
     assert note == Feedback(parts=("a", "", "b"), offset=3, usage=Usage(requests=3))
     asyncio.run(joined.aclose())
@@ -188,10 +179,15 @@ def test_a_spent_budget_is_no_outage(caplog):
 
 
 def test_kinds_of_failures():
-    assert Feedback(error="an old error without a kind").kind is Kind.FAILED
-    assert Feedback(error="timeout: no answer in 3 s").kind is Kind.TIMEOUT
-    assert Feedback().kind is Kind.EMPTY
+    assert Feedback(error="an error without a kind").kind is Kind.FAILED
+    # Words of a message mean nothing.
+    assert Feedback(error="timeout: no answer in 3 s").kind is Kind.FAILED
+    named = Feedback.failed(Kind.TIMEOUT, "no answer in 3 s")
+    assert (named.kind, named.error) == (Kind.TIMEOUT, "timeout: no answer in 3 s")
+    assert Feedback().kind is Feedback(parts=(" ",)).kind is Kind.EMPTY
     assert GOOD.kind is None
+    with pytest.raises(DataError, match="feedback or a kind of failure, got both"):
+        Feedback(parts=("x",), kind=Kind.LEAK)
 
 
 def test_metrics_are_means_over_attempts():

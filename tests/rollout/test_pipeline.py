@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from fdjax.data.formats import CHAT
 from fdjax.errors import (
     BackendError,
     ConfigError,
@@ -17,13 +18,13 @@ from fdjax.errors import (
     InstallError,
 )
 from fdjax.feedback import CompilerFeedback, Feedback
-from fdjax.judge import Judgement, LeanJudge
+from fdjax.judge import AfterThinking, Judgement, LeanJudge, last_fence
 from fdjax.lean import CheckRequest, FakeBackend, Status, Verifier, WorkerDiedError
 from fdjax.lean.backends.fake import accepted, rejected
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline
 from fdjax.sampling import SamplingConfig, make_generate
-from fdjax.train.sources import rollout_metrics
+from fdjax.train.rollout_source import rollout_metrics
 from small_tokenizers import sentencepiece
 from tiny import MODEL, PROBLEMS, TOKENIZER, completions
 
@@ -329,3 +330,11 @@ def test_pipelines_share_their_event_loop_until_nobody_needs_it():
 
 async def _thread():
     return threading.current_thread()
+
+
+def test_the_judge_reads_answers_as_the_format_has_them(pipeline):
+    fenced = AfterThinking(extract=last_fence)
+    with pytest.raises(ConfigError, match=r"by AfterThinking\(extract=last_fence, ope"):
+        replace(pipeline, format=replace(CHAT, extract=fenced))
+    judge = replace(pipeline.judge, extract=AfterThinking(extract=last_fence))
+    replace(pipeline, judge=judge, format=replace(CHAT, extract=fenced))

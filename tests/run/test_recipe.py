@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fdjax.errors import ConfigError
+from fdjax.data.sampling import PassRateSampling
+from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import ConstantFeedback
 from fdjax.judge import Judgement
+from fdjax.metrics import read_metrics
 from fdjax.run import (
     Arm,
     AttemptsConfig,
@@ -112,6 +114,18 @@ def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
     assert (saved / "config.json").read_bytes() == (policy / "config.json").read_bytes()
     weights = "model.safetensors"
     assert (saved / weights).read_bytes() != (policy / weights).read_bytes()
+
+
+@pytest.mark.parametrize(("arm", "phase"), [("base", "fd"), ("fd", "base")])
+def test_the_name_of_the_policy_before_any_training_is_taken(arm, phase):
+    phases = (PhaseConfig(name=phase, terms=(FD(),), steps=1),)
+    with pytest.raises(ConfigError, match="expected other names than 'base'"):
+        Arm(name=arm, phases=phases)
+
+
+def test_a_source_may_depend_on_the_seed():
+    policy = PolicyConfig(source="runs/seed{seed}/checkpoints/sft")
+    assert policy.of_seed(3).source == "runs/seed3/checkpoints/sft"
 
 
 def test_only_chooses_arms_and_a_resumed_run_may_add_others(policy, tmp_path, capsys):
@@ -223,3 +237,64 @@ def test_a_probe_asks_for_little_more_than_it_measures(policy, tmp_path):
     base = read_probes(tmp_path / "own" / "probes.jsonl")[0]
     assert len(base["rewards"]) == 5
     assert len(asked) == 6 + 4 + 6  # before, in training, after
+
+
+def test_a_run_by_pass_rate_goes_on_as_if_never_stopped(policy, tmp_path):
+    """Its second phase draws by what the first has seen, also when it is resumed."""
+
+    class Failing:
+        """Some problems are never solved; and once the judge gives up."""
+
+        def __init__(self, last=10**9):
+            self.left = last
+
+        async def judge(self, attempts):
+            self.left -= 1
+            if self.left < 0:
+                raise DataError("the judge is down")
+            solved = attempts[0][0].name > "t2"
+            # An attempt of each pair is right: there is something to learn.
+            return [
+                Judgement(reward=float(solved and n % 2), passed=bool(solved and n % 2))
+                for n, _ in enumerate(attempts)
+            ]
+
+    def judged_by(judge):
+        def all_problems(context):
+            return replace(task(context), judge=judge, problems=PROBLEMS)
+
+        return all_problems
+
+    def two_phases(config):
+        fd, grpo = arms(config)[0].phases
+        return (Arm(name="both", phases=(fd, replace(grpo, steps=2))),)
+
+    sampling = PassRateSampling(least_attempts=2, recent_attempts=2, retry_share=0)
+    given = config(
+        policy, tmp_path, evaluation=EvaluationConfig(samples=2, ks=(1,), teacher=False)
+    )
+    given = replace(given, attempts=replace(given.attempts, sampling=sampling))
+
+    def left_behind(name, judge, *flags):
+        code = run(
+            replace(given, name=name), *flags, task=judged_by(judge), arms=two_phases
+        )
+        folder = tmp_path / name
+        rows = [
+            {key: value for key, value in row.items() if not key.startswith("time")}
+            for row in read_metrics(folder / "metrics.jsonl")
+        ]
+        weights = folder / "policies" / "both" / "model.safetensors"
+        return code, rows, weights.read_bytes() if weights.exists() else None
+
+    code, rows, weights = left_behind("whole", Failing())
+    assert code == 0
+    # The first phase draws all eight, the second one leaves out three of them.
+    assert [row["sampling/unsolved"] for row in rows[1:]] == [3 / 8] * 3
+    samples = read_metrics(tmp_path / "whole" / "samples.jsonl")
+    drawn = {row["problem"] for row in samples if row["arm"] == "after"}
+    assert drawn == {problem.name for problem in PROBLEMS[3:]}
+    # Two problems held out, 2 x 4 of FD, 4 of GRPO, the two again, and two of the next.
+    assert left_behind("stopped", Failing(last=18))[0] == 2
+    code, again, resumed = left_behind("stopped", Failing(), "--resume")
+    assert (code, again, resumed) == (0, rows, weights)

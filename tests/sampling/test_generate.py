@@ -1,5 +1,6 @@
 import functools
 import math
+from functools import partial
 
 import jax
 import jaxtyping
@@ -224,6 +225,27 @@ def test_a_shared_prefill_equals_repeated_prompts():
     np.testing.assert_array_equal(shared.tokens, repeated.tokens)
     np.testing.assert_array_equal(shared.mask, repeated.mask)
     np.testing.assert_allclose(shared.logprobs, repeated.logprobs, rtol=0, atol=1e-5)
+
+
+def test_with_a_key_for_each_prompt_a_row_depends_on_no_place():
+    _, params, prompts, valid = _case()
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(3)))(np.arange(_P))
+    both = _generate()(params, prompts, valid, keys, samples_per_prompt=2)
+    order = np.array([2, 0, 3, 1])
+    turned = _generate()(
+        params, prompts[order], valid[order], keys[order], samples_per_prompt=2
+    )
+    rows = np.arange(2 * _P).reshape(_P, 2)
+    np.testing.assert_array_equal(turned.tokens, both.tokens[rows[order].reshape(-1)])
+    # Samples at one prompt differ, and a prompt's first is not that of one key for all.
+    tokens = np.asarray(both.tokens)
+    assert (tokens[0::2] != tokens[1::2]).any(axis=1).all()
+    assert (tokens[0::2] != _sample().tokens).any()
+    # Three prompts do not divide over four devices: keys are filled up with them.
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    spread = make_generate(_case()[0], SamplingConfig(max_new_tokens=_T), mesh)
+    part = spread(params, prompts[:3], valid[:3], keys[:3], samples_per_prompt=2)
+    np.testing.assert_array_equal(part.tokens, tokens[:6])
 
 
 def test_padding_of_prompts_changes_no_bit():

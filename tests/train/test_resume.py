@@ -11,10 +11,11 @@ import pytest
 from tokenizers import normalizers
 
 from fdjax.checkpoint import CheckpointStore
+from fdjax.data.formats import PLAIN
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 from fdjax.feedback import CompilerFeedback
-from fdjax.judge import LeanJudge
+from fdjax.judge import LeanJudge, up_to_fence
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.rollout import Pipeline
 from fdjax.train import (
@@ -30,6 +31,8 @@ from fdjax.train.resume import ResumeFrom, restore
 from tiny import PROBLEMS, TOKENIZER
 
 ROWS = [(problem, None, problem.references[0]) for problem in PROBLEMS]
+WITHOUT_ANSWER = dataclasses.replace(PLAIN, answer=None)
+BY_FENCE = dataclasses.replace(WITHOUT_ANSWER, extract=up_to_fence)
 ORIGIN = {"run": "1f", "phase": "sft"}
 
 
@@ -103,6 +106,11 @@ def other_tokenizer():
         (supervised(), supervised(response_width=9), "response_width was 24, now 9"),
         (supervised(), supervised(tokenizer=other_tokenizer()), "tokenizer was"),
         (supervised(), supervised(tokenizer=other_reading()), "tokenizer was"),
+        (
+            supervised(format=WITHOUT_ANSWER),
+            supervised(format=BY_FENCE),
+            "format was",
+        ),
         (supervised(), policy(), "source was SupervisedSource, now RolloutSource"),
         (
             AlternatingSource(supervised(), supervised(seed=1), share=0.5),

@@ -10,7 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fdjax.data.formats.places import PLACES, comment, fenced, places
 from fdjax.errors import ConfigError
-from fdjax.judge.answer import Extract
+from fdjax.judge.answer import Extract, extract_name
 from fdjax.lean.facts.backend import WholeFile
 from fdjax.records import Problem, is_unicode
 
@@ -99,10 +99,11 @@ class PromptFormat:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides how a prompt is written, as JSON values."""
+        """All that decides how a prompt is written and read, as JSON values."""
         written = ("user", "informed", "system", "prefill", "answer", "chat_template")
         return {name: getattr(self, name) for name in written} | {
-            "arguments": dict(self.arguments)
+            "arguments": dict(self.arguments),
+            "extract": extract_name(self.extract),
         }
 
     def user_turn(self, problem: Problem, feedback: str | None = None) -> str:

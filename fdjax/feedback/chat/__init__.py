@@ -9,7 +9,6 @@ from fdjax.feedback.chat.endpoint import (
     RequestError,
 )
 from fdjax.feedback.chat.openai_api import OpenAIEndpoint
-from fdjax.feedback.chat.policy import Generate, PolicyChat
 from fdjax.feedback.chat.recorded import RecordedChat
 from fdjax.feedback.chat.remote import Limits, RemoteChat
 
@@ -21,10 +20,8 @@ __all__ = [
     "Connection",
     "Endpoint",
     "Failure",
-    "Generate",
     "Limits",
     "OpenAIEndpoint",
-    "PolicyChat",
     "Question",
     "RecordedChat",
     "RemoteChat",

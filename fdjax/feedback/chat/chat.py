@@ -1,13 +1,13 @@
 """A language model as writers see it: questions in, replies or failures out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.usage import Usage
 
-__all__ = ["Answer", "Chat", "Failure", "Finish", "Question", "Reply"]
+__all__ = ["Answer", "Chat", "Failure", "Finish", "Question", "Reply", "at_no_cost"]
 
 Finish = Literal["complete", "cut", "refused"]
 """How an answer ended: by itself, at its limit of tokens, or by a refusal."""
@@ -55,6 +55,11 @@ class Failure:
 
 
 Answer = Reply | Failure
+
+
+def at_no_cost(answer: Answer) -> Answer:
+    """The answer to whoever has it from a recording, or from an equal question."""
+    return replace(answer, usage=Usage(recorded=int(isinstance(answer, Reply))))
 
 
 class Chat(Protocol):

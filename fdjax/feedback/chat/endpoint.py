@@ -137,20 +137,21 @@ def secret_of(variable: str) -> str:
 
 
 def require_address(url: str) -> None:
-    """Refuses what is no address of a server, or holds a name and a password.
+    """Refuses what is no address of a server, or may hold a secret.
 
     Raises:
-      ConfigError: with the address, unless it holds a password.
+      ConfigError: with the address, unless it may hold one.
     """
+    if set(url) & set("@?#"):
+        raise ConfigError(
+            "expected `base_url` without a name and a password, and without a query, "
+            "which would be written with the configuration: put the key into the "
+            "variable of `key_env`"
+        )
     try:
         parts = urlsplit(url)
     except ValueError:  # no end of a bracket
         parts = urlsplit("")
-    if parts.username or parts.password:
-        raise ConfigError(
-            "expected `base_url` without a name and a password, which would be written "
-            "with the configuration: put the key into the variable of `key_env`"
-        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
             f"expected `base_url` as http(s)://host[:port][/path], got {url!r}: "

@@ -1,23 +1,18 @@
 """A model whose every answer is kept, so that none is paid for twice."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
-from fdjax.errors import DataError
-from fdjax.feedback.chat.chat import Answer, Chat, Failure, Question, Reply
+from fdjax.feedback.chat.chat import Answer, Chat, Failure, Question, at_no_cost
 from fdjax.feedback.chat.endpoint import Endpoint
 from fdjax.feedback.chat.recording import Recording, question_key
 from fdjax.feedback.failure import Kind
-from fdjax.feedback.usage import Usage
 
 __all__ = ["RecordedChat"]
-
-_log = logging.getLogger(__name__)
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -83,7 +78,7 @@ class RecordedChat:
         """The answer; who asks the same at the same time waits for the first."""
         key = question_key(self.identity, question)
         if key in self._asked:
-            return _shared(await asyncio.shield(self._asked[key]))
+            return at_no_cost(await asyncio.shield(self._asked[key]))
         future = self._asked[key] = asyncio.get_running_loop().create_future()
         answer: Answer = Failure(
             kind=Kind.FAILED, text="whoever asked the same was stopped"
@@ -98,21 +93,13 @@ class RecordedChat:
     async def _answer(self, key: str, question: Question) -> Answer:
         found = await self._in_thread(self._recording.get, key)
         if found is not None:
-            return _shared(found)
+            return at_no_cost(found)
         [answer] = await self._chat.ask([question])
         if isinstance(answer, Failure):
             return answer
-        return await self._in_thread(self._record, question, answer)
-
-    def _record(self, question: Question, reply: Reply) -> Reply:
-        """The answer that is kept; where the disk refuses, it is used all the same."""
-        try:
-            kept = self._recording.put(self.identity, question, reply)
-        except DataError as error:
-            _log.error("An answer is used and not recorded: %s", error)
-            return reply
-        # Another process may have been first; this one has paid all the same.
-        return replace(kept, usage=reply.usage)
+        return await self._in_thread(
+            self._recording.keep, self.identity, question, answer
+        )
 
     async def _in_thread(
         self, call: Callable[[*Arguments], Result], *arguments: *Arguments
@@ -142,9 +129,3 @@ class _Nobody:
             "model or its parameters are others than those recorded"
         )
         return Failure(kind=Kind.UNRECORDED, text=what)
-
-
-def _shared(answer: Answer) -> Answer:
-    """The answer to whom it costs nothing."""
-    recorded = int(isinstance(answer, Reply))
-    return replace(answer, usage=Usage(recorded=recorded))

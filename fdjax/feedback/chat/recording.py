@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast, get_args
 
@@ -136,6 +136,21 @@ class Recording:
                 "space, or name another file; what is recorded is kept"
             ) from error
         return first or reply
+
+    def keep(
+        self, identity: Mapping[str, Any], question: Question, reply: Reply
+    ) -> Reply:
+        """The answer that is in the file now, at the cost of this one.
+
+        Where the disk refuses, this one is used and not recorded; the log says so.
+        """
+        try:
+            kept = self.put(identity, question, reply)
+        except DataError as error:
+            _log.error("An answer is used and not recorded: %s", error)
+            return reply
+        # Another process may have been first; this one has paid all the same.
+        return replace(kept, usage=reply.usage)
 
     def close(self) -> None:
         """Close the file; closing it again does nothing."""

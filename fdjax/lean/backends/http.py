@@ -330,8 +330,14 @@ def server_address(url: str) -> str:
     """`url` without a slash at its end.
 
     Raises:
-      ConfigError: it is no address of a server.
+      ConfigError: it is no address of a server, or holds a name and a password.
     """
+    if "@" in url:
+        raise ConfigError(
+            "expected a server's address without a name and a password, which would be "
+            "written with the configuration and into logs: put a token into the "
+            "environment variable that `token_env` names"
+        )
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -1,0 +1,76 @@
+"""The policy of a run before its weights are read: model, tokenizer, widths."""
+
+from dataclasses import replace
+from typing import cast
+
+from jax.sharding import Mesh
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from fdjax.checkpoint import open_source
+from fdjax.data.chat import prompt_tokens
+from fdjax.data.packing import padded_width
+from fdjax.errors import ConfigError
+from fdjax.feedback import PolicyFeedback
+from fdjax.model import Model
+from fdjax.run.config import PolicyConfig, RunConfig
+from fdjax.run.task import Task
+
+__all__ = ["described_policy", "prompt_width"]
+
+
+def described_policy(
+    settings: PolicyConfig, mesh: Mesh
+) -> tuple[Model, PreTrainedTokenizerFast]:
+    """The policy without its weights, and its tokenizer.
+
+    Raises:
+      CheckpointError: there is no such policy.
+      ConfigError: none is named, or it is not of a family that the decoder has.
+    """
+    if not settings.source:
+        raise ConfigError(
+            "expected a policy to train, got none: give --policy.source, a folder in "
+            "Hugging Face's format or a hub id"
+        )
+    found = open_source(settings.source, revision=settings.revision)
+    config = replace(
+        found.config,
+        dtype=settings.dtype,
+        remat=settings.remat,
+        attention=settings.attention,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(found.description)
+    return Model(config, mesh), cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def prompt_width(
+    config: RunConfig, task: Task, model: Model, tokenizer: PreTrainedTokenizerFast
+) -> int:
+    """Tokens of the student's prompts: as set, or as the longest problem needs.
+
+    Raises:
+      ConfigError: prompts, feedback and attempts are longer than the model can read.
+    """
+    attempts = config.attempts
+    everything = [*task.problems, *task.evaluation]
+    ids = prompt_tokens(tokenizer, everything, format=task.format)
+    width = attempts.prompt_tokens or padded_width([len(row) for row in ids], 8)
+    longest = width + attempts.feedback_tokens + attempts.max_new_tokens
+    positions = model.config.max_position_embeddings
+    if longest > positions:
+        raise ConfigError(
+            f"expected prompts of {width} tokens, feedback of "
+            f"{attempts.feedback_tokens} and attempts of {attempts.max_new_tokens} to "
+            f"fit into the policy's {positions} positions, got {longest}: lower "
+            "attempts.prompt_tokens, feedback_tokens or max_new_tokens"
+        )
+    if isinstance(task.writer, PolicyFeedback):
+        review = task.writer.prompt_tokens + task.writer.max_new_tokens
+        if review > positions:
+            raise ConfigError(
+                f"expected questions of {task.writer.prompt_tokens} tokens and reviews "
+                f"of {task.writer.max_new_tokens} to fit into the policy's {positions} "
+                f"positions, got {review}: lower feedback.prompt_tokens or "
+                "feedback.max_new_tokens"
+            )
+    return width

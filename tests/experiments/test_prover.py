@@ -1,0 +1,227 @@
+"""A prover that reviews itself: FD, then GRPO, replayed, and on one device and eight.
+
+Each run loads, samples, asks Lean and compiles two objectives, so the file takes a
+minute of processor time with the small policy, and many with a pretrained one.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import prover
+from fdjax.checkpoint import save_pretrained, write_description
+from fdjax.data.problems import write_problems
+from fdjax.metrics import StageTimer, read_metrics
+from fdjax.model import Model
+from fdjax.sharding import shard_batch
+from fdjax.train import (
+    SFT,
+    OptimizerConfig,
+    SupervisedSource,
+    init_state,
+    make_objective,
+    make_optimizer,
+    make_train_step,
+)
+from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
+
+ROOT = Path(__file__).parents[2]
+PRETRAINED = os.environ.get("FDJAX_TEST_MODEL", "")
+TEMPLATE = """{% block system %}{% endblock %}
+{% block user %}{{ theorem }} := by{% endblock %}
+"""
+SHORT = """--format plain --attempts.group-size 4 --attempts.max-new-tokens 16
+    --attempts.feedback-tokens 32 --fd-optimizer.learning-rate 1e-3
+    --grpo-optimizer.learning-rate 1e-3"""
+BRIEF = """{% block system %}{% endblock %}
+{% block user %}Say in at most ten words why this proof is wrong.
+
+{{ attempt.code }}{% endblock %}
+"""
+LONG = """--policy.remat none --attempts.group-size 2 --attempts.max-new-tokens 16
+    --attempts.feedback-tokens 64"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A policy, its problems, and the flags of every run with it."""
+
+    folder: Path
+    flags: tuple[str, ...]
+    reviews: tuple[str, ...]
+
+    def arguments(self, name, recording, *more, mesh=()):
+        """Those of a run; of its feedback the last ones."""
+        return [
+            *("--runs", str(self.folder), "--name", name, *self.flags, *mesh),
+            *("feedback:policy-feedback", *self.reviews),
+            *("--feedback.recording", str(self.folder / recording), *more),
+        ]
+
+    def rows(self, name, file="metrics"):
+        return read_metrics(self.folder / name / f"{file}.jsonl")
+
+
+def flags(folder, policy, problems, more):
+    write_problems(problems, folder / "problems.jsonl")
+    return (
+        *("--policy.source", str(policy), "--policy.dtype", "float32"),
+        *("--problems", str(folder / "problems.jsonl"), "--fd-steps", "2"),
+        *("--grpo-steps", "1", "--attempts.problems", "4"),
+        *("--evaluation.samples", "1", "--evaluation.ks", "1"),
+        *("--evaluation.no-teacher", *more.split()),
+    )
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small policy that has learnt four proofs, and not too well."""
+    folder = tmp_path_factory.mktemp("small")
+    model = Model(replace(MODEL.config, max_position_embeddings=256))
+    mesh, optimizer = mesh_of(), make_optimizer(OptimizerConfig(learning_rate=3e-3))
+    state = init_state(model, optimizer, mesh, jax.random.key(0))
+    step = make_train_step(model, make_objective(model, (SFT(),)), optimizer, mesh)
+    rows = [(problem, None, problem.references[0]) for problem in PROBLEMS]
+    source = SupervisedSource(
+        rows, TOKENIZER, batch_size=8, seed=0, prompt_width=64, response_width=24
+    )
+    loss = np.inf
+    while loss > 0.25:
+        [batch] = source.next(state, StageTimer()).batches
+        state, metrics = step(state, shard_batch(batch, mesh))
+        loss = metrics["train/loss"].value()
+    write_description(folder / "description", model.config, TOKENIZER)
+    save_pretrained(
+        state.params,
+        model.config,
+        folder / "policy",
+        description=folder / "description",
+    )
+    (folder / "again@1.jinja").write_text(TEMPLATE)
+    reviews = f"""--feedback.template {folder / "again@1.jinja"} --feedback.rows 16
+        --feedback.max-new-tokens 24 --feedback.prompt-tokens 120"""
+    given = flags(folder, folder / "policy", PROBLEMS, SHORT)
+    return Case(folder, given, tuple(reviews.split()))
+
+
+def on_one_device(arguments, devices=1, **environment):
+    """In a process of its own: JAX counts its devices once."""
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.prover", *arguments],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), **environment},
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def require_learning(case, name):
+    """Sees to it that the run had something to learn from, by feedback of its own."""
+    rows = case.rows(name)
+    assert [row["arm"] for row in rows] == ["fd", "fd", "fd_then_grpo"]
+    for row in rows[:2]:
+        assert row["feedback/available"] > 0
+        assert row["train/loss"] > 0
+        assert row["train/empty"] == row["train/skipped"] == 0
+
+
+def require_equal(case, one, other, tolerance):
+    """Sees to it that two runs sampled the same, heard the same and lost the same."""
+    for first, second in zip(
+        case.rows(one, "samples"), case.rows(other, "samples"), strict=True
+    ):
+        for key in ("problem", "text", "status", "feedback", "feedback_error"):
+            assert first[key] == second[key], key
+    for first, second in zip(case.rows(one), case.rows(other), strict=True):
+        np.testing.assert_allclose(
+            second["train/loss"], first["train/loss"], rtol=tolerance, atol=1e-7
+        )
+        np.testing.assert_allclose(
+            second["train/gradient_norm"],
+            first["train/gradient_norm"],
+            rtol=tolerance * 10,
+        )
+
+
+def require_replayed(case, name, recording, before):
+    """Sees to it that nothing was asked, and nothing added to the recording."""
+    rows = [row for row in case.rows(name) if row["arm"] == "fd"]
+    assert [row["feedback/requests"] for row in rows] == [0, 0]
+    assert all(row["feedback/recorded"] > 0 for row in rows)
+    assert "feedback/missing_unrecorded" not in {key for row in rows for key in row}
+    assert (case.folder / recording).read_bytes() == before
+
+
+def test_a_run_with_its_own_reviews_replays_and_moves(small, capsys):
+    """On eight devices, replayed there, and on one that reviews anew."""
+    mesh = ("--mesh.data", "2", "--mesh.fsdp", "4")
+    assert prover.main(small.arguments("eight", "eight.jsonl", mesh=mesh)) == 0
+    require_learning(small, "eight")
+    [grpo] = [row for row in small.rows("eight") if row["arm"] == "fd_then_grpo"]
+    assert 0 < grpo["reward/mean"] < 1
+    assert grpo["train/gradient_norm"] > 0
+
+    recorded = (small.folder / "eight.jsonl").read_bytes()
+    replay = small.arguments("again", "eight.jsonl", "--feedback.replay", mesh=mesh)
+    assert prover.main(replay) == 0
+    require_replayed(small, "again", "eight.jsonl", recorded)
+    require_equal(small, "eight", "again", tolerance=0)
+
+    on_one_device(small.arguments("one", "one.jsonl"))
+    # Seen: 3e-7, float32 that is summed in another order.
+    require_equal(small, "eight", "one", tolerance=2e-6)
+    said = [
+        {row["key"]: row["text"] for row in map(json.loads, text.splitlines())}
+        for text in (recorded, (small.folder / "one.jsonl").read_bytes())
+    ]
+    assert said[0] == said[1]
+
+
+def test_a_run_says_early_that_reviews_do_not_fit(small, capsys):
+    arguments = small.arguments(
+        "long", "long.jsonl", "--feedback.max-new-tokens", "999"
+    )
+    assert prover.main(arguments) == 2
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "questions of 120 tokens and reviews of 999" in said
+    assert not (small.folder / "long").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not PRETRAINED, reason="FDJAX_TEST_MODEL names no folder of a pretrained chat model"
+)
+def test_a_pretrained_prover_replays_and_moves(tmp_path):
+    """On one device, replayed there, and on eight that review anew."""
+    (tmp_path / "brief@1.jinja").write_text(BRIEF)
+    reviews = f"""--feedback.template {tmp_path / "brief@1.jinja"} --feedback.rows 8
+        --feedback.max-new-tokens 48 --feedback.prompt-tokens 128
+        --feedback.temperature 0.5"""
+    case = Case(
+        tmp_path,
+        flags(tmp_path, PRETRAINED, PROBLEMS[:4], LONG),
+        tuple(reviews.split()),
+    )
+    # Compiled plainly, a large policy takes many times as long.
+    usual = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "XLA_FLAGS": ""}
+    on_one_device(case.arguments("one", "one.jsonl"), **usual)
+    require_learning(case, "one")
+    recorded = (tmp_path / "one.jsonl").read_bytes()
+    replay = case.arguments("again", "one.jsonl", "--feedback.replay")
+    on_one_device(replay, **usual)
+    require_replayed(case, "again", "one.jsonl", recorded)
+    require_equal(case, "one", "again", tolerance=0)
+    mesh = ("--mesh.data", "2", "--mesh.fsdp", "4")
+    eight = case.arguments("eight", "eight.jsonl", mesh=mesh)
+    on_one_device(eight, devices=8, **usual)
+    require_equal(case, "one", "eight", tolerance=1e-5)

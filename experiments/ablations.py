@@ -5,7 +5,7 @@ feedback, and the student then loses what it knew. The instrument is the teacher
 its pass@1 with feedback on the student's attempts, over training.
 
 Command, after `python -m experiments.quickstart --seeds 0 1 2 --data.seed 0`:
-`python -m experiments.ablations --seeds 0 1 2`; `--only frozen ema_0.05` trains these two
+`python -m experiments.ablations --seeds 0 1 2`; with `--only frozen ema_0.05` these two
 arms alone.
 Hardware: two CPU cores; the embedded Lean. docs/quickstart.md has time and figures.
 """

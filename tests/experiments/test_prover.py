@@ -221,7 +221,15 @@ def test_a_pretrained_prover_replays_and_moves(tmp_path):
     on_one_device(replay, **usual)
     require_replayed(case, "again", "one.jsonl", recorded)
     require_equal(case, "one", "again", tolerance=0)
-    mesh = ("--mesh.data", "2", "--mesh.fsdp", "4")
-    eight = case.arguments("eight", "eight.jsonl", mesh=mesh)
+    if available_gb() < 20:
+        pytest.skip("replayed; eight devices on one machine take up to 20 GB of memory")
+    eight = case.arguments("eight", "eight.jsonl", mesh=("--mesh.fsdp", "8"))
     on_one_device(eight, devices=8, **usual)
     require_equal(case, "one", "eight", tolerance=1e-5)
+
+
+def available_gb():
+    """Memory that the machine has left."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    [found] = [line for line in lines if line.startswith("MemAvailable")]
+    return int(found.split()[1]) / 1e6

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
+
+import tyro
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
@@ -40,7 +42,7 @@ class PolicyConfig:
     """What the backward pass recomputes (`ModelConfig.remat`)."""
     attention: AttentionKind = "auto"
     """Kernel of the causal pass (`ModelConfig.attention`)."""
-    lora: LoRA | None = None
+    lora: Annotated[LoRA, tyro.conf.subcommand("lora")] | None = None
     """Trains adapters on the frozen model; all of its parameters without."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.miniature.config import ComparisonConfig, DivergenceName
+from experiments.miniature.config import (
+    ComparisonConfig,
+    DivergenceName,
+    PolicyGradientConfig,
+)
 from experiments.miniature.dataset import Row, plain_rows
 from experiments.miniature.materials import Materials
 from fdjax.errors import ConfigError
@@ -67,9 +71,11 @@ class Trainer:
         self._require_even(config.rollout.batch_size, _ATTEMPTS_PER_UPDATE)
         phases = (
             self._warm_start(),
-            self._reinforce("grpo"),
+            self._reinforce("grpo", config.grpo),
             self._distill(),
-            self._reinforce("fd_then_grpo", skip=config.rollout.handover),
+            self._reinforce(
+                "fd_then_grpo", config.fd_then_grpo, skip=config.rollout.handover
+            ),
             self._control(),
         )
         object.__setattr__(self, "phases", {phase.name: phase for phase in phases})
@@ -96,7 +102,9 @@ class Trainer:
         # A copy: training on donates the state.
         early = jax.tree.map(jnp.copy, fd.params)
         fd = self._train(phases["fd"], fd)
-        both = self._train(phases["fd_then_grpo"], begin(early, config.grpo.optimizer))
+        both = self._train(
+            phases["fd_then_grpo"], begin(early, config.fd_then_grpo.optimizer)
+        )
         control = self._train(phases["sft_references"], begin(warm, config.control))
         return {
             "grpo": grpo.params,
@@ -122,22 +130,16 @@ class Trainer:
             log_every=20,
         )
 
-    def _reinforce(self, arm: str, skip: int = 0) -> Phase:
+    def _reinforce(
+        self, arm: str, config: PolicyGradientConfig, skip: int = 0
+    ) -> Phase:
         """GRPO for the rest of the budget, on the theorems that are left in it."""
-        source = self._rollouts(self._grpo)
+        term = GRPO(surrogate=Clipped(low=config.clip_low, high=config.clip_high))
+        source = self._rollouts(term)
         source.skip(skip)
-        steps = self._config.rollout.steps - skip
-        return self._phase(arm, steps, source, self._grpo_step)
-
-    @functools.cached_property
-    def _grpo_step(self) -> Callable[[TrainState, Any], Any]:
-        config = self._config
-        return self._step(self._grpo, config.grpo.optimizer, config.rollout.temperature)
-
-    @property
-    def _grpo(self) -> GRPO:
-        config = self._config.grpo
-        return GRPO(surrogate=Clipped(low=config.clip_low, high=config.clip_high))
+        rollout = self._config.rollout
+        step = self._step(term, config.optimizer, rollout.temperature)
+        return self._phase(arm, rollout.steps - skip, source, step)
 
     def _distill(self) -> Phase:
         """Feedback Distillation."""

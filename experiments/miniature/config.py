@@ -246,6 +246,8 @@ class ComparisonConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     fd: DistillationConfig = field(default_factory=DistillationConfig)
     grpo: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    fd_then_grpo: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    """GRPO after `rollout.handover` iterations of FD."""
     control: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3)
     )

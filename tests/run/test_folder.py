@@ -200,6 +200,11 @@ FIXED = [
     (changed(rollout=RolloutConfig(handover=9)), "rollout.handover", "fd"),
     (changed(grpo=PolicyGradientConfig(clip_low=0.1)), "grpo.clip_low", "grpo"),
     (changed(fd=DistillationConfig(teacher_rate=0.1)), "fd.teacher_rate", "fd"),
+    (
+        changed(fd_then_grpo=PolicyGradientConfig(clip_low=0.1)),
+        "fd_then_grpo.clip_low",
+        "fd_then_grpo",
+    ),
     (changed(control=FAST), "control.learning_rate", "sft_references"),
 ]
 

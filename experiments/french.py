@@ -9,7 +9,7 @@ more frequent in French than in English (`wordfreq`).
 Claims under test: FD reaches the teacher's share; FD whose teacher reads nothing does
 not move; GRPO on the same reward, from as many answers, gets less far.
 
-Command: `python -m experiments.french --policy.source FOLDER` with a chat model of
+Command: `python -m experiments.french --policy FOLDER` with a chat model of
 about 135M parameters, such as HuggingFaceTB/SmolLM2-135M-Instruct; needs the extra
 `fdjax[french]`.
 Hardware: two CPU cores, 8 GiB; docs/experiments.md has time and figures.

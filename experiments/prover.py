@@ -5,7 +5,7 @@ alone. The policy is any Hugging Face model of the families that `fdjax.model` h
 problems are yours, and Lean checks every proof.
 
 Command, with Lean's core library only and Lean's own messages as feedback:
-`python -m experiments.prover --policy.source FOLDER --problems train.jsonl
+`python -m experiments.prover --policy FOLDER --problems train.jsonl
 --evaluation-problems test.jsonl`. docs/experiments.md has settings for published
 provers, with Mathlib and a language model's feedback.
 Hardware: an accelerator for each 10 GiB that `--dry-run` says are held.

@@ -30,7 +30,7 @@ __all__ = [
 class PolicyConfig:
     """The pretrained model that is trained."""
 
-    source: str = ""
+    source: Annotated[str, tyro.conf.arg(aliases=("--policy",))] = ""
     """Folder in Hugging Face's format, a converted one or a run's, or a hub id;
     `{seed}` in it stands for the run's seed."""
     revision: str | None = None

@@ -29,7 +29,7 @@ def described_policy(
     """
     if not settings.source:
         raise ConfigError(
-            "expected a policy to train, got none: give --policy.source, a folder in "
+            "expected a policy to train, got none: give --policy, a folder in "
             "Hugging Face's format or a hub id"
         )
     found = open_source(settings.source, revision=settings.revision)

@@ -73,7 +73,7 @@ class Case:
 def flags(folder, policy, problems, more):
     write_problems(problems, folder / "problems.jsonl")
     return (
-        *("--policy.source", str(policy), "--policy.dtype", "float32"),
+        *("--policy", str(policy), "--policy.dtype", "float32"),
         *("--problems", str(folder / "problems.jsonl"), "--fd-steps", "2"),
         *("--grpo-steps", "1", "--attempts.problems", "4"),
         *("--evaluation.samples", "1", "--evaluation.ks", "1"),

@@ -32,7 +32,7 @@ def test_there_and_back_is_the_same_file(tmp_path):
 @pytest.mark.slow
 def test_fd_teaches_what_only_the_teacher_reads(tmp_path):
     """Five iterations; ten reach the teacher's share (docs/experiments.md)."""
-    arguments = f"--policy.source {FOLDER} --runs {tmp_path} --steps 5 --only fd"
+    arguments = f"--policy {FOLDER} --runs {tmp_path} --steps 5 --only fd"
     arguments += " --evaluation.every 0 --evaluation.samples 1 --evaluation.ks 1"
     # Eight devices on a few cores, compiled plainly, take many times as long.
     plain = {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}

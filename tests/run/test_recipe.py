@@ -172,7 +172,7 @@ def test_a_dry_run_says_what_would_be(policy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--policy.source", ""], "expected a policy to train"),
+        (["--policy", ""], "expected a policy to train"),
         (["--attempts.group-size", "1"], "group_size"),
         (["--attempts.problems", "8"], "problems_per_step of 4 problems"),
         (["--attempts.problems", "3"], "divisible by the 8 devices"),
@@ -206,7 +206,7 @@ def test_the_experiment_in_the_documents_is_one(policy, tmp_path, monkeypatch, c
     page = (Path(__file__).parents[2] / "docs/experiments.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "short.py").write_text(block)
-    flags = ["--policy.source", str(policy), "--runs", str(tmp_path), "--dry-run"]
+    flags = ["--policy", str(policy), "--runs", str(tmp_path), "--dry-run"]
     small = ["--attempts.max-new-tokens", "8", "--attempts.feedback-tokens", "40"]
     monkeypatch.setattr(sys, "argv", ["short.py", *flags, *small])
     with pytest.raises(SystemExit) as stop:

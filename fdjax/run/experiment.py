@@ -101,7 +101,7 @@ def run_experiment(
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "dry_run", "mesh", "evaluation"), ()
+        ("name", "runs", "seeds", "dry_run", "mesh", "evaluation"), ()
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),

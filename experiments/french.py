@@ -6,12 +6,16 @@ and the policy never sees the feedback. Its teacher, which does, answers in Fren
 the policy should come to do so by itself. The reward is the share of words that are
 more frequent in French than in English (`wordfreq`).
 
-Claims under test: FD reaches the teacher's share; FD whose teacher reads nothing does
-not move; GRPO on the same reward, from as many answers, gets less far.
+Claims under test: FD goes at least nine tenths of the way to its teacher's share; FD
+whose teacher reads nothing does not move; GRPO on the same reward, from as many
+answers, ends below FD, in share and in policy entropy.
 
-Command: `python -m experiments.french --policy FOLDER` with a chat model of
-about 135M parameters, such as HuggingFaceTB/SmolLM2-135M-Instruct; needs the extra
-`fdjax[french]`.
+GRPO's learning rate is the best of those tried on other questions and another seed
+(`--split validation --seed 100`, docs/log.md); FD's is the first that was tried.
+
+Command: `python -m experiments.french --policy FOLDER --seeds 0 1 2` with a chat
+model of about 135M parameters, such as HuggingFaceTB/SmolLM2-135M-Instruct; needs the
+extra `fdjax[french]`.
 Hardware: two CPU cores, 8 GiB; docs/experiments.md has time and figures.
 """
 

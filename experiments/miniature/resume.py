@@ -14,6 +14,7 @@ RESUME = ResumeRules(
         # Places and resources decide no number; what is measured is measured anew.
         "name": (),
         "runs": (),
+        "seeds": (),
         "minif2f": (),
         "lean_workers": (),
         "evaluation": (),

@@ -96,11 +96,11 @@ def held_out_figure(runs: Sequence[Probes], styles: Mapping[str, ArmStyle]) -> F
       styles: style of each arm.
     """
     figure = blank((11.6, 4.0))
-    shown: dict[str, None] = {}
+    shown: dict[tuple[str, str], None] = {}
     for axes, (key, label) in zip(figure.subplots(1, 3), _PANELS, strict=True):
         dress(axes, "iteration", label)
         for course in courses(runs, key):
-            shown[course.policy] = None
+            shown[course.policy, course.reader] = None
             _draw(axes, course, styles[course.policy])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         low, high = axes.get_ylim()
@@ -108,10 +108,13 @@ def held_out_figure(runs: Sequence[Probes], styles: Mapping[str, ArmStyle]) -> F
         if high > 1.6 * low:
             axes.set_ylim(bottom=min(0.0, low))
     figure.set_layout_engine("constrained", wspace=0.06)
+    handles = [_handle(styles[arm]) for arm, reader in shown if reader == "student"]
+    if any(reader == "teacher" for _, reader in shown):
+        handles.append(_TEACHER)
     figure.legend(
-        handles=[*map(_handle, map(styles.__getitem__, shown)), _TEACHER],
+        handles=handles,
         loc="outside upper left",
-        ncols=len(shown) + 1,
+        ncols=len(handles),
         frameon=False,
         labelcolor="linecolor",
         prop={"weight": "bold"},

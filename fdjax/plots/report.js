@@ -164,7 +164,9 @@
         armName(sample.arm),
         make("span", { class: "problem" }, sample.problem),
         make("span", { class: "meta" }, facts.join(" · "))),
-      make("div", { class: "columns" }, left, right));
+      right.childNodes.length
+        ? make("div", { class: "columns" }, left, right)
+        : make("div", { class: "columns alone" }, left));
   }
 
   const ORDERS = {

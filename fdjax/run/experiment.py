@@ -120,7 +120,7 @@ def _chosen(arms: Iterable[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "dry_run", "only", "mesh", "evaluation"), ()
+        ("name", "runs", "seeds", "dry_run", "only", "mesh", "evaluation"), ()
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),

@@ -14,6 +14,7 @@ from fdjax.eval import Claim
 from fdjax.files import write_whole
 from fdjax.plots import read_run, write_figures, write_report
 from fdjax.plots.held_out import held_out_tables, last_probes
+from fdjax.run.changes import changes
 from fdjax.run.console import Display
 from fdjax.run.folder import Resume
 
@@ -43,6 +44,8 @@ class SeedSettings(Protocol):
         """A run for each."""
         ...
 
+
+_MAY_DIFFER = {"seed", "name", "runs", "mesh.data", "mesh.fsdp", "mesh.tensor"}
 
 Config = TypeVar("Config", bound=SeedSettings)
 
@@ -87,8 +90,21 @@ class SeedProbes:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Of the runs in a folder."""
-        return cls(runs=tuple(one.probes for one in read_run(folder).seeds))
+        """Of all runs `seed<number>` in a folder.
+
+        Raises:
+          DataError: there is none, or they differ in more than their seed.
+        """
+        first, *others = found = read_run(folder).seeds
+        for other in others:
+            differ = changes(first.config["config"], other.config["config"]).keys()
+            if more := differ - _MAY_DIFFER:
+                raise DataError(
+                    f"expected runs in {folder} that differ in their seed only, got "
+                    f"other {', '.join(sorted(more))} in {other.name} than in "
+                    f"{first.name}: give the new seeds another --name"
+                )
+        return cls(runs=tuple(one.probes for one in found))
 
     @property
     def policies(self) -> set[str]:

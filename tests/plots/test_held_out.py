@@ -82,18 +82,20 @@ def test_tables_have_the_mean_and_the_range():
 def test_the_figure_draws_means_and_bands(folder):
     files = read_run(folder)
     assert [one.name for one in files.seeds] == ["seed9", "seed10"]
-    reward = run_figures(files)["held_out"].axes[0]
+    figure = run_figures(files)["held_out"]
+    reward = figure.axes[0]
     drawn = [line.get_ydata().tolist() for line in reward.get_lines()]
     assert [0.0, 0.375, 0.625] in drawn
     edges = reward.collections[0].get_paths()[0].vertices
     assert {0.25, 0.5, 0.75} <= set(edges[:, 1].tolist())
-    # One run has no band.
-    (one,) = [
-        each.axes[0]
-        for name, each in run_figures(files.seeds[0]).items()
-        if name == "held_out"
-    ]
-    assert not one.collections
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["FD", "GRPO", "teacher, with feedback"]
+
+
+def test_one_run_has_no_band(folder):
+    figure = run_figures(read_run(folder / "seed9"))["held_out"]
+    assert figure.axes[0].get_lines()
+    assert not figure.axes[0].collections
 
 
 def test_tokens_and_answers_are_those_before_and_at_the_end():

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fdjax.errors import ConfigError
+from fdjax.errors import ConfigError, DataError
 from fdjax.eval import seeds_claim
 from fdjax.feedback import ConstantFeedback
 from fdjax.judge import Judgement
@@ -124,6 +124,18 @@ def test_a_seed_that_is_missing_is_made_and_the_others_stay(
 def test_one_seed_goes_on_alone(finished, policy, capsys):
     flags = ["--runs", str(finished), "--name", "seed3", "--seed", "3", "--resume"]
     assert run(policy, finished, *flags) == 0
+
+
+def test_runs_with_other_settings_are_not_pooled(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "own")
+    path = tmp_path / "own" / "seed1" / "config.json"
+    path.write_text(
+        path.read_text().replace('"max_new_tokens": 8', '"max_new_tokens": 9')
+    )
+    with pytest.raises(
+        DataError, match=r"other attempts\.max_new_tokens in seed3 than"
+    ):
+        SeedProbes.read(tmp_path / "own")
 
 
 def test_seeds_are_different(tmp_path):

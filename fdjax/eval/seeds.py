@@ -74,7 +74,8 @@ def seeds_claim(
     estimate = crossed_interval(measured)
     differing = int(np.sum(measured.mean(axis=0) != 0.0))
     verdict: ClaimVerdict = "not shown"
-    detail = f"{measured.shape[0]} seeds × {measured.shape[1]} problems"
+    seeds, problems = measured.shape
+    detail = f"{seeds} seed{'s' * (seeds > 1)} × {problems} problems"
     if differing < MINIMUM_DIFFERING:
         detail += (
             f", {differing} of which differ (a verdict needs at least "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -52,10 +52,6 @@ class PolicyConfig:
             remat=Among(*get_args(Remat)),
             attention=Among(*get_args(AttentionKind)),
         )
-
-    def of_seed(self, seed: int) -> Self:
-        """The same with the source of a run of this seed."""
-        return replace(self, source=self.source.replace("{seed}", str(seed)))
 
     @property
     def param_dtype(self) -> Literal["float32", "bfloat16"]:
@@ -170,6 +166,12 @@ class RunConfig:
         require_folder_name(self.name)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
         require_seeds(self.seeds)
+
+    @property
+    def seeded_policy(self) -> PolicyConfig:
+        """`policy` with this run's seed in its source."""
+        source = self.policy.source.replace("{seed}", str(self.seed))
+        return replace(self.policy, source=source)
 
 
 def require_folder_name(name: str) -> None:

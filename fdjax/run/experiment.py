@@ -71,9 +71,10 @@ def run_experiment(
     finish: Callable[[Recipe], object] = lambda recipe: None,
 ) -> None:
     """Runs an experiment with given settings; arguments as for `experiment`."""
-    config = replace(config, policy=config.policy.of_seed(config.seed))
-    planned = _chosen(arms(config), config.only)
-    rules = resume_rules(planned)
+    every = tuple(arms(config))
+    planned = _chosen(every, config.only)
+    # Arms that are not asked for now may have begun, and fix what they depend on.
+    rules = resume_rules(every)
     mesh = make_mesh(
         data=config.mesh.data, fsdp=config.mesh.fsdp, tensor=config.mesh.tensor
     )
@@ -85,7 +86,7 @@ def run_experiment(
             ) as context,
         ):
             learned = task(context)
-            model, tokenizer = described_policy(config.policy, mesh)
+            model, tokenizer = described_policy(config.seeded_policy, mesh)
             width = prompt_width(config, learned, model, tokenizer)
             print_plan(
                 display.console, config, learned, planned, model, tokenizer, width
@@ -101,20 +102,19 @@ def run_experiment(
         display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
 
 
-def _chosen(arms: Iterable[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
+def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
     """The arms that are asked for, in the experiment's order.
 
     Raises:
       ConfigError: an arm is asked for that is not there.
     """
-    every = tuple(arms)
-    names = [arm.name for arm in every]
+    names = [arm.name for arm in arms]
     if unknown := [name for name in only if name not in names]:
         raise ConfigError(
             f"expected only to name arms of {', '.join(names)}, got "
             f"{', '.join(unknown)}"
         )
-    return tuple(arm for arm in every if not only or arm.name in only)
+    return tuple(arm for arm in arms if not only or arm.name in only)
 
 
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:

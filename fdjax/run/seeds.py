@@ -45,7 +45,10 @@ class SeedSettings(Protocol):
         ...
 
 
-_MAY_DIFFER = {"seed", "name", "runs", "mesh.data", "mesh.fsdp", "mesh.tensor"}
+_MAY_DIFFER = {
+    *("seed", "name", "runs", "only"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor"),
+}
 
 Config = TypeVar("Config", bound=SeedSettings)
 

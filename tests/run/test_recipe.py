@@ -123,9 +123,17 @@ def test_the_name_of_the_policy_before_any_training_is_taken(arm, phase):
         Arm(name=arm, phases=phases)
 
 
-def test_a_source_may_depend_on_the_seed():
-    policy = PolicyConfig(source="runs/seed{seed}/checkpoints/sft")
-    assert policy.of_seed(3).source == "runs/seed3/checkpoints/sft"
+def test_seeds_may_begin_from_policies_of_their_own(policy, tmp_path):
+    for seed in (1, 2):
+        (tmp_path / f"policy{seed}").symlink_to(policy)
+    given = config(
+        tmp_path / "policy{seed}",
+        tmp_path,
+        evaluation=EvaluationConfig(samples=1, ks=(1,)),
+    )
+    assert run(given, "--seeds", "1", "2") == 0
+    # Their policies are no other setting: the runs are pooled.
+    assert (tmp_path / "own" / "table.md").exists()
 
 
 def test_only_chooses_arms_and_a_resumed_run_may_add_others(policy, tmp_path, capsys):
@@ -143,6 +151,11 @@ def test_only_chooses_arms_and_a_resumed_run_may_add_others(policy, tmp_path, ca
     assert run(given, "--only", "third", "--resume", arms=two) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "expected only to name arms of first, second, got third" in said
+    # An arm that is not asked for now has begun, and fixes what it depends on.
+    changed = ("--only", "first", "--resume", "--seed", "1")
+    assert run(given, *changed, arms=two) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "seed was 0, now 1" in said
     assert run(given, "--resume", arms=two) == 0
     assert sorted(folder.name for folder in saved.iterdir()) == ["first", "second"]
 

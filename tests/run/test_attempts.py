@@ -30,7 +30,7 @@ def batch():
     return distillation_data(rows=ROWS, length=LENGTH)
 
 
-def written(state, batch):
+def written(state, batch, done=0):
     rows = []
     log = AttemptLog(
         model=MODEL,
@@ -48,7 +48,7 @@ def written(state, batch):
         ),
     )
     data = StepData(batches=[batch], metrics={}, rollout=rollout)
-    log.write("fd", 0, state, data)
+    log.write("fd", done, state, data)
     return log, [row["kl"] for row in rows]
 
 
@@ -80,6 +80,12 @@ def test_kl_of_scored_tokens_at_the_temperature_of_sampling(state, batch):
             divergence[index][valid][scored],
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize(("done", "kept"), [(0, 32), (1, 0), (9, 0), (10, 32)])
+def test_every_tenth_iteration_has_it(state, batch, done, kept):
+    _, rows = written(state, batch, done)
+    assert sum(row is not None for row in rows) == kept
 
 
 def test_rows_are_bounded_by_tokens(state, batch, monkeypatch):

@@ -107,7 +107,7 @@ class RolloutSource(ResumableSource):
             }
         stream: BatchStream[Problem] | None = None
         if sampling is not None:
-            settings |= {"sampling": "by recent pass rate"}
+            settings |= {"sampling": repr(sampling)}
             stream = PassRateStream(
                 problems, batch_size=problems_per_step, seed=seed, sampling=sampling
             )

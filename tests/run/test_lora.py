@@ -1,5 +1,7 @@
 """A run that trains adapters: from a pretrained folder to policies that others read."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -113,10 +115,16 @@ def test_probes_are_of_base_student_and_teacher(finished):
     assert abs(rows[0]["marginal_entropy"] - rows[2]["marginal_entropy"]) > 1e-3
 
 
-def test_a_finished_run_is_read_not_made_again(finished, policy):
-    before = (finished / "probes.jsonl").read_bytes()
+def test_a_resume_makes_only_what_a_crash_left_out(finished, policy):
+    """After the adapters were begun: training and probes were done by then."""
+    probes = finished / "probes.jsonl"
+    merged = finished / "policies" / "fd" / "model.safetensors"
+    thin = finished / "adapters" / "fd" / "adapter_model.safetensors"
+    before = [path.read_bytes() for path in (probes, merged, thin)]
+    shutil.rmtree(merged.parent)
+    thin.write_bytes(before[2][:100])
     assert run(policy, finished.parent, "--resume") == 0
-    assert (finished / "probes.jsonl").read_bytes() == before
+    assert [path.read_bytes() for path in (probes, merged, thin)] == before
 
 
 def test_adapters_are_no_policy(finished, policy):

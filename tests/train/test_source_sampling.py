@@ -131,7 +131,7 @@ def test_positions_of_other_draws_are_refused():
     with pytest.raises(CheckpointError, match="sampling was not said, now PassRate"):
         made(pipeline()).set_state(uniform)
     other = made(pipeline(), sampling=PassRateSampling()).get_state()
-    with pytest.raises(CheckpointError, match="sampling was .*least_attempts=32"):
+    with pytest.raises(CheckpointError, match=r"sampling was .*least_attempts=32"):
         made(pipeline()).set_state(other)
 
 

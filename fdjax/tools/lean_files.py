@@ -1,4 +1,4 @@
-"""Tools that run Lean: on code, on a file as it is written, on a file with its lemmas."""
+"""Tools that run Lean: on code, on a file that is written, on one that was."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

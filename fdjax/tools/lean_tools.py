@@ -9,16 +9,30 @@ from fdjax.lean import Limits, Verifier
 from fdjax.ranges import Number, require_fields
 from fdjax.tools.declarations import embedded_library
 from fdjax.tools.elaborator import Elaborator
-from fdjax.tools.lean_files import CheckFile, RunLean, WriteFile
-from fdjax.tools.library import Library, ReadLibrary, SearchLibrary
+from fdjax.tools.lean_files import (
+    CHECK_FILE,
+    RUN_LEAN,
+    WRITE_FILE,
+    CheckFile,
+    RunLean,
+    WriteFile,
+)
+from fdjax.tools.library import (
+    READ_LIBRARY,
+    SEARCH_LIBRARY,
+    Library,
+    ReadLibrary,
+    SearchLibrary,
+)
 from fdjax.tools.tool import ToolSpec
 from fdjax.tools.toolbox import CallLimits, Toolbox
 from fdjax.tools.workspace import Workspace
 
 __all__ = ["LEAN_TOOLS", "LeanTools"]
 
-LEAN_TOOLS: tuple[ToolSpec, ...] = tuple(
-    tool.spec for tool in (RunLean, WriteFile, CheckFile, SearchLibrary, ReadLibrary)
+LEAN_TOOLS: tuple[ToolSpec, ...] = (
+    *(RUN_LEAN, WRITE_FILE, CHECK_FILE),
+    *(SEARCH_LIBRARY, READ_LIBRARY),
 )
 """What a model is told about them."""
 

@@ -5,13 +5,19 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from fdjax.tools.search import find, words_of
 from fdjax.tools.tool import Parameter, ToolError, ToolSpec
 from fdjax.tools.workspace import opened_below
 
-__all__ = ["Library", "ReadLibrary", "SearchLibrary"]
+__all__ = [
+    "READ_LIBRARY",
+    "SEARCH_LIBRARY",
+    "Library",
+    "ReadLibrary",
+    "SearchLibrary",
+]
 
 HITS = 5
 """Lines that a search shows."""
@@ -41,26 +47,29 @@ class Library:
         return [line[:LINE_CHARACTERS] for line in lines]
 
 
+SEARCH_LIBRARY = ToolSpec(
+    name="search_library",
+    description=(
+        f"Search the Lean library for lines with these words, in this order; the "
+        f"first {HITS} are shown as file:line:text."
+    ),
+    parameters=(
+        Parameter(
+            name="text",
+            type="string",
+            description="Words or parts of words, such as Nat.sub add_comm.",
+            most=200,
+        ),
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchLibrary:
     """Finds lines of a library."""
 
     library: Library
-    spec: ClassVar[ToolSpec] = ToolSpec(
-        name="search_library",
-        description=(
-            f"Search the Lean library for lines with these words, in this order; the "
-            f"first {HITS} are shown as file:line:text."
-        ),
-        parameters=(
-            Parameter(
-                name="text",
-                type="string",
-                description="Words or parts of words, such as Nat.sub add_comm.",
-                most=200,
-            ),
-        ),
-    )
+    spec: ToolSpec = SEARCH_LIBRARY
 
     async def call(self, arguments: Mapping[str, Any]) -> str:
         """The hits (`Tool`)."""
@@ -76,39 +85,42 @@ class SearchLibrary:
         return "\n".join([*lines, *(["There are more."] if len(found) > HITS else [])])
 
 
+READ_LIBRARY = ToolSpec(
+    name="read_library",
+    description=f"Read at most {LINES} lines of a file of the Lean library.",
+    parameters=(
+        Parameter(
+            name="path",
+            type="string",
+            description="The file, as search_library names it.",
+            most=400,
+        ),
+        Parameter(
+            name="first_line",
+            type="integer",
+            description="Number of the first line.",
+            default=1,
+            least=1,
+            most=10**7,
+        ),
+        Parameter(
+            name="lines",
+            type="integer",
+            description="How many lines.",
+            default=LINES,
+            least=1,
+            most=LINES,
+        ),
+    ),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadLibrary:
     """Shows lines of a library's file."""
 
     library: Library
-    spec: ClassVar[ToolSpec] = ToolSpec(
-        name="read_library",
-        description=f"Read at most {LINES} lines of a file of the Lean library.",
-        parameters=(
-            Parameter(
-                name="path",
-                type="string",
-                description="The file, as search_library names it.",
-                most=400,
-            ),
-            Parameter(
-                name="first_line",
-                type="integer",
-                description="Number of the first line.",
-                default=1,
-                least=1,
-                most=10**7,
-            ),
-            Parameter(
-                name="lines",
-                type="integer",
-                description="How many lines.",
-                default=LINES,
-                least=1,
-                most=LINES,
-            ),
-        ),
-    )
+    spec: ToolSpec = READ_LIBRARY
 
     async def call(self, arguments: Mapping[str, Any]) -> str:
         """The lines, numbered (`Tool`)."""

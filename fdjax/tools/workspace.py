@@ -3,9 +3,10 @@
 import os
 import shutil
 import stat
+import string
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fdjax.tools.tool import ToolError
@@ -19,9 +20,7 @@ FILES = 64
 DEPTH = 4
 """Parts of a path."""
 
-_LETTERS = frozenset(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
-)
+_LETTERS = frozenset(f"{string.ascii_letters}{string.digits}_-.")
 
 
 @contextmanager
@@ -49,10 +48,8 @@ def opened_below(
     try:
         for part in parts[:-1]:
             if make_folders:
-                try:
+                with suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=at)
-                except FileExistsError:
-                    pass
             below = os.open(
                 part,
                 os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,

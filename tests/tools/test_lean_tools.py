@@ -35,8 +35,14 @@ def test_equal_calls_have_equal_texts(call):
 
 @pytest.mark.parametrize(
     "code",
-    ['#eval IO.FS.readFile "/etc/passwd"', "run_cmd pure ()", "import Lean", "\0"]
-    + ["#eval (IO.Process.exit 0 : IO Unit)", 'macro "x" : tactic => `(tactic| rfl)'],
+    [
+        '#eval IO.FS.readFile "/etc/passwd"',
+        "#eval (IO.Process.exit 0 : IO Unit)",
+        'macro "x" : tactic => `(tactic| rfl)',
+        "run_cmd pure ()",
+        "import Lean",
+        "\0",
+    ],
 )
 def test_what_reaches_out_is_not_run(call, code):
     text, _ = call("run_lean", code=code)

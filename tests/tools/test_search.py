@@ -10,7 +10,7 @@ from fdjax.tools.library import LINES, ReadLibrary, SearchLibrary
 from fdjax.tools.search import find, find_by_ripgrep, find_line_by_line, words_of
 
 FILES = {
-    "Init/Nat.lean": "theorem Nat.add_comm (a b : Nat) : a + b = b + a\n\n  lemma x.y*z\n",
+    "Init/Nat.lean": "theorem Nat.add_comm (a b : Nat) : a + b = _\n\n  lemma x.y*z\n",
     "Init/Nat/Basic.lean": "theorem Nat.add_assoc : ∀ (a b c : Nat), a + b + c = _\r\n",
     "Init.lean": "import Init.Nat\nimport Init.Nat.Basic",
     "B.lean": "theorem add_comm_of_nat ⟨x⟩ [y] {z} : True\nNAT.ADD_COMM\n-- comm add",
@@ -112,8 +112,10 @@ def test_lines_of_a_file_are_read(folder):
 
 @pytest.mark.parametrize(
     "path",
-    ["../Secret.lean", "link/Secret.lean", "Link.lean", "Init/../../Secret.lean"]
-    + ["/etc/passwd", "notes.txt", "None.lean", "Init", "Init.lean/x.lean", ""],
+    [
+        *("../Secret.lean", "link/Secret.lean", "Link.lean", "Init/../../Secret.lean"),
+        *("/etc/passwd", "notes.txt", "None.lean", "Init", "Init.lean/x.lean", ""),
+    ],
 )
 def test_no_other_file_is_read(folder, path):
     text, ended = shown(folder, "read_library", path=path)

@@ -27,8 +27,8 @@ _RULES = """You may use tools. To use one, write a block like this and end your 
 {"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}}
 ```
 
-The block holds one JSON object. What the tool says comes in the next message. Without such
-a block your message is your final answer. The tools:
+The block holds one JSON object. What the tool says comes in the next message. Without
+such a block your message is your final answer. The tools:
 """
 
 

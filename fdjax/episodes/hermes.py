@@ -1,4 +1,4 @@
-"""Calls as Hermes and Qwen write them: JSON between tags, answers in the tool's role."""
+"""Calls as Hermes and Qwen write them: JSON between tags, answered as the tool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

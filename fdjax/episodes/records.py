@@ -79,8 +79,10 @@ class Episode:
 
     @property
     def observations(self) -> tuple[Observation, ...]:
-        """All calls with their answers, in order; some may have had no turn of their
-        own, since no tokens were left.
+        """All calls with their answers, in order.
+
+        Those of a last turn may have been recorded without tokens, since none were
+        left.
         """
         return tuple(each for turn in self.turns for each in turn.observations)
 

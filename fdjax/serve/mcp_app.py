@@ -37,8 +37,8 @@ SESSIONS = 64
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _HEADER = b"mcp-session-id"
 _INSTRUCTIONS = (
-    "Tools of a Lean 4 prover. Each session has a workspace of its own, which goes when "
-    "the session ends. What a tool says is no verdict on a theorem."
+    "Tools of a Lean 4 prover. Each session has a workspace of its own, which goes "
+    "when the session ends. What a tool says is no verdict on a theorem."
 )
 _NO_SESSION = (
     "error: each session has its own workspace, and this request belongs to none; "

@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 import time
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +13,9 @@ from serving import Server, wait_until
 
 pytest.importorskip("mcp", reason="the `mcp` extra is not installed")
 
-import httpx2  # noqa: E402 - a package of the SDK's own
-from mcp import Client  # noqa: E402
-from mcp.client.streamable_http import streamable_http_client  # noqa: E402
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 STATEMENT = "theorem t (p q : Prop) (h : p ∧ q) : q ∧ p"
 
@@ -184,44 +181,28 @@ def test_a_session_that_is_over_is_unknown(server, workspaces):
     assert server.request("DELETE", "/mcp", headers=session)[0] == 404
 
 
-def test_a_token_guards_it(tmp_path):
+def test_a_token_guards_it_and_a_stop_leaves_no_workspace(tmp_path):
+    """Stopped while a session is open, with its stream of events."""
     (tmp_path / "token").write_text("secret")
+    key = {"Authorization": "Bearer secret"}
+    arguments = ["--workers", "1", "--mcp", "--token-file", str(tmp_path / "token")]
     install()
-    with Server.command(
-        *("--workers", "1", "--mcp", "--token-file", str(tmp_path / "token"))
-    ) as server:
+
+    async def talk(server):
+        async with httpx2.AsyncClient(headers=key) as http:
+            transport = streamable_http_client(url(server), http_client=http)
+            async with Client(transport) as client:
+                await said(client, "write_file", path="a.lean", content="--")
+                assert len(here(tmp_path)) == 1
+                begin = time.monotonic()
+                code = await asyncio.to_thread(server.stop, timeout=30)
+                return code, time.monotonic() - begin
+
+    with Server.command(*arguments, TMPDIR=str(tmp_path)) as server:
         assert opened(server)[0] == 401
-        key = {"Authorization": "Bearer secret"}
         # With a token, other names for this machine are no danger.
         assert opened(server, Host="lean.example:8000", **key)[0] == 200
-
-        async def talk():
-            async with httpx2.AsyncClient(headers=key) as http:
-                transport = streamable_http_client(url(server), http_client=http)
-                async with Client(transport) as client:
-                    return await said(client, "run_lean", code="#check 1")
-
-        assert "1 : Nat" in asyncio.run(talk())[0]
-
-
-def test_it_ends_with_open_sessions_and_leaves_no_workspace(tmp_path):
-    install()
-
-    @asynccontextmanager
-    async def connected(server):
-        async with Client(url(server)) as client:
-            await said(client, "write_file", path="a.lean", content="--")
-            yield
-
-    async def stop(server):
-        async with connected(server):
-            assert len(here(tmp_path)) == 1
-            begin = time.monotonic()
-            code = await asyncio.to_thread(server.stop, timeout=30)
-            return code, time.monotonic() - begin
-
-    with Server.command("--workers", "1", "--mcp", TMPDIR=str(tmp_path)) as server:
-        code, seconds = asyncio.run(stop(server))
+        code, seconds = asyncio.run(talk(server))
     assert code == 0
     assert seconds < 20
     assert not here(tmp_path)

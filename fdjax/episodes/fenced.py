@@ -1,6 +1,5 @@
 """Calls in fenced blocks, for models whose chat template knows no tools."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,7 +12,6 @@ from fdjax.episodes.calls import (
     Messages,
     call_of,
     first_value,
-    functions,
 )
 from fdjax.judge.fences import read
 from fdjax.tools import Observation, ToolSpec
@@ -43,8 +41,7 @@ class Fenced:
 
     def asking(self, format: PromptFormat) -> PromptFormat:
         """The format with the rules and the tools before it (`CallFormat`)."""
-        tools = [each["function"] for each in functions(self.specs)]
-        told = "\n".join([_RULES, *map(json.dumps, tools)])
+        told = "\n".join([_RULES, *map(_told, self.specs)])
         if self.place == "user":
             # What looks like a template in it is text.
             return replace(
@@ -74,3 +71,12 @@ class Fenced:
         """One message of the user's with all answers (`CallFormat`)."""
         answers = [fenced(each.text, "output") for each in observations]
         return [{"role": "user", "content": "\n\n".join(answers)}]
+
+
+def _told(spec: ToolSpec) -> str:
+    """A tool and its arguments, a line each."""
+    lines = [f"{spec.name}: {spec.description}"]
+    for each in spec.parameters:
+        default = "" if each.default is None else f"; {each.default} by default"
+        lines.append(f"  {each.name} ({each.type}{default}): {each.description}")
+    return "\n".join(lines)

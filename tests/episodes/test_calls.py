@@ -127,7 +127,8 @@ def test_the_fenced_form_tells_of_the_tools_itself(place):
     text = prompt_text(qwen(), PROBLEM, format=form.asking(KIMINA))
     asked = text.index("# Formal statement")
     for spec in LEAN_TOOLS:
-        assert text.index(f'{{"name": "{spec.name}", ') < asked
+        assert text.index(f"\n{spec.name}: {spec.description}") < asked
+        assert all(f"  {each.name} (" in text for each in spec.parameters)
     assert "You are an expert in mathematics and Lean 4." in text
     # The rules show a call that is one.
     assert form.read(text)[0].name == "NAME"

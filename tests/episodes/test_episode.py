@@ -355,9 +355,7 @@ def test_the_tools_are_those_that_the_model_is_told_of():
             asyncio.run(episodes.run(PROBLEM, sampler, toolbox, KEY))
 
 
-@pytest.mark.parametrize(
-    "settings", [{"tokens": 0}, {"calls": -1}, {"turn_tokens": 0}, {"tokens": 1.0}]
-)
+@pytest.mark.parametrize("settings", [{"tokens": 0}, {"calls": -1}, {"turn_tokens": 0}])
 def test_budgets_are_checked(settings):
     with pytest.raises(ConfigError, match=r"expected Budget\."):
         Budget(**settings)

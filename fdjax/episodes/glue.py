@@ -45,7 +45,7 @@ class Glue:
     """Whether the beginning of a turn ends with `<think>`."""
     rewrites: tuple[str, ...]
     """What the template writes otherwise when it renders a turn again: `thinking`,
-    `blanks` at its ends, its `beginning`. The policy goes on from what it wrote, so
+    `blanks` at its ends, its `beginning` (between the prompt and the turn). The policy goes on from what it wrote, so
     for such turns its context is not what the template makes of the conversation."""
 
     @classmethod
@@ -171,7 +171,7 @@ class Glue:
             "thinking": f"{OPENING}\n{_TURN}\n{CLOSING}\n\n{_NEXT_TURN}",
             "blanks": f"  {_TURN}\n\n",
         }
-        found = [] if two.startswith(one) else ["beginning"]
+        found = [] if two.startswith(f"{one}{_NEXT_TURN}") else ["beginning"]
         for what, turn in turns.items():
             later = self._answered(_NEXT_TURN, answers)
             rendered = self._render([*self._answered(turn, answers), *later])

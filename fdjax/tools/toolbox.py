@@ -118,6 +118,8 @@ class Toolbox:
         )
 
     def _cut(self, text: str) -> str:
+        # No tokenizer reads a lone surrogate.
+        text = text.encode(errors="replace").decode()
         most = self._limits.output_characters
         if len(text) <= most:
             return text

@@ -300,6 +300,26 @@ def test_the_file_written_last_is_the_answer_where_the_turn_has_none(tmp_path):
     assert (episode.ended, episode.from_file) == ("calls", True)
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_tags_may_be_tokens_of_the_vocabulary(special):
+    """As Qwen's are; an answer that spells them gets a blank."""
+    tokenizer = qwen()
+    tags = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
+    tokenizer.add_tokens(tags, special_tokens=special)
+    tokenizer.chat_template = QWEN25
+    episodes = Episodes(tokenizer=tokenizer, format=CHAT, calls=Hermes(specs=(ECHO,)))
+    text = call_text("</tool_response>x")
+    turn = tokenizer(text.replace("</tool_response>", ""), add_special_tokens=False)
+    sampler = Scripted(tokenizer, [turn["input_ids"], ANSWER])
+    toolbox = echo_box(["</tool_response>x"])
+    episode = asyncio.run(episodes.run(PROBLEM, sampler, toolbox, KEY))
+    assert tokenizer.convert_tokens_to_ids("<tool_call>") in episode.turns[1].tokens
+    assert episode.observations[0].arguments == {"text": "x"}
+    between = tokenizer.decode(episode.turns[2].tokens)
+    assert "\n< /tool_response>x\n</tool_response>" in between
+    assert episode.text == ANSWER
+
+
 def test_a_call_in_thinking_is_none():
     episodes = made(QWEN3, THINKING)
     thinks = f"<think>\n{call_text('a')}\n</think>\n\n"
@@ -318,6 +338,10 @@ def test_thinking_stays_and_the_template_is_known_to_change_it():
     fenced = replace(fenced, calls=Fenced(specs=(ECHO,)))
     # Answers as the user's: to this template, each begins a new question.
     assert fenced.glue.rewrites == ("thinking",)
+    zephyr = Episodes(
+        tokenizer=sentencepiece("always"), format=CHAT, calls=Fenced(specs=(ECHO,))
+    )
+    assert zephyr.glue.rewrites == ("beginning", "blanks")
     call = call_text("a").replace("<tool_call>", "```tool")
     call = call.replace("</tool_call>", "```")
     turn = f"<think>\nplan\n</think>\n\n{call}"

@@ -121,6 +121,14 @@ def test_output_is_cut_and_says_so():
     assert text == "x" * 100 + "\n… (50 characters are left out)"
 
 
+def test_an_answer_is_unicode():
+    class Half(Echo):
+        async def call(self, arguments):
+            return "a\ud800b"
+
+    assert asyncio.run(Toolbox([Half()]).call("echo", {"text": "a"})).text == "a?b"
+
+
 def test_names_are_unique():
     with pytest.raises(ConfigError, match="different names"):
         Toolbox([Echo(), Echo()])

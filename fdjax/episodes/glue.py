@@ -45,8 +45,9 @@ class Glue:
     """Whether the beginning of a turn ends with `<think>`."""
     rewrites: tuple[str, ...]
     """What the template writes otherwise when it renders a turn again: `thinking`,
-    `blanks` at its ends, its `beginning` (between the prompt and the turn). The policy goes on from what it wrote, so
-    for such turns its context is not what the template makes of the conversation."""
+    `blanks` at its ends, its `beginning` (between prompt and turn). The policy goes on
+    from what it wrote, so for such turns its context is not what the template makes of
+    the conversation."""
 
     @classmethod
     def of(

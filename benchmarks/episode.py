@@ -10,7 +10,7 @@ by a tokenizer of 300 entries; with one they are sampled, one request at a time.
 import asyncio
 import json
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -39,6 +39,16 @@ from fdjax.tools import LEAN_TOOLS, LeanTools
 
 STATEMENT = "theorem swap (p q : Prop) (h : p ∧ q) : q ∧ p"
 PROBLEM = Problem(name="swap", statement=STATEMENT)
+FORMAT = replace(
+    CHAT,
+    user=(
+        "Prove this theorem in Lean 4.\n\n{{ file | fenced }}\n\n"
+        "First try a proof with a tool. For example:\n\n```tool\n"
+        '{"name": "run_lean", "arguments": {"code": "{{ statement }} := by simp"}}\n'
+        "```\n\nWhen it works, end with the complete file in one `lean4` code block."
+    ),
+)
+"""A small chat model calls when it is shown a call."""
 FEEDBACK = "And.symm turns a conjunction around."
 WIDTH = 256
 """Prompts are padded to multiples of it, so that few programs are compiled."""
@@ -144,7 +154,7 @@ def main() -> None:
         tokenizer, tokens = sampler.tokenizer, config.tokens
     episodes = Episodes(
         tokenizer=tokenizer,
-        format=CHAT,
+        format=FORMAT,
         calls=Fenced(specs=LEAN_TOOLS),
         budget=Budget(tokens=tokens, calls=4),
     )
@@ -153,7 +163,7 @@ def main() -> None:
         with LeanTools.embedded(verifier).open() as toolbox:
             key = jax.random.key(config.seed)
             episode = asyncio.run(episodes.run(PROBLEM, sampler, toolbox, key))
-        judge = LeanJudge(verifier=verifier, extract=CHAT.extract)
+        judge = LeanJudge(verifier=verifier, extract=FORMAT.extract)
         [judgement] = asyncio.run(judge.judge([(PROBLEM, episode.text)]))
     console.print(episode_text(tokenizer, episode))
     console.print(f"reward: {judgement.reward} {judgement.reason}".rstrip())

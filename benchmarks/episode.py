@@ -148,15 +148,16 @@ def main() -> None:
     sampler: Sampler
     if config.policy is None:
         tokenizer = train_tokenizer([*SCRIPT, STATEMENT], vocab_size=300)
-        sampler, tokens = Scripted(tokenizer), 10_000
+        sampler, tokens, turn_tokens = Scripted(tokenizer), 10_000, None
     else:
         sampler = OneRow(config)
-        tokenizer, tokens = sampler.tokenizer, config.tokens
+        tokenizer = sampler.tokenizer
+        tokens, turn_tokens = config.tokens, config.turn_tokens
     episodes = Episodes(
         tokenizer=tokenizer,
         format=FORMAT,
         calls=Fenced(specs=LEAN_TOOLS),
-        budget=Budget(tokens=tokens, calls=4),
+        budget=Budget(tokens=tokens, turn_tokens=turn_tokens, calls=4),
     )
     install()
     with Verifier(workers=1) as verifier:

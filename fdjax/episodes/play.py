@@ -113,7 +113,8 @@ class Play:
         )
         if sample.stop == "stop":
             return None
-        return "tokens" if most == left else "turn"
+        # An engine may have a limit of its own, below what was asked for.
+        return "tokens" if len(sample.tokens) >= left else "turn"
 
     async def _answer(self, glue: Glue, tools: Toolbox) -> Ended | None:
         """What follows a turn that calls; says why the episode ends there."""

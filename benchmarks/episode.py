@@ -12,6 +12,7 @@ import json
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -97,16 +98,28 @@ class Scripted:
         tokens = np.array([*next(self._turns), self._end], np.int32)
         zeros = np.zeros(len(tokens), np.float32)
         future: Future[Sample] = Future()
-        future.set_result(Sample(tokens=tokens, logprobs=zeros, entropy=zeros))
+        future.set_result(
+            Sample(
+                tokens=tokens,
+                logprobs=zeros,
+                behaviour_logprobs=zeros,
+                entropy=zeros,
+                stop="stop",
+                version=0,
+            )
+        )
         return future
+
+    def publish(self, params: Any, version: int) -> None:
+        """It has no weights (`Sampler`)."""
 
 
 class OneRow:
     """A sampler that reads the whole prompt for each request."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, policy: Path, config: Config) -> None:
         """Load the policy."""
-        loaded = load_pretrained(config.policy, make_mesh())
+        loaded = load_pretrained(policy, make_mesh())
         self.tokenizer = AutoTokenizer.from_pretrained(loaded.folder)
         self._params = loaded.params
         self._pad = pad_token(self.tokenizer)
@@ -126,7 +139,9 @@ class OneRow:
         rows = self._generate(
             self._params, *pad_left([prompt], width=width, pad=self._pad), key
         )
-        tokens, mask, logprobs, entropy = (np.asarray(each)[0] for each in rows[:4])
+        tokens, mask, logprobs, entropy, _, behaviour = (
+            np.asarray(each)[0] for each in rows[:6]
+        )
         count = min(int(mask.sum()), max_new_tokens)
         ended = bool(rows.finished[0]) and count == int(mask.sum())
         future: Future[Sample] = Future()
@@ -134,11 +149,17 @@ class OneRow:
             Sample(
                 tokens=tokens[:count],
                 logprobs=logprobs[:count],
+                behaviour_logprobs=behaviour[:count],
                 entropy=entropy[:count],
                 stop="stop" if ended else "length",
+                version=0,
             )
         )
         return future
+
+    def publish(self, params: Any, version: int) -> None:
+        """From now on with these weights (`Sampler`)."""
+        self._params = params
 
 
 def main() -> None:
@@ -150,7 +171,7 @@ def main() -> None:
         tokenizer = train_tokenizer([*SCRIPT, STATEMENT], vocab_size=300)
         sampler, tokens, turn_tokens = Scripted(tokenizer), 10_000, None
     else:
-        sampler = OneRow(config)
+        sampler = OneRow(config.policy, config)
         tokenizer = sampler.tokenizer
         tokens, turn_tokens = config.tokens, config.turn_tokens
     episodes = Episodes(

@@ -9,7 +9,6 @@ no template can change that.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 
 from jinja2 import TemplateError
@@ -207,7 +206,6 @@ def _unfit(got: str) -> ConfigError:
     )
 
 
-@lru_cache(maxsize=8)
 def _control_pattern(
     tokenizer: PreTrainedTokenizerFast, written: str
 ) -> re.Pattern[str]:

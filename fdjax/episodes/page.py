@@ -1,6 +1,7 @@
 """An episode as people read it: every token, and which of them are trained on."""
 
 from itertools import groupby
+from typing import cast
 
 from transformers import PreTrainedTokenizerFast
 
@@ -21,7 +22,8 @@ def episode_text(tokenizer: PreTrainedTokenizerFast, episode: Episode) -> str:
     parts = []
     for number, turn in enumerate(episode.turns):
         own = turn.role == "assistant"
-        text = tokenizer.decode(turn.tokens.tolist(), skip_special_tokens=False)
+        ids = turn.tokens.tolist()
+        text = cast(str, tokenizer.decode(ids, skip_special_tokens=False))
         mark = _OWN if own else _OTHER
         parts.append(
             f"── {number} · {_NAMES[turn.role]} · {len(turn.tokens)} tokens · mask "

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,11 @@ _ANY = Problem(name="any", statement="theorem any : True")
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What an episode may use."""
+    """What an episode may use.
+
+    Prompt and `tokens` together must fit what the sampler takes: it refuses more, and
+    that ends more than an episode.
+    """
 
     tokens: int = 4096
     """Tokens behind the prompt, those between the policy's turns included."""
@@ -64,7 +67,7 @@ class Play:
     _turns: list[Turn] = field(default_factory=list)
     _calls: int = 0
     """How many were made."""
-    _seconds: "Counter[str]" = field(default_factory=Counter)
+    _seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._turns.append(Turn(role="user", tokens=self.prompt))
@@ -178,7 +181,7 @@ class Play:
             ended=ended,
             text=written if from_file and written is not None else text,
             from_file=from_file,
-            seconds=dict(self._seconds),
+            seconds=self._seconds,
         )
 
     @contextmanager
@@ -188,7 +191,8 @@ class Play:
         try:
             yield
         finally:
-            self._seconds[stage] += time.monotonic() - begin  # type: ignore[assignment]
+            seconds = time.monotonic() - begin
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
 
 def _refused(call: Call, text: str) -> Observation:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32, Int32, Key
 __all__ = ["Sample", "Sampler"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Sample:
     """What a policy wrote behind one prompt."""
 
@@ -21,11 +21,11 @@ class Sample:
     """Nats, under the whole policy (`Completions.logprobs`)."""
     entropy: Float32[np.ndarray, " N"]
     """Nats (`Completions.entropy`)."""
-    behaviour_logprobs: Float32[np.ndarray, " N"] | None = None
+    behaviour_logprobs: Float32[np.ndarray, " N"]
     """Nats, under the distribution that was drawn from."""
-    stop: Literal["stop", "length"] = "stop"
+    stop: Literal["stop", "length"]
     """Whether the policy ended it, or its tokens were used up."""
-    version: int = 0
+    version: int
     """Optimizer steps that had made the weights."""
 
 

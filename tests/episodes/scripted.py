@@ -62,12 +62,16 @@ class Scripted:
             Sample(
                 tokens=tokens,
                 logprobs=-np.arange(1, len(tokens) + 1, dtype=np.float32),
+                behaviour_logprobs=-np.ones(len(tokens), np.float32),
                 entropy=np.full(len(tokens), 0.5, np.float32),
                 stop=stop,
                 version=len(self.prompts),
             )
         )
         return future
+
+    def publish(self, params, version):
+        """It has no weights."""
 
 
 class Echo:

@@ -63,6 +63,8 @@ def test_an_answer_ends_it():
         *("echo", {"text": "hello"}, "hello"),
     )
     assert [turn.version for turn in episode.turns] == [None, 1, None, 2]
+    behaviour = episode.turns[1].behaviour_logprobs
+    assert behaviour.tolist() == [-1.0] * len(episode.turns[1].tokens)
     assert episode.version == 1
     assert set(episode.seconds) == {"sample", "tools"}
     between = EPISODES.tokenizer.decode(episode.turns[2].tokens)
@@ -203,6 +205,8 @@ def test_a_cancelled_episode_gives_its_request_up():
     futures = []
 
     class Never:
+        publish = None
+
         def submit(self, prompt, key, *, max_new_tokens):
             futures.append(Future())
             return futures[0]
@@ -227,8 +231,9 @@ def test_a_turn_without_an_end_token_gets_the_templates():
             future = super().submit(prompt, key, max_new_tokens=max_new_tokens)
             sample = future.result()
             bare = Future()
-            cut = {name: getattr(sample, name)[:-1] for name in ("tokens", "logprobs")}
-            bare.set_result(replace(sample, **cut, entropy=sample.entropy[:-1]))
+            names = ("tokens", "logprobs", "behaviour_logprobs", "entropy")
+            cut = {name: getattr(sample, name)[:-1] for name in names}
+            bare.set_result(replace(sample, **cut))
             return bare
 
     sampler = Bare(EPISODES.tokenizer, [call_text("a"), ANSWER])

@@ -205,11 +205,12 @@ def test_a_cancelled_episode_gives_its_request_up():
     futures = []
 
     class Never:
-        publish = None
-
         def submit(self, prompt, key, *, max_new_tokens):
             futures.append(Future())
             return futures[0]
+
+        def publish(self, params, version):
+            """It has no weights."""
 
     async def cancel():
         task = asyncio.create_task(EPISODES.run(PROBLEM, Never(), echo_box(), KEY))

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
     [
         ("docs/data.md", 20),
         ("docs/design.md", 6),
+        ("docs/episodes.md", 4),
         ("docs/feedback.md", 20),
         ("docs/lean.md", 9),
         ("docs/losses.md", 25),

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from fdjax.errors import InstallError
 
@@ -12,6 +13,7 @@ try:
     from fastapi.responses import JSONResponse
     from fastapi.routing import APIRoute
     from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+    from starlette.routing import Route
 except ImportError as error:
     raise InstallError(
         f"The server needs the package {error.name}, which is missing; run `pip "
@@ -28,10 +30,18 @@ from fdjax.serve.metrics import Metrics, RequestMetrics
 from fdjax.serve.verdicts import verdict_routes
 from fdjax.serve.work import Work
 
+if TYPE_CHECKING:  # it needs an extra of its own
+    from fdjax.serve.mcp_app import McpApp
+
 __all__ = ["make_app"]
 
 
-def make_app(verifier: Verifier, config: ServeConfig | None = None) -> FastAPI:
+def make_app(
+    verifier: Verifier,
+    config: ServeConfig | None = None,
+    *,
+    mcp: "McpApp | None" = None,
+) -> FastAPI:
     """The server around a verifier, to be run by one process of any ASGI server.
 
     The verifier starts and is closed with the application.
@@ -39,6 +49,7 @@ def make_app(verifier: Verifier, config: ServeConfig | None = None) -> FastAPI:
     Args:
       verifier: decides; its limits are the most that a request may ask for.
       config: what clients may do.
+      mcp: tools over the same verifier, to be served as well; None leaves them out.
     """
     config = config or ServeConfig()
 
@@ -54,7 +65,8 @@ def make_app(verifier: Verifier, config: ServeConfig | None = None) -> FastAPI:
         await asyncio.to_thread(verifier.start)
         recovery = asyncio.create_task(health.recover())
         try:
-            yield
+            async with nullcontext() if mcp is None else mcp.run():
+                yield
         finally:
             recovery.cancel()
             await asyncio.to_thread(verifier.close)
@@ -71,6 +83,8 @@ def make_app(verifier: Verifier, config: ServeConfig | None = None) -> FastAPI:
     app.include_router(kimina_routes(work))
     app.include_router(verdict_routes(work, trust_headers=config.trust_headers))
     app.include_router(_also_head(health_routes(health)))
+    if mcp is not None:
+        app.router.routes.append(Route(mcp.path, endpoint=mcp))
 
     @app.get("/metrics", tags=["health"])
     async def get_metrics() -> Response:

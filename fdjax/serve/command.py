@@ -7,15 +7,20 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fdjax.backend_flags import BackendName, backend_of_flags, limits_of_flags
 from fdjax.errors import ConfigError
-from fdjax.lean import Verifier
+from fdjax.lean import BackendConfig, Embedded, Native, Repl, Verifier
 from fdjax.lean.backends.config import environment_token
 from fdjax.ranges import Whole, require
 from fdjax.serve.config import ServeConfig
+from fdjax.tools import LeanTools
+
+if TYPE_CHECKING:
+    from fdjax.serve.mcp_app import McpApp
 
 __all__ = ["serve"]
 
@@ -39,6 +44,7 @@ def serve(
     max_pending: int = 4096,
     max_body_mb: int = 16,
     drain: int = 60,
+    mcp: bool = False,
 ) -> int:
     """Verify proofs over HTTP: Kimina's interface, verdicts, metrics.
 
@@ -65,6 +71,8 @@ def serve(
       max_pending: most of them admitted and unfinished over all requests.
       max_body_mb: largest request, in MiB.
       drain: seconds that running requests may take to finish after SIGTERM.
+      mcp: also serve the tools of an episode to agents, at /mcp, by the Model Context
+        Protocol, each session with a workspace of its own.
     """
     # The packages of the extra are imported here: the command line lists this command
     # without them.
@@ -102,14 +110,36 @@ def serve(
         ) as verifier,
     ):
         verifier.start()  # errors of an installation are better met here
+        served = _mcp(_tools(lean, verifier), host, config) if mcp else None
 
         def announce() -> None:
             where = "http://{}:{}".format(*_address(listener))
             text = f"Listening on {where} with {verifier.identity}"
             Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
-        run(make_app(verifier, config), listener, drain, announce)
+        app = make_app(verifier, config, mcp=served)
+        run(app, listener, drain, announce)
     return 0
+
+
+def _mcp(tools: LeanTools, host: str, config: ServeConfig) -> "McpApp":
+    # Its packages are those of another extra.
+    from fdjax.serve.mcp_app import McpApp
+
+    return McpApp(tools, is_local=config.token is None and _is_loopback(host))
+
+
+def _tools(lean: BackendConfig, verifier: Verifier) -> LeanTools:
+    """The tools over the library that the backend's Lean imports."""
+    match lean:
+        case Embedded():
+            return LeanTools.embedded(verifier)
+        case Native(project=project) | Repl(project=project):
+            return LeanTools.of_project(verifier, project)
+    raise ConfigError(
+        "--mcp: expected a --backend whose library is on this machine, got another; "
+        "take wasm, native or repl."
+    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -9,10 +9,10 @@ __all__ = ["Cache", "Pages"]
 Pages = Float[Array, "G Z page E H"]
 """Keys and values of G parts of a mesh's batch, in pages: one array for all layers.
 
-Page z of layer l of a part with n pages a layer is [l·n + z]. Of a token's E = 2M entries
-the even ones are keys, after RoPE, the odd ones values: the layout of JAX's ragged
-paged attention. `Model.extend` writes and reads it; page 0 of each layer is nobody's,
-and what is written for no row goes there.
+Page z of layer l of a part with n pages a layer is [l·n + z]. Of a token's E = 2M
+entries the even ones are keys, after RoPE, the odd ones values: the layout of JAX's
+ragged paged attention. `Model.extend` writes and reads it. Page 0 of a layer is nobody's,
+and takes what is written for no row.
 """
 
 

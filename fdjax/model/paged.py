@@ -16,7 +16,7 @@ from fdjax.model.cache import Pages
 from fdjax.model.config import ModelConfig
 from fdjax.sharding import batch_parts
 
-__all__ = ["PagedAttention", "kernel_attention", "paged_attention"]
+__all__ = ["PagedAttention", "kernel_attention", "paged_attention", "pages_sharding"]
 
 _MASKED = -1e30
 """Score of a pair that may not attend; finite, so that no row becomes NaN."""
@@ -36,6 +36,11 @@ _KERNEL_QUERIES = 32
 _ROWS = ("data", "fsdp")
 _PAGES = PartitionSpec(_ROWS, None, None, "tensor")
 """Pages belong to a part of the batch, their entries to the heads' devices."""
+
+
+def pages_sharding(mesh: Mesh) -> NamedSharding:
+    """Layout of `Pages`."""
+    return NamedSharding(mesh, _PAGES)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class PagedAttention:
         """Zeros for each part of the mesh, of its shape [Z, page, E, H] there."""
         parts, layout = 1, None
         if self.mesh is not None:
-            parts, layout = batch_parts(self.mesh), NamedSharding(self.mesh, _PAGES)
+            parts, layout = batch_parts(self.mesh), pages_sharding(self.mesh)
         *rest, size = shape
         if self.kernel:
             size += -size % _LANES

@@ -1,0 +1,57 @@
+"""A policy's weights, put where and as sampling reads them best."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from fdjax.model import Adapted, Adapter, Model
+from fdjax.sharding import DEFAULT_RULES, shardings
+
+__all__ = ["place_weights"]
+
+_RULES = DEFAULT_RULES | {"embed": None}
+"""Every part of the batch has all weights: decoding gathers none."""
+
+
+def place_weights(model: Model, params: Any) -> Any:
+    """A copy of `params` for sampling, so that training may donate its own.
+
+    Products get the type of the model's activations, which they are computed in;
+    norms keep theirs. Over a mesh weights are cut along `tensor` and nothing else.
+    Adapters stay apart from the weights that they change: then the products are
+    those of training, and a bfloat16 weight does not round the change away.
+
+    Args:
+      model: with the mesh to sample on; its devices are those of `params`.
+      params: of `Model.init`, or of `adapt`; no array passes through the host.
+    """
+    dtype = jnp.dtype(model.config.dtype)
+    mesh = model.mesh
+    layout = jax.tree.map(lambda leaf: leaf.sharding, params)
+    if mesh is not None:
+        layout = shardings(mesh, _axes(model.logical_axes(), params), params, _RULES)
+
+    def place(path: Any, leaf: jax.Array, where: NamedSharding) -> jax.Array:
+        is_norm = any("norm" in str(step) for step in path)
+        cast = leaf if is_norm else leaf.astype(dtype)
+        return jax.device_put(cast, where, may_alias=cast is not leaf)
+
+    return jax.tree_util.tree_map_with_path(place, params, layout)
+
+
+def _axes(axes: Any, params: Any) -> Any:
+    """Logical axes of parameters that may have adapters on."""
+    if isinstance(params, Adapted):
+        layer, *names = axes
+        inputs = params.adapter.a.ndim - 2
+        adapter = Adapter(
+            (layer, *names[:inputs], "rank"),
+            (layer, "rank", *names[inputs:]),
+            params.adapter.scale,
+        )
+        return Adapted(axes, adapter)
+    if isinstance(params, dict):
+        return {name: _axes(axes[name], leaf) for name, leaf in params.items()}
+    return axes

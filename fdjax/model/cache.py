@@ -11,8 +11,8 @@ Pages = Float[Array, "G Z page E H"]
 
 Page z of layer l of a part with n pages a layer is [l·n + z]. Of a token's E = 2M
 entries the even ones are keys, after RoPE, the odd ones values: the layout of JAX's
-ragged paged attention. `Model.extend` writes and reads it. Page 0 of a layer is nobody's,
-and takes what is written for no row.
+ragged paged attention. `Model.extend` writes and reads it. Page 0 of a layer is
+nobody's, and takes what is written for no row.
 """
 
 

@@ -23,7 +23,8 @@ __all__ = ["Completions", "Generate", "make_generate"]
 class Completions(NamedTuple):
     """Sampled rows and what the sampler knew about each token.
 
-    Top-k, top-p and min-p cut the policy's distribution, so a token has two log-probabilities.
+    Top-k, top-p and min-p cut the policy's distribution, so a token has two
+    log-probabilities.
     """
 
     tokens: Int32[Array | np.ndarray, "B T"]

@@ -69,7 +69,7 @@ def prefill_program(model: Model, config: SamplingConfig) -> Callable[..., Any]:
 def decode_program(
     model: Model, config: SamplingConfig, most: int
 ) -> Callable[..., Any]:
-    """Jitted `(params, pages, slots, steps, wake) -> (pages, Drawn [K, B], counts [B])`.
+    """Jitted `(params, pages, slots, steps, wake)` to pages, Drawn [K, B], counts [B].
 
     Up to `steps` of at most K = `most` steps; with `wake` no more after one in which a
     row has ended. Pages are donated.

@@ -116,7 +116,7 @@ class Schedule:
                     break
 
     def wrote(self, row: Row, tokens: int) -> None:
-        """So many more tokens of the row are in its pages."""
+        """So many more of the row's tokens are in its pages."""
         row.written += tokens
         self._enter(row, row.written)
 
@@ -179,6 +179,7 @@ class Schedule:
 
     def _enter(self, row: Row, until: int) -> None:
         """Tells the pool of the row's full pages among its first tokens."""
+        assert until <= row.request.length
         pool = self.pools[row.part]
         for index in range(row.entered, until // pool.size):
             before = row.pages[index - 1] if index else None

@@ -6,11 +6,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 from jaxtyping import Key
 
 from fdjax.errors import ConfigError, FdjaxError
@@ -60,8 +66,8 @@ class SlotSampler:
     """A `Sampler` of this process, driven by its caller: `step`, or `drain`.
 
     Requests wait in a queue for one of a fixed number of slots. All slots are decoded
-    together; as soon as a row ends, whoever waits gets its slot. Prompts are computed by
-    pages, a few between steps of decoding, and what is known already is not computed
+    together; as soon as a row ends, whoever waits gets its slot. Prompts are computed
+    by pages, a few between steps of decoding, and what is known already is not computed
     again: a group's prompt, or an episode's last turn.
 
     The caller drives it, and no thread of its own does: which program runs next follows
@@ -69,8 +75,8 @@ class SlotSampler:
     the same calls run the same programs in the same order, as a pod needs. `submit` may
     be called from other threads meanwhile; futures are done from within `step`.
 
-    The tokens of a request are a function of weights, prompt and key. To the last bit of
-    the logits they are not: a product may round differently elsewhere in a batch, or
+    The tokens of a request are a function of weights, prompt and key. To the last bit
+    of the logits they are not: a product may round differently elsewhere in a batch, or
     where a prefix was decoded rather than read. In float32 that is 1e-5 of a
     log-probability, and no token changed in any test.
     """
@@ -89,7 +95,8 @@ class SlotSampler:
           sampling: how to draw; its `max_new_tokens` is the most that may be asked for.
           config: slots and pages.
           mesh: slots and pages are cut over its batch axes, heads over `tensor`. It may
-            have the training mesh's devices in another shape.
+            have the training mesh's devices in another shape. Without one everything
+            happens on the first device.
 
         Raises:
           ConfigError: the model has not that many positions or tokens, or slots do not
@@ -131,8 +138,14 @@ class SlotSampler:
         self._schedule = Schedule(
             [Pool(count, config.page) for _ in range(parts)], self._sizes.slots
         )
-        self._pages = self._model.init_pages(count, config.page)
-        self._layout = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        self._layout: Sharding = SingleDeviceSharding(jax.devices()[0])
+        self._pages: Any = self._model.init_pages(count, config.page)
+        if mesh is None:
+            # Bound to its device from the start: else the first call compiles twice.
+            self._pages = jax.device_put(self._pages, self._layout)
+        else:
+            self._layout = NamedSharding(mesh, PartitionSpec())
+        self._stops = frozenset(sampling.stop_tokens)
         self._params, self._version = None, 0
         self._lock, self._closed = threading.Lock(), False
         self._inbox: list[Request] = []
@@ -226,7 +239,7 @@ class SlotSampler:
         """Fails what is pending, and lets go of weights and pages."""
         self._fail(_CLOSED)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "SlotSampler":
         return self
 
     def __exit__(
@@ -269,8 +282,8 @@ class SlotSampler:
         self._steps += int(counts.max())
         self._drawn += int(counts.sum())
         for place, row in placed:
-            self._schedule.wrote(row, int(counts[place]))
-            self._append(row, drawn, (slice(counts[place]), place))
+            count = int(counts[place])
+            self._append(row, drawn, (slice(count), place), written=count)
 
     def _run(self, name: str, program: Callable[..., Any], *arguments: Any) -> Any:
         """What the program returns beside the pages, on the host."""
@@ -281,9 +294,10 @@ class SlotSampler:
         self._pages, *found = program(self._params, self._pages, *placed)
         return jax.device_get(found)
 
-    def _append(self, row: Row, drawn: Drawn, index: Any) -> None:
+    def _append(self, row: Row, drawn: Drawn, index: Any, written: int = 0) -> None:
         """Gives a row its tokens, and whoever asked for them the sample if it ended."""
         row.request.append(Drawn(*(field[index] for field in drawn)))
+        self._schedule.wrote(row, written)
         sample = row.request.sample(self._stops, self._version)
         if sample is not None:
             self._schedule.leave(row)
@@ -301,9 +315,6 @@ class SlotSampler:
             self._schedule.queue.clear()
             self._inbox.clear()
         self._params = self._pages = None
-        for request in waiting:
-            if (
-                not request.future.done()
-                and request.future.set_running_or_notify_cancel()
-            ):
-                request.future.set_exception(SamplerClosedError(reason))
+        for future in (request.future for request in waiting):
+            if not future.done() and future.set_running_or_notify_cancel():
+                future.set_exception(SamplerClosedError(reason))

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from fdjax.model import Adapted, Adapter, Model
 from fdjax.sharding import DEFAULT_RULES, shardings
@@ -24,16 +24,18 @@ def place_weights(model: Model, params: Any) -> Any:
     those of training, and a bfloat16 weight does not round the change away.
 
     Args:
-      model: with the mesh to sample on; its devices are those of `params`.
+      model: with the mesh to sample on, or none for the first device.
       params: of `Model.init`, or of `adapt`; no array passes through the host.
     """
     dtype = jnp.dtype(model.config.dtype)
     mesh = model.mesh
-    layout = jax.tree.map(lambda leaf: leaf.sharding, params)
-    if mesh is not None:
+    if mesh is None:
+        single = SingleDeviceSharding(jax.devices()[0])
+        layout = jax.tree.map(lambda _: single, params)
+    else:
         layout = shardings(mesh, _axes(model.logical_axes(), params), params, _RULES)
 
-    def place(path: Any, leaf: jax.Array, where: NamedSharding) -> jax.Array:
+    def place(path: Any, leaf: jax.Array, where: Sharding) -> jax.Array:
         is_norm = any("norm" in str(step) for step in path)
         cast = leaf if is_norm else leaf.astype(dtype)
         return jax.device_put(cast, where, may_alias=cast is not leaf)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32, Key, UInt32
+from jaxtyping import Float32, Int, Int32, Key, UInt32
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.ranges import Whole, require
@@ -50,7 +50,7 @@ class Request:
     def make(
         cls,
         number: int,
-        prompt: Sequence[int],
+        prompt: Sequence[int] | Int[np.ndarray, " S"],
         key: Key[jax.Array, ""],
         budget: int,
         limits: Limits,

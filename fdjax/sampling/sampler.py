@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32, Key
+from jaxtyping import Float32, Int, Int32, Key
 
 from fdjax.errors import FdjaxError
 
@@ -45,7 +45,11 @@ class Sampler(Protocol):
     """
 
     def submit(
-        self, prompt: Sequence[int], key: Key[jax.Array, ""], *, max_new_tokens: int
+        self,
+        prompt: Sequence[int] | Int[np.ndarray, " S"],
+        key: Key[jax.Array, ""],
+        *,
+        max_new_tokens: int,
     ) -> Future[Sample]:
         """Asks for tokens after a prompt.
 

@@ -17,7 +17,7 @@ from jax.sharding import (
     Sharding,
     SingleDeviceSharding,
 )
-from jaxtyping import Key
+from jaxtyping import Int, Key
 
 from fdjax.errors import ConfigError, FdjaxError
 from fdjax.model import Model
@@ -153,7 +153,11 @@ class SlotSampler:
         self._programs: set[str] = set()
 
     def submit(
-        self, prompt: Sequence[int], key: Key[jax.Array, ""], *, max_new_tokens: int
+        self,
+        prompt: Sequence[int] | Int[np.ndarray, " S"],
+        key: Key[jax.Array, ""],
+        *,
+        max_new_tokens: int,
     ) -> Future[Sample]:
         """See `Sampler.submit`. A future that is cancelled frees its slot."""
         with self._lock:

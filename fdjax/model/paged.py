@@ -115,7 +115,15 @@ def _write_and_attend(
     if length == 1:
         held = held.at[where, starts % page].set(both[:, 0])
     else:
-        held = held.at[where].set(both)
+        # One page after another: as a scatter, a TPU would lay all pages out anew.
+        held = jax.lax.fori_loop(
+            0,
+            batch,
+            lambda row, held: jax.lax.dynamic_update_index_in_dim(
+                held, both[row], where[row], axis=0
+            ),
+            held,
+        )
     attend = kernel_attention if kernel else paged_attention
     heads = attend(query, held, tables=tables, starts=starts, scale=size**-0.5)
     return heads[..., :size], held[None]

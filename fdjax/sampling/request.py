@@ -81,7 +81,7 @@ class Request:
                 f"{ids.size} + {budget}: ask for fewer, or raise SlotsConfig.longest "
                 "or capacity"
             )
-        if key.shape or key.dtype != jax.random.key(0).dtype:
+        if key.shape or key.dtype != jax.eval_shape(jax.random.key, 0).dtype:
             raise ConfigError(
                 "expected one typed PRNG key of the default kind, such as "
                 f"jax.random.key(0), got {key.dtype}{list(key.shape)}"

@@ -9,7 +9,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from fdjax.model import Adapted, Adapter, Model
 from fdjax.sharding import DEFAULT_RULES, shardings
 
-__all__ = ["place_weights"]
+__all__ = ["place_weights", "weights_layout"]
 
 _RULES = DEFAULT_RULES | {"embed": None}
 """Every part of the batch has all weights: decoding gathers none."""
@@ -19,28 +19,32 @@ def place_weights(model: Model, params: Any) -> Any:
     """A copy of `params` for sampling, so that training may donate its own.
 
     Products get the type of the model's activations, which they are computed in;
-    norms keep theirs. Over a mesh weights are cut along `tensor` and nothing else.
-    Adapters stay apart from the weights that they change: then the products are
-    those of training, and a bfloat16 weight does not round the change away.
+    norms keep theirs. Adapters stay apart from the weights that they change: then the
+    products are those of training, and a bfloat16 weight does not round the change
+    away. No array passes through the host.
 
     Args:
       model: with the mesh to sample on, or none for the first device.
-      params: of `Model.init`, or of `adapt`; no array passes through the host.
+      params: of `Model.init`, or of `adapt`.
     """
     dtype = jnp.dtype(model.config.dtype)
-    mesh = model.mesh
-    if mesh is None:
-        single = SingleDeviceSharding(jax.devices()[0])
-        layout = jax.tree.map(lambda _: single, params)
-    else:
-        layout = shardings(mesh, _axes(model.logical_axes(), params), params, _RULES)
 
     def place(path: Any, leaf: jax.Array, where: Sharding) -> jax.Array:
         is_norm = any("norm" in str(step) for step in path)
         cast = leaf if is_norm else leaf.astype(dtype)
         return jax.device_put(cast, where, may_alias=cast is not leaf)
 
+    layout = weights_layout(model, params)
     return jax.tree_util.tree_map_with_path(place, params, layout)
+
+
+def weights_layout(model: Model, params: Any) -> Any:
+    """Where each array goes: over a mesh cut along `tensor`, and nothing else."""
+    if model.mesh is None:
+        single = SingleDeviceSharding(jax.devices()[0])
+        return jax.tree.map(lambda _: single, params)
+    axes = _axes(model.logical_axes(), params)
+    return shardings(model.mesh, axes, params, _RULES)
 
 
 def _axes(axes: Any, params: Any) -> Any:

@@ -1,7 +1,9 @@
 """The engine of slots against `make_generate`, `Model.apply`, and itself."""
 
+import doctest
 import functools
 import logging
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -77,7 +79,9 @@ def _sample(sampler, prompts, budget=_T):
         sampler.submit(prompt, _key(number), max_new_tokens=budget)
         for number, prompt in enumerate(prompts)
     ]
-    sampler.drain()
+    # As a training loop has it.
+    with jax.transfer_guard("disallow"):
+        sampler.drain()
     return [future.result(timeout=0) for future in futures]
 
 
@@ -434,3 +438,10 @@ def test_impossible_settings_are_refused():
     sampler.submit([1], _key(0), max_new_tokens=2)
     with pytest.raises(ConfigError, match="call publish first"):
         sampler.step()
+
+
+def test_the_pages_example_runs():
+    page = Path(__file__).parents[2] / "docs" / "sampling.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 8
+    assert result.failed == 0

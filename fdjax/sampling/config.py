@@ -66,8 +66,9 @@ class SlotsConfig:
     """Tokens of a page, a power of two: prompts are computed and shared by whole pages.
     """
     capacity: int | None = None
-    """Tokens whose keys and values are held; slots times `longest` by default. Less is
-    enough where few get long: a row that finds no room waits, and goes on later."""
+    """Tokens whose keys and values are held; by default as many whole pages as all
+    slots can need. Less is enough where few get long: a row that finds no room waits,
+    and goes on later."""
     steps: int = 32
     """Most tokens of each slot between two looks of the host."""
     blocks: int = 8

@@ -119,7 +119,8 @@ class SlotSampler:
                 f"expected SlotsConfig.slots to divide by the {parts} parts of the "
                 f"mesh's batch, got {config.slots}"
             )
-        capacity = config.capacity or config.slots * config.longest
+        columns = -(-config.longest // config.page)
+        capacity = config.capacity or config.slots * columns * config.page
         # The first page is nobody's.
         count = 1 + -(-capacity // (parts * config.page))
         self._model, self._sampling = Model(model.config, mesh), sampling
@@ -131,7 +132,7 @@ class SlotSampler:
         self._sizes = Sizes(
             slots=config.slots // parts,
             page=config.page,
-            columns=-(-config.longest // config.page),
+            columns=columns,
             words=jax.random.key_data(jax.random.key(0)).size,
         )
         self._config, self._parts = config, parts

@@ -62,7 +62,10 @@ class PagedAttention:
         return cls(kernel, mesh)
 
     def init(self, shape: tuple[int, ...], dtype: Any) -> Pages:
-        """Zeros for each part of the mesh, of its shape [Z, page, E, H] there."""
+        """Zeros for each part of the mesh, of its shape [Z, page, E, H] there.
+
+        For the kernel, heads are filled up to a TPU's registers.
+        """
         parts, layout = 1, None
         if self.mesh is not None:
             parts, layout = batch_parts(self.mesh), pages_sharding(self.mesh)

@@ -274,13 +274,10 @@ class Model:
         )
 
     def init_pages(self, count: int, page: int) -> Pages:
-        """Pages for `extend`, `count` a layer of `page` tokens, in each part of a mesh.
-
-        Where a kernel reads them, heads are filled up to a TPU's registers.
-        """
-        config, paged = self.config, self._paged
+        """Empty pages for `extend`: `count` a layer, of `page` tokens, in each part."""
+        config = self.config
         shape = (config.num_layers * count, page, 2 * config.num_kv_heads)
-        return paged.init((*shape, config.head_dim), self._dtype)
+        return self._paged.init((*shape, config.head_dim), self._dtype)
 
     def extend(
         self,
@@ -314,9 +311,9 @@ class Model:
             x, pages = carry
             index, block_params = inputs
             block = nnx.merge(self._graphs[0], block_params)
-            new = block.attention.project(block.attention_norm(x), angles)
-            first = index * (pages.shape[1] // self.config.num_layers)
-            heads, pages = self._paged(*new, pages, tables + first, starts)
+            query, key, value = block.attention.project(block.attention_norm(x), angles)
+            own = tables + index * (pages.shape[1] // self.config.num_layers)
+            heads, pages = self._paged(query, key, value, pages, own, starts)
             x += block.attention.mix(heads)
             return (x + block.mlp(block.mlp_norm(x)), pages), None
 

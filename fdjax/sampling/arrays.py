@@ -36,12 +36,12 @@ def pack_blocks(
     """
     count = width * len(taken)
     arrays = Blocks(
-        tokens=np.zeros((count, sizes.page), np.int32),
-        starts=np.zeros((count,), np.int32),
-        tables=np.zeros((count, sizes.columns), np.int32),
-        ends=np.zeros((count,), np.int32),
-        keys=np.zeros((count, sizes.words), np.uint32),
-        numbers=np.zeros((count,), np.int32),
+        tokens=_zeros((count, sizes.page), np.int32),
+        starts=_zeros((count,), np.int32),
+        tables=_zeros((count, sizes.columns), np.int32),
+        ends=_zeros((count,), np.int32),
+        keys=_zeros((count, sizes.words), np.uint32),
+        numbers=_zeros((count,), np.int32),
     )
     placed = []
     for part, blocks in enumerate(taken):
@@ -69,13 +69,13 @@ def pack_slots(
     """
     count = parts * sizes.slots
     arrays = Slots(
-        token=np.zeros((count,), np.int32),
-        length=np.zeros((count,), np.int32),
-        number=np.zeros((count,), np.int32),
-        budget=np.zeros((count,), np.int32),
-        active=np.zeros((count,), bool),
-        keys=np.zeros((count, sizes.words), np.uint32),
-        tables=np.zeros((count, sizes.columns), np.int32),
+        token=_zeros((count,), np.int32),
+        length=_zeros((count,), np.int32),
+        number=_zeros((count,), np.int32),
+        budget=_zeros((count,), np.int32),
+        active=_zeros((count,), bool),
+        keys=_zeros((count, sizes.words), np.uint32),
+        tables=_zeros((count, sizes.columns), np.int32),
     )
     placed = []
     for row in rows:
@@ -93,3 +93,7 @@ def pack_slots(
 
 def _set_table(tables: Any, place: int, row: Row) -> None:
     tables[place, : len(row.pages)] = [page.number for page in row.pages]
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+    return np.zeros(shape, dtype)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float32, Int32, Key
 
 from fdjax.ops import scale_logits
@@ -16,14 +15,14 @@ __all__ = ["Drawn", "draw"]
 
 
 class Drawn(NamedTuple):
-    """A token of each row and what is known about it; see `Completions`."""
+    """A token of each row and what is known about it; arrays of NumPy on the host."""
 
-    token: Int32[Array | np.ndarray, "*batch"]
-    logprob: Float32[Array | np.ndarray, "*batch"]
+    token: Int32[Array, "*batch"]
+    logprob: Float32[Array, "*batch"]
     """Nats, under the policy at τ: of the whole vocabulary."""
-    behaviour: Float32[Array | np.ndarray, "*batch"]
+    behaviour: Float32[Array, "*batch"]
     """Nats, under what it was drawn from."""
-    entropy: Float32[Array | np.ndarray, "*batch"]
+    entropy: Float32[Array, "*batch"]
     """Nats, of the policy at τ."""
 
 

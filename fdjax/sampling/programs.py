@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int32, UInt32
 
@@ -17,37 +16,38 @@ from fdjax.sharding import batch_sharding
 
 __all__ = ["Blocks", "Slots", "decode_program", "prefill_program"]
 
-_Array = Array | np.ndarray
-
 
 class Blocks(NamedTuple):
-    """Some pages of prompts; those of a part of the mesh side by side."""
+    """Some pages of prompts; those of a part of the mesh side by side.
 
-    tokens: Int32[_Array, "B page"]
-    starts: Int32[_Array, " B"]
+    Arrays of NumPy on the host.
+    """
+
+    tokens: Int32[Array, "B page"]
+    starts: Int32[Array, " B"]
     """Position of each block's first token."""
-    tables: Int32[_Array, "B P"]
-    ends: Int32[_Array, " B"]
+    tables: Int32[Array, "B P"]
+    ends: Int32[Array, " B"]
     """Index of each block's last token."""
-    keys: UInt32[_Array, "B words"]
-    numbers: Int32[_Array, " B"]
+    keys: UInt32[Array, "B words"]
+    numbers: Int32[Array, " B"]
     """Of the token that follows, among those that its request draws."""
 
 
 class Slots(NamedTuple):
-    """What decoding knows of each slot."""
+    """What decoding knows of each slot; arrays of NumPy on the host."""
 
-    token: Int32[_Array, " B"]
+    token: Int32[Array, " B"]
     """Drawn last, and not yet written."""
-    length: Int32[_Array, " B"]
+    length: Int32[Array, " B"]
     """Tokens written."""
-    number: Int32[_Array, " B"]
+    number: Int32[Array, " B"]
     """Of the token that follows, among those that its request draws."""
-    budget: Int32[_Array, " B"]
+    budget: Int32[Array, " B"]
     """Tokens that its request may draw."""
-    active: Bool[_Array, " B"]
-    keys: UInt32[_Array, "B words"]
-    tables: Int32[_Array, "B P"]
+    active: Bool[Array, " B"]
+    keys: UInt32[Array, "B words"]
+    tables: Int32[Array, "B P"]
 
 
 class _State(NamedTuple):

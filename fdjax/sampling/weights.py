@@ -11,7 +11,7 @@ from fdjax.sharding import DEFAULT_RULES, shardings
 
 __all__ = ["place_weights", "weights_layout"]
 
-_RULES = DEFAULT_RULES | {"embed": None}
+_RULES = {**DEFAULT_RULES, "embed": None}
 """Every part of the batch has all weights: decoding gathers none."""
 
 

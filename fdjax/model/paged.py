@@ -185,6 +185,7 @@ def paged_attention(
     """
     batch, length, heads, size = query.shape
     page, kv_heads = pages.shape[1], pages.shape[2] // 2
+    wide = min(_TILE, tables.size)
     filled = (starts + length + page - 1) // page
     row_of = jnp.repeat(
         jnp.arange(batch, dtype=jnp.int32), filled, total_repeat_length=tables.size
@@ -195,11 +196,11 @@ def paged_attention(
 
     def tile(turn: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         top, total, out = carry
-        item = turn * _TILE + jnp.arange(_TILE, dtype=jnp.int32)
+        item = turn * wide + jnp.arange(wide, dtype=jnp.int32)
         row = row_of[jnp.minimum(item, tables.size - 1)]
         column = item - before[row]
         held = pages[tables[row, jnp.minimum(column, tables.shape[1] - 1)]]
-        held = held.reshape(_TILE, page, kv_heads, 2, size)
+        held = held.reshape(wide, page, kv_heads, 2, size)
         token = column[:, None] * page + jnp.arange(page, dtype=jnp.int32)[None]
         seen = token[:, None] <= positions[row][:, :, None]
         seen &= (item < filled.sum())[:, None, None]
@@ -232,7 +233,7 @@ def paged_attention(
     shape = (batch, kv_heads, heads // kv_heads, length)
     _, total, out = jax.lax.fori_loop(
         0,
-        (filled.sum() + _TILE - 1) // _TILE,
+        (filled.sum() + wide - 1) // wide,
         tile,
         (
             jnp.full(shape, _MASKED, jnp.float32),

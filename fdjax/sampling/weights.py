@@ -41,7 +41,7 @@ def place_weights(model: Model, params: Any) -> Any:
 def weights_layout(model: Model, params: Any) -> Any:
     """Where each array goes: over a mesh cut along `tensor`, and nothing else."""
     if model.mesh is None:
-        single = SingleDeviceSharding(jax.devices()[0])
+        single = SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda _: single, params)
     axes = _axes(model.logical_axes(), params)
     return shardings(model.mesh, axes, params, _RULES)

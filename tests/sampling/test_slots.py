@@ -168,10 +168,8 @@ def test_logprobs_are_those_of_the_trainer():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"slots": 1},
-        {"slots": 16},
-        {"steps": 1, "blocks": 1},
-        {"steps": 64, "blocks": 8},
+        {"slots": 1, "steps": 1, "blocks": 1},
+        {"slots": 16, "steps": 64, "blocks": 8},
         {"capacity": 28},
     ],
     ids=str,
@@ -398,8 +396,9 @@ def test_closing_fails_what_is_pending():
     for future in (*futures, late):
         with pytest.raises(SamplerClosedError, match="was closed"):
             future.result(timeout=0)
-    with pytest.raises(SamplerClosedError):
-        sampler.step()
+    for call in (sampler.step, lambda: sampler.publish(_case()[1], 8)):
+        with pytest.raises(SamplerClosedError):
+            call()
 
 
 def test_a_breakdown_fails_what_is_pending():

@@ -290,11 +290,10 @@ class Model:
     ) -> tuple[Float[Array, "B Q D"], Pages]:
         """Appends tokens to rows whose keys and values lie in pages.
 
-        All keys and values of a layer are written before any is read: rows may be
-        consecutive pages of one sequence.
+        All rows are written before any is read: they may be pages of one sequence.
 
         Args:
-          params: of `init`.
+          params: of `init`; "layers" may be a list with each layer's own instead.
           pages: of `init_pages`.
           tokens: one a row, or a page a row, to be written to a page of its own: what
             is appended behind a row's end is overwritten by what comes there next.
@@ -317,13 +316,16 @@ class Model:
             x += block.attention.mix(heads)
             return (x + block.mlp(block.mlp_norm(x)), pages), None
 
-        x = self._embed(params, tokens, jnp.ones(tokens.shape, bool))
-        (x, pages), _ = jax.lax.scan(
-            layer,
-            (x, pages),
-            (jnp.arange(self.config.num_layers, dtype=jnp.int32), params["layers"]),
-            unroll=self.config.unroll,
-        )
+        carry = self._embed(params, tokens, jnp.ones(tokens.shape, bool)), pages
+        if isinstance(params["layers"], list):
+            for inputs in enumerate(params["layers"]):
+                carry, _ = layer(carry, inputs)
+        else:
+            count = jnp.arange(self.config.num_layers, dtype=jnp.int32)
+            carry, _ = jax.lax.scan(
+                layer, carry, (count, params["layers"]), unroll=self.config.unroll
+            )
+        x, pages = carry
         return self._last_norm(params, x), pages
 
     @property

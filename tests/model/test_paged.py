@@ -1,4 +1,5 @@
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -103,12 +104,18 @@ def _sequence(model, params, tokens):
     return jax.jit(model.apply)(params, tokens, valid=np.ones(tokens.shape, bool))
 
 
-@pytest.mark.parametrize("unroll", [False, True])
-def test_pages_then_tokens_equal_the_full_forward(unroll):
+@pytest.mark.parametrize("kind", ["stacked", "unrolled", "apart"])
+def test_pages_then_tokens_equal_the_full_forward(kind):
     """A prompt of two pages and a half in one call, its pages as rows; then tokens."""
-    model, params = _case(unroll)
+    model, params = _case(kind == "unrolled")
     tokens = np.random.default_rng(2).integers(0, 40, (1, 16), np.int32)
     want = _sequence(model, params, tokens)[0]
+    if kind == "apart":
+        layers = [
+            jax.tree.map(operator.itemgetter(layer), params["layers"])
+            for layer in range(model.config.num_layers)
+        ]
+        params = {**params, "layers": layers}
     pages = model.init_pages(8, _PAGE)
     table = np.array([5, 2, 7, 1], np.int32)
     prompt = np.zeros((4, _PAGE), np.int32)

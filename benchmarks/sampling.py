@@ -79,6 +79,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Measure, and print the tables."""
+    if unknown := set(config.parts) - set(PARTS):
+        sys.exit(f"sampling: unknown parts {sorted(unknown)}; use {list(PARTS)}")
     about = machine() | {"jax": version("jax"), "fdjax": version("fdjax")}
     found: dict[str, Any] = {"machine": about, "settings": asdict(config)}
     found["settings"] |= {"folder": config.folder.name, "json": None}
@@ -94,10 +96,8 @@ def main(config: Config) -> None:
                     found["versions"] = peer.versions if peer else {}
                 case "long tail":
                     rows = [_long_tail(model, params, config)]
-                case "group":
-                    rows = [_group(model, params, config)]
                 case _:
-                    sys.exit(f"sampling: unknown part {part!r}; use {list(PARTS)}")
+                    rows = [_group(model, params, config)]
             found[part] = rows
             print(f"\n### {part}\n\n{_table(rows)}\n", flush=True)
             write_figures(found, config.json)

@@ -57,7 +57,7 @@ def weights_layout(model: Model, params: Any) -> Any:
     return shardings(model.mesh, axes, params, _RULES)
 
 
-def _device(model: Model) -> jax.Device:
+def _device(model: Model) -> Any:
     return jax.local_devices()[0] if model.mesh is None else model.mesh.devices.flat[0]
 
 

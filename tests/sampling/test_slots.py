@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import LoRA, Model, ModelConfig, adapt, init_adapters
@@ -317,10 +318,15 @@ def test_new_weights_are_for_what_comes_after_them():
     }
 
 
-def test_training_may_donate_what_was_published():
+@pytest.mark.parametrize("spread", [False, True])
+def test_training_may_donate_what_was_published(spread):
+    """Even where it lies as sampling wants it."""
     _, params, prompts = _case()
+    mesh = make_mesh(data=8) if spread else None
     own = jax.tree.map(lambda leaf: leaf + 0, params)
-    sampler = _sampler(params=own, **_STOPPING)
+    if mesh is not None:
+        own = jax.device_put(own, NamedSharding(mesh, PartitionSpec()))
+    sampler = _sampler(mesh, params=own, slots=8 if spread else 4, **_STOPPING)
     jax.tree.map(lambda leaf: leaf.delete(), own)
     _assert_same(_sample(sampler, prompts), _samples(**_STOPPING))
 

@@ -1,9 +1,10 @@
 """One decoder for Llama, Qwen2 and Qwen3, as pure functions over a pytree."""
 
-from fdjax.model.cache import Cache
+from fdjax.model.cache import Cache, Pages
 from fdjax.model.config import ModelConfig
 from fdjax.model.families import config_from_hf, config_to_hf
-from fdjax.model.lora import LoRA, adapt, init_adapters, merge
+from fdjax.model.lora import Adapted, Adapter, LoRA, adapt, init_adapters, merge
+from fdjax.model.paged import pages_sharding
 from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from fdjax.model.transformer import Model
 from fdjax.model.vocabulary import check_vocabulary
@@ -14,12 +15,15 @@ from fdjax.model.weights_dtype import (
 )
 
 __all__ = [
+    "Adapted",
+    "Adapter",
     "Cache",
     "LinearScaling",
     "Llama3Scaling",
     "LoRA",
     "Model",
     "ModelConfig",
+    "Pages",
     "WeightsDType",
     "YarnScaling",
     "adapt",
@@ -28,6 +32,7 @@ __all__ = [
     "config_to_hf",
     "init_adapters",
     "merge",
+    "pages_sharding",
     "weights_dtype",
     "with_weights_dtype",
 ]

@@ -1,10 +1,19 @@
-"""Keys and values of the tokens seen so far, shared by samples of one prompt."""
+"""Keys and values of the tokens seen so far: by row, or in pages that rows share."""
 
 from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int32
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Pages"]
+
+Pages = Float[Array, "G Z page E H"]
+"""Keys and values of G parts of a mesh's batch, in pages: one array for all layers.
+
+Page z of layer l of a part with n pages a layer is [l·n + z]. Of a token's E = 2M
+entries the even ones are keys, after RoPE, the odd ones values: the layout of JAX's
+ragged paged attention. `Model.extend` writes and reads it. Page 0 of a layer is
+nobody's, and takes what is written for no row.
+"""
 
 
 class Cache(NamedTuple):

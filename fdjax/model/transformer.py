@@ -1,6 +1,5 @@
 """The decoder: stacked blocks under one scan, as pure functions of `params`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,44 +8,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from fdjax.errors import ConfigError
-from fdjax.model.attention import Attention, step_attention
-from fdjax.model.cache import Cache
+from fdjax.model.attention import step_attention
+from fdjax.model.blocks import Block, Ends, recomputed
+from fdjax.model.cache import Cache, Pages
 from fdjax.model.config import ModelConfig
 from fdjax.model.kernels import Attend, choose_attention
-from fdjax.model.layers import RMSNorm, SwiGLU, fan_in_normal
+from fdjax.model.paged import PagedAttention
 from fdjax.model.rope import rope_angles
 from fdjax.ops import head_logits
 
 __all__ = ["Model"]
-
-
-class _Block(nnx.Module):
-    """Pre-norm attention and feed-forward layer around the residual stream."""
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        width, eps = config.hidden_size, config.rms_norm_eps
-        self.attention_norm = RMSNorm(width, "embed", eps)
-        self.attention = Attention(config, rngs)
-        self.mlp_norm = RMSNorm(width, "embed", eps)
-        self.mlp = SwiGLU(config, rngs)
-
-
-class _Ends(nnx.Module):
-    """What stands before and after the blocks: embedding, last norm, head."""
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        width, shape = config.hidden_size, (config.vocab_size, config.hidden_size)
-        self.embedding = nnx.Param(
-            fan_in_normal(rngs.params(), shape, width), axes=("vocab", "embed")
-        )
-        self.norm = RMSNorm(width, "embed", config.rms_norm_eps)
-        if not config.tie_word_embeddings:
-            self.head = nnx.Param(
-                fan_in_normal(rngs.params(), shape, width), axes=("vocab", "embed")
-            )
 
 
 @dataclass(frozen=True)
@@ -71,16 +45,20 @@ class Model:
         return nnx.graphdef(block), nnx.graphdef(ends)
 
     @cached_property
-    def _modules(self) -> tuple[_Block, _Ends]:
+    def _modules(self) -> tuple[Block, Ends]:
         """A block and the ends with shapes in place of arrays."""
         return (
-            nnx.eval_shape(lambda: _Block(self.config, nnx.Rngs(0))),
-            nnx.eval_shape(lambda: _Ends(self.config, nnx.Rngs(0))),
+            nnx.eval_shape(lambda: Block(self.config, nnx.Rngs(0))),
+            nnx.eval_shape(lambda: Ends(self.config, nnx.Rngs(0))),
         )
 
     @cached_property
     def _attend(self) -> Attend:
         return choose_attention(self.config, self.mesh)
+
+    @cached_property
+    def _paged(self) -> PagedAttention:
+        return PagedAttention.choose(self.config, self.mesh)
 
     def init(self, key: jax.Array) -> Any:
         """Fresh float32 parameters: fan-in normal weights, residual branches / √(2L).
@@ -91,9 +69,9 @@ class Model:
         ends_key, layers_key = jax.random.split(key)
 
         def block(key: jax.Array) -> Any:
-            return nnx.to_pure_dict(nnx.state(_Block(self.config, nnx.Rngs(key))))
+            return nnx.to_pure_dict(nnx.state(Block(self.config, nnx.Rngs(key))))
 
-        ends = nnx.to_pure_dict(nnx.state(_Ends(self.config, nnx.Rngs(ends_key))))
+        ends = nnx.to_pure_dict(nnx.state(Ends(self.config, nnx.Rngs(ends_key))))
         keys = jax.random.split(layers_key, self.config.num_layers)
         return {**ends, "layers": jax.vmap(block)(keys)}
 
@@ -295,6 +273,61 @@ class Model:
             used=cache.used + 1,
         )
 
+    def init_pages(self, count: int, page: int) -> Pages:
+        """Empty pages for `extend`: `count` a layer, of `page` tokens, in each part."""
+        config = self.config
+        shape = (config.num_layers * count, page, 2 * config.num_kv_heads)
+        return self._paged.init((*shape, config.head_dim), self._dtype)
+
+    def extend(
+        self,
+        params: Any,
+        pages: Pages,
+        tokens: Int[Array, "B Q"],
+        *,
+        tables: Int32[Array, "B P"],
+        starts: Int32[Array, " B"],
+    ) -> tuple[Float[Array, "B Q D"], Pages]:
+        """Appends tokens to rows whose keys and values lie in pages.
+
+        All rows are written before any is read: they may be pages of one sequence.
+
+        Args:
+          params: of `init`; "layers" may be a list with each layer's own instead.
+          pages: of `init_pages`.
+          tokens: one a row, or a page a row, to be written to a page of its own: what
+            is appended behind a row's end is overwritten by what comes there next.
+          tables: pages of each row in order, of the row's own part of the mesh.
+          starts: tokens of each row so far; a multiple of the page for a page a row.
+
+        Returns:
+          What `head` reads, at each token, and the pages.
+        """
+        positions = starts[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        angles = self._angles(positions)
+
+        def layer(carry: Any, inputs: Any) -> tuple[Any, None]:
+            x, pages = carry
+            index, block_params = inputs
+            block = nnx.merge(self._graphs[0], block_params)
+            query, key, value = block.attention.project(block.attention_norm(x), angles)
+            own = tables + index * (pages.shape[1] // self.config.num_layers)
+            heads, pages = self._paged(query, key, value, pages, own, starts)
+            x += block.attention.mix(heads)
+            return (x + block.mlp(block.mlp_norm(x)), pages), None
+
+        carry = self._embed(params, tokens, jnp.ones(tokens.shape, bool)), pages
+        if isinstance(params["layers"], list):
+            for inputs in enumerate(params["layers"]):
+                carry, _ = layer(carry, inputs)
+        else:
+            count = jnp.arange(self.config.num_layers, dtype=jnp.int32)
+            carry, _ = jax.lax.scan(
+                layer, carry, (count, params["layers"]), unroll=self.config.unroll
+            )
+        x, pages = carry
+        return self._last_norm(params, x), pages
+
     @property
     def _dtype(self) -> Any:
         return jnp.dtype(self.config.dtype)
@@ -351,7 +384,7 @@ class Model:
 
         x = self._embed(params, tokens, valid)
         x, kept = jax.lax.scan(
-            _recomputed(layer, config), x, params["layers"], unroll=config.unroll
+            recomputed(layer, config), x, params["layers"], unroll=config.unroll
         )
         return self._last_norm(params, x), kept
 
@@ -364,20 +397,3 @@ def _positions(
     begins = jnp.diff(segments, axis=1, prepend=segments[:, :1]) != 0
     before = counted - valid.astype(jnp.int32)
     return counted - 1 - jax.lax.cummax(jnp.where(begins, before, 0), axis=1)
-
-
-def _recomputed(layer: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
-    """`layer` with what `config.remat` names recomputed in the backward pass."""
-    policies = jax.checkpoint_policies
-    match config.remat:
-        case "none":
-            return layer
-        case "dots":
-            policy = policies.dots_with_no_batch_dims_saveable
-        case "named":
-            policy = policies.save_only_these_names(*config.remat_names)
-        case "full":
-            policy = policies.nothing_saveable
-    # Unrolled, common subexpressions would undo the recomputation; inside a loop they
-    # cannot, and preventing them costs memory traffic.
-    return jax.checkpoint(layer, prevent_cse=config.unroll, policy=policy)

@@ -1,13 +1,22 @@
-"""Sampling from the decoder in process: jitted prefill and decode."""
+"""Sampling from the decoder in process: whole batches, or slots filled again."""
 
-from fdjax.sampling.config import SamplingConfig
+from fdjax.sampling.config import SamplingConfig, SlotsConfig
 from fdjax.sampling.generate import Completions, Generate, make_generate
-from fdjax.sampling.logits import keep_top_k, keep_top_p
+from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
+from fdjax.sampling.sampler import Sample, Sampler, SamplerClosedError
+from fdjax.sampling.slots import SlotSampler, SlotUse
 
 __all__ = [
     "Completions",
     "Generate",
+    "Sample",
+    "Sampler",
+    "SamplerClosedError",
     "SamplingConfig",
+    "SlotSampler",
+    "SlotUse",
+    "SlotsConfig",
+    "keep_min_p",
     "keep_top_k",
     "keep_top_p",
     "make_generate",

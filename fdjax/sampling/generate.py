@@ -12,10 +12,9 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, Key
 
 from fdjax.errors import ConfigError, DataError
 from fdjax.model import Cache, Model
-from fdjax.ops import scale_logits
 from fdjax.ranges import Whole, require
 from fdjax.sampling.config import SamplingConfig
-from fdjax.sampling.logits import keep_top_k, keep_top_p
+from fdjax.sampling.draw import draw
 from fdjax.sharding import batch_sharding
 
 __all__ = ["Completions", "Generate", "make_generate"]
@@ -24,7 +23,8 @@ __all__ = ["Completions", "Generate", "make_generate"]
 class Completions(NamedTuple):
     """Sampled rows and what the sampler knew about each token.
 
-    Top-k and top-p cut the policy's distribution, so a token has two log-probabilities.
+    Top-k, top-p and min-p cut the policy's distribution, so a token has two
+    log-probabilities.
     """
 
     tokens: Int32[Array | np.ndarray, "B T"]
@@ -36,12 +36,12 @@ class Completions(NamedTuple):
     whole vocabulary, as `ops.token_logprobs` has it. The losses' `old_logprobs`: their
     ratio is 1 on policy whatever was cut. 0 outside the mask."""
     entropy: Float32[Array | np.ndarray, "B T"]
-    """Entropy, nats, of the policy at τ, before top-k and top-p; 0 outside the mask."""
+    """Entropy, nats, of the policy at τ, before any cut; 0 outside the mask."""
     finished: Bool[Array | np.ndarray, " B"]
     """Whether the row ended with a stop token."""
     behaviour_logprobs: Float32[Array | np.ndarray, "B T"] | None = None
     """Log-probability, nats, of the token under the distribution it was drawn from:
-    the policy cut by top-k and top-p and normalised anew. More than `logprobs`
+    the policy cut by top-k, top-p and min-p and normalised anew. More than `logprobs`
     where something was cut, else the same. 0 outside the mask; None where the sampler
     does not say."""
     sampling: SamplingConfig | None = None
@@ -256,10 +256,10 @@ def _generate(
         sampling=config,
     )
 
-    def draw(state: _State, logits: Float32[Array, "B V"]) -> _State:
+    def append(state: _State, logits: Float32[Array, "B V"]) -> _State:
         """Appends one token to each active row."""
         keys = jax.vmap(partial(jax.random.fold_in, data=state.step))(row_keys)
-        token, logprob, behaviour, entropy = _sample(keys, logits, config)
+        token, logprob, behaviour, entropy = draw(keys, logits, config)
         stop = jnp.isin(token, jnp.array(config.stop_tokens, jnp.int32))
         old, active = state.rows, state.active
         assert old.behaviour_logprobs is not None
@@ -282,7 +282,7 @@ def _generate(
         logits, cache = model.decode(
             params, state.cache, state.token, valid=state.active
         )
-        return draw(state._replace(cache=cache), logits)
+        return append(state._replace(cache=cache), logits)
 
     def unfinished(state: _State) -> Bool[Array, ""]:
         return (state.step < config.max_new_tokens) & state.active.any()
@@ -294,7 +294,7 @@ def _generate(
         active=jnp.ones((batch,), bool),
         rows=rows,
     )
-    return jax.lax.while_loop(unfinished, proceed, draw(start, logits)).rows
+    return jax.lax.while_loop(unfinished, proceed, append(start, logits)).rows
 
 
 def _row_keys(
@@ -313,38 +313,3 @@ def _put(column: Array | np.ndarray, step: Array, active: Array, new: Array) -> 
     return jax.lax.dynamic_update_index_in_dim(
         column, jnp.where(active, new, old), step, axis=1
     )
-
-
-def _sample(
-    keys: Array, logits: Float32[Array, "B V"], config: SamplingConfig
-) -> tuple[
-    Int32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"], Float32[Array, " B"]
-]:
-    """Of each row with its own key: a token, its two log-probabilities, the entropy."""
-    whole = jax.nn.log_softmax(scale_logits(logits, config.temperature), axis=-1)
-    terms = jnp.where(whole > -jnp.inf, jnp.exp(whole) * whole, 0.0)
-    entropy = -jnp.sum(terms, axis=-1)
-    kept = whole
-    if config.top_k:
-        kept = keep_top_k(kept, config.top_k)
-    if config.top_p < 1.0:
-        kept = keep_top_p(kept, config.top_p)
-    noise = jax.vmap(partial(jax.random.gumbel, shape=logits.shape[-1:]))(keys)
-    token = _argmax(kept + noise)
-    logprob = jnp.take_along_axis(whole, token[:, None], axis=-1)[:, 0]
-    behaviour = logprob
-    if kept is not whole:
-        behaviour = logprob - jax.nn.logsumexp(kept, axis=-1)
-    return token, logprob, behaviour, entropy
-
-
-def _argmax(scores: Float32[Array, "B V"]) -> Int32[Array, " B"]:
-    """First index of each row's maximum, from two plain reductions.
-
-    XLA's CPU compiler does not vectorise the paired reduction of `jnp.argmax`.
-    """
-    size = scores.shape[-1]
-    index = jnp.arange(size, dtype=jnp.int32)[None]
-    best = scores == scores.max(axis=-1, keepdims=True)
-    # A row of NaN has no best; the last token stands in, its log-probability is NaN.
-    return jnp.min(jnp.where(best, index, size - 1), axis=-1)

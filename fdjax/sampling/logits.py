@@ -1,5 +1,6 @@
 """From logits to the logits of the distribution that is sampled from."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -8,10 +9,12 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from fdjax.ranges import Number, Whole, require
 
-__all__ = ["TOP_P", "keep_top_k", "keep_top_p"]
+__all__ = ["MIN_P", "TOP_P", "keep_min_p", "keep_top_k", "keep_top_p"]
 
 TOP_P = Number(above=0, most=1)
 """Probability mass of a nucleus; 1 is all."""
+MIN_P = Number(least=0, most=1)
+"""Share of the most probable token's probability; 0 cuts nothing."""
 
 
 def keep_top_k(logits: Float[Array, "*batch V"], k: int) -> Float[Array, "*batch V"]:
@@ -67,6 +70,24 @@ def keep_top_p(logits: Float[Array, "*batch V"], p: float) -> Float[Array, "*bat
         return below.sum(axis=-1, keepdims=True) > outside
 
     return jnp.where(values >= _least_value(values, reaches), logits, -jnp.inf)
+
+
+def keep_min_p(logits: Float[Array, "*batch V"], p: float) -> Float[Array, "*batch V"]:
+    """-inf on tokens less probable than p times the most probable (arXiv:2407.01082).
+
+    Args:
+      logits: of the distribution, -inf allowed; NaN is never kept.
+      p: from 0, which keeps everything, to 1, which keeps the most probable.
+
+    Raises:
+      ConfigError: p is not in [0, 1].
+    """
+    require("p", p, MIN_P)
+    if p == 0:
+        return logits
+    values = logits.astype(jnp.float32)
+    least = values.max(axis=-1, keepdims=True) + math.log(p)
+    return jnp.where(values >= least, logits, -jnp.inf)
 
 
 def _least_value(

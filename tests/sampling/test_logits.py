@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fdjax.errors import ConfigError
-from fdjax.sampling import keep_top_k, keep_top_p
+from fdjax.sampling import keep_min_p, keep_top_k, keep_top_p
 
 # Probabilities 0.5, 0.25, 0.15, 0.1 in no particular order.
 _LOGITS = jnp.log(jnp.array([0.15, 0.5, 0.1, 0.25]))
@@ -41,6 +41,27 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_mass(p, kept):
     got = keep_top_p(_LOGITS, p)
     assert _kept(got) == kept
     np.testing.assert_array_equal(got[jnp.array(kept)], _LOGITS[jnp.array(kept)])
+
+
+@pytest.mark.parametrize(
+    ("p", "kept"),
+    [
+        (0.0, [0, 1, 2, 3]),
+        (0.19, [0, 1, 2, 3]),
+        (0.21, [0, 1, 3]),
+        (0.31, [1, 3]),
+        (0.51, [1]),
+        (1.0, [1]),  # never empty
+    ],
+)
+def test_min_p_keeps_what_is_no_less_than_its_share_of_the_best(p, kept):
+    got = keep_min_p(_LOGITS, p)
+    assert _kept(got) == kept
+    np.testing.assert_array_equal(got[jnp.array(kept)], _LOGITS[jnp.array(kept)])
+    # Whatever was cut before, as the best one never is.
+    assert _kept(keep_min_p(keep_top_k(_LOGITS, 2), p)) == [
+        k for k in kept if k in (1, 3)
+    ]
 
 
 def test_rows_are_truncated_apart():
@@ -95,13 +116,21 @@ def test_top_k_keeps_what_is_no_less_than_the_kth(k):
 
 
 def test_equal_logits_are_all_kept():
-    for cut in (lambda row: keep_top_p(row, 0.3), lambda row: keep_top_k(row, 2)):
+    for cut in (
+        lambda row: keep_top_p(row, 0.3),
+        lambda row: keep_top_k(row, 2),
+        lambda row: keep_min_p(row, 1.0),
+    ):
         np.testing.assert_array_equal(cut(jnp.ones((2, 5))), jnp.ones((2, 5)))
 
 
 def test_a_row_of_nan_keeps_nothing_and_leaves_others_alone():
     rows = jnp.stack([_LOGITS, jnp.full(4, jnp.nan)])
-    for cut in (lambda rows: keep_top_p(rows, 0.6), lambda rows: keep_top_k(rows, 2)):
+    for cut in (
+        lambda rows: keep_top_p(rows, 0.6),
+        lambda rows: keep_top_k(rows, 2),
+        lambda rows: keep_min_p(rows, 0.4),
+    ):
         assert np.isneginf(cut(rows)[1]).all()
         assert _kept(cut(rows)[0]) == [1, 3]
 
@@ -119,6 +148,8 @@ def test_impossible_arguments_are_refused():
         lambda: keep_top_p(_LOGITS, 0.0),
         lambda: keep_top_p(_LOGITS, 1.5),
         lambda: keep_top_p(_LOGITS, float("nan")),
+        lambda: keep_min_p(_LOGITS, -0.1),
+        lambda: keep_min_p(_LOGITS, 1.1),
     ):
         with pytest.raises(ConfigError):
             call()

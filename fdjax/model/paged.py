@@ -1,0 +1,245 @@
+"""Attention over keys and values in pages: a reference, and JAX's kernel for TPU."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.ragged_paged_attention import (
+    ragged_paged_attention,
+)
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int32
+
+from fdjax.model.cache import Pages
+from fdjax.model.config import ModelConfig
+from fdjax.sharding import batch_parts
+
+__all__ = ["PagedAttention", "kernel_attention", "paged_attention", "pages_sharding"]
+
+_MASKED = -1e30
+"""Score of a pair that may not attend; finite, so that no row becomes NaN."""
+
+_TILE = 8
+"""Pages that the reference has before it at once: they stay in a processor's cache."""
+
+_LANES = 128
+"""Width of a TPU vector register; the kernel's heads are filled up to it."""
+
+_KERNEL_TOKENS = 512
+"""Keys that the kernel has before it at once."""
+
+_KERNEL_QUERIES = 32
+"""Queries that the kernel has before it at once."""
+
+_ROWS = ("data", "fsdp")
+_PAGES = PartitionSpec(_ROWS, None, None, "tensor")
+"""Pages belong to a part of the batch, their entries to the heads' devices."""
+
+
+def pages_sharding(mesh: Mesh) -> NamedSharding:
+    """Layout of `Pages`."""
+    return NamedSharding(mesh, _PAGES)
+
+
+@dataclass(frozen=True)
+class PagedAttention:
+    """Writes a layer's new keys and values to their pages, and attends to all of them.
+
+    Over a mesh each device does so for its own rows, pages and heads.
+    """
+
+    kernel: bool
+    """Whether JAX's ragged paged attention for TPU reads the pages."""
+    mesh: Mesh | None = None
+
+    @classmethod
+    def choose(cls, config: ModelConfig, mesh: Mesh | None) -> "PagedAttention":
+        """The kernel on TPU, unless `config.attention` is not that of TPUs."""
+        device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+        kernel = device.platform == "tpu" and config.attention in ("auto", "splash")
+        return cls(kernel, mesh)
+
+    def init(self, shape: tuple[int, ...], dtype: Any) -> Pages:
+        """Zeros for each part of the mesh, of its shape [Z, page, E, H] there.
+
+        For the kernel, heads are filled up to a TPU's registers.
+        """
+        parts, layout = 1, None
+        if self.mesh is not None:
+            parts, layout = batch_parts(self.mesh), pages_sharding(self.mesh)
+        *rest, size = shape
+        if self.kernel:
+            size += -size % _LANES
+        return jnp.zeros((parts, *rest, size), dtype, device=layout)
+
+    def __call__(
+        self,
+        query: Float[Array, "B Q N H"],
+        key: Float[Array, "B Q M H"],
+        value: Float[Array, "B Q M H"],
+        pages: Pages,
+        tables: Int32[Array, "B P"],
+        starts: Int32[Array, " B"],
+    ) -> tuple[Float[Array, "B Q N H"], Pages]:
+        """Heads of the new tokens, and the pages with them; see `Model.extend`."""
+        step = partial(_write_and_attend, kernel=self.kernel)
+        if self.mesh is not None:
+            heads, rows = PartitionSpec(_ROWS, None, "tensor"), PartitionSpec(_ROWS)
+            step = jax.shard_map(
+                step,
+                mesh=self.mesh,
+                in_specs=(heads, heads, heads, _PAGES, rows, rows),
+                out_specs=(heads, _PAGES),
+                check_vma=False,
+            )
+        return step(query, key, value, pages, tables, starts)
+
+
+def _write_and_attend(
+    query: Float[Array, "B Q N H"],
+    key: Float[Array, "B Q M H"],
+    value: Float[Array, "B Q M H"],
+    pages: Pages,
+    tables: Int32[Array, "B P"],
+    starts: Int32[Array, " B"],
+    *,
+    kernel: bool,
+) -> tuple[Float[Array, "B Q N H"], Pages]:
+    """The same on one device."""
+    batch, length, _, size = key.shape
+    _, _, page, entries, width = pages.shape
+    fill = [(0, 0)] * 3 + [(0, width - size)]
+    query, key, value = (jnp.pad(array, fill) for array in (query, key, value))
+    both = jnp.stack([key, value], axis=3).reshape(batch, length, entries, width)
+    held = pages[0]
+    where = jnp.take_along_axis(tables, (starts // page)[:, None], axis=1)[:, 0]
+    if length == 1:
+        held = held.at[where, starts % page].set(both[:, 0])
+    else:
+        # One page after another: as a scatter, a TPU would lay all pages out anew.
+        held = jax.lax.fori_loop(
+            0,
+            batch,
+            lambda row, held: jax.lax.dynamic_update_index_in_dim(
+                held, both[row], where[row], axis=0
+            ),
+            held,
+        )
+    attend = kernel_attention if kernel else paged_attention
+    heads = attend(query, held, tables=tables, starts=starts, scale=size**-0.5)
+    return heads[..., :size], held[None]
+
+
+def kernel_attention(
+    query: Float[Array, "R Q N H"],
+    pages: Float[Array, "Z page E H"],
+    *,
+    tables: Int32[Array, "R P"],
+    starts: Int32[Array, " R"],
+    scale: float,
+) -> Float[Array, "R Q N H"]:
+    """`paged_attention` by JAX's ragged paged attention for TPU.
+
+    Each row is a sequence of its own to the kernel, with Q queries at its end.
+    """
+    batch, length, heads, size = query.shape
+    out = ragged_paged_attention(
+        query.reshape(batch * length, heads, size),
+        pages,
+        kv_lens=starts + length,
+        page_indices=tables,
+        cu_q_lens=jnp.arange(batch + 1, dtype=jnp.int32) * length,
+        num_seqs=jnp.full((1,), batch, jnp.int32),
+        sm_scale=scale,
+        num_kv_pages_per_block=min(
+            max(_KERNEL_TOKENS // pages.shape[1], 1), tables.shape[1]
+        ),
+        num_queries_per_block=min(_KERNEL_QUERIES, batch * length),
+    )
+    return out.reshape(query.shape)
+
+
+def paged_attention(
+    query: Float[Array, "R Q N H"],
+    pages: Float[Array, "Z page E H"],
+    *,
+    tables: Int32[Array, "R P"],
+    starts: Int32[Array, " R"],
+    scale: float,
+) -> Float[Array, "R Q N H"]:
+    """softmax(scale · q kᵀ) v of consecutive queries over all tokens up to each.
+
+    A loop over the pages that rows have filled, a tile of them a turn, with an online
+    softmax (arXiv:1805.02867): the cost follows those pages, not the width of the
+    table, and no row's keys are gathered whole. Softmax in float32.
+
+    Args:
+      query: N heads at positions starts[r] + q; head n reads key/value head n // (N/M).
+      pages: M keys at even entries, M values at odd ones.
+      tables: page of each row that holds its tokens from column · page on; anything
+        beyond the last query's column.
+      starts: position of each row's first query; its keys lie in the pages already.
+      scale: of the scores, 1/√H.
+    """
+    batch, length, heads, size = query.shape
+    page, kv_heads = pages.shape[1], pages.shape[2] // 2
+    wide = min(_TILE, tables.size)
+    filled = (starts + length + page - 1) // page
+    row_of = jnp.repeat(
+        jnp.arange(batch, dtype=jnp.int32), filled, total_repeat_length=tables.size
+    )
+    before = jnp.cumsum(filled) - filled
+    scaled = (query * scale).reshape(batch, length, kv_heads, heads // kv_heads, size)
+    positions = starts[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
+
+    def tile(turn: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, ...]:
+        top, total, out = carry
+        item = turn * wide + jnp.arange(wide, dtype=jnp.int32)
+        row = row_of[jnp.minimum(item, tables.size - 1)]
+        column = item - before[row]
+        held = pages[tables[row, jnp.minimum(column, tables.shape[1] - 1)]]
+        held = held.reshape(wide, page, kv_heads, 2, size)
+        token = column[:, None] * page + jnp.arange(page, dtype=jnp.int32)[None]
+        seen = token[:, None] <= positions[row][:, :, None]
+        seen &= (item < filled.sum())[:, None, None]
+        scores = jnp.einsum(
+            "wqmrh,wsmh->wmrqs",
+            scaled[row],
+            held[:, :, :, 0],
+            preferred_element_type=jnp.float32,
+        )
+        scores = jnp.where(seen[:, None, None], scores, _MASKED)
+        mine = row[None] == jnp.arange(batch, dtype=jnp.int32)[:, None]
+        best = scores.max(axis=-1)
+        spread = jnp.where(mine[:, :, None, None, None], best[None], _MASKED)
+        new = jnp.maximum(top, spread.max(axis=1))
+        weights = jnp.exp(scores - new[row][..., None])
+        # What another sequence left behind a row's end may be no number at all.
+        written = seen.any(axis=1)[:, :, None, None]
+        value = jnp.where(written, held[:, :, :, 1], jnp.zeros((), held.dtype))
+        mixed = jnp.einsum(
+            "wmrqs,wsmh->wmrqh",
+            weights.astype(value.dtype),
+            value,
+            preferred_element_type=jnp.float32,
+        )
+        fade, mine = jnp.exp(top - new), mine.astype(jnp.float32)
+        total = total * fade + jnp.tensordot(mine, weights.sum(axis=-1), 1)
+        out = out * fade[..., None] + jnp.tensordot(mine, mixed, 1)
+        return new, total, out
+
+    shape = (batch, kv_heads, heads // kv_heads, length)
+    _, total, out = jax.lax.fori_loop(
+        0,
+        (filled.sum() + wide - 1) // wide,
+        tile,
+        (
+            jnp.full(shape, _MASKED, jnp.float32),
+            jnp.zeros(shape, jnp.float32),
+            jnp.zeros((*shape, size), jnp.float32),
+        ),
+    )
+    out = jnp.moveaxis(out / total[..., None], 3, 1)
+    return out.reshape(query.shape).astype(query.dtype)

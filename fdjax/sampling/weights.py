@@ -1,0 +1,85 @@
+"""A policy's weights, put where and as sampling reads them best."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from fdjax.model import Adapted, Adapter, Model
+from fdjax.sharding import DEFAULT_RULES, shardings
+
+__all__ = ["place_weights", "weights_layout"]
+
+_RULES = {**DEFAULT_RULES, "embed": None}
+"""Every part of the batch has all weights: decoding gathers none."""
+
+
+def place_weights(model: Model, params: Any) -> Any:
+    """A copy of `params` for sampling, so that training may donate its own.
+
+    Products get the type of the model's activations, which they are computed in;
+    norms keep theirs. Adapters stay apart from the weights that they change: then the
+    products are those of training, and a bfloat16 weight does not round the change
+    away. On CPUs layers are taken apart. No array passes through the host.
+
+    Args:
+      model: with the mesh to sample on, or none for the first device.
+      params: of `Model.init`, or of `adapt`.
+    """
+    dtype = jnp.dtype(model.config.dtype)
+    apart = _device(model).platform == "cpu"
+    if apart:
+        # XLA would copy a layer's weights out of the stack for each token.
+        layers = [
+            jax.tree.map(operator.itemgetter(index), params["layers"])
+            for index in range(model.config.num_layers)
+        ]
+        params = {**params, "layers": layers}
+
+    def place(path: Any, leaf: jax.Array, where: Sharding) -> jax.Array:
+        is_norm = any("norm" in str(step) for step in path)
+        cast = leaf if is_norm else leaf.astype(dtype)
+        own = cast is not leaf or (apart and path[0].key == "layers")
+        return jax.device_put(cast, where, may_alias=own)
+
+    layout = weights_layout(model, params)
+    return jax.tree_util.tree_map_with_path(place, params, layout)
+
+
+def weights_layout(model: Model, params: Any) -> Any:
+    """Where each array goes: over a mesh cut along `tensor`, and nothing else."""
+    if model.mesh is None:
+        single = SingleDeviceSharding(_device(model))
+        return jax.tree.map(lambda _: single, params)
+    axes = _axes(model.logical_axes(), params)
+    return shardings(model.mesh, axes, params, _RULES)
+
+
+def _device(model: Model) -> Any:
+    return jax.local_devices()[0] if model.mesh is None else model.mesh.devices.flat[0]
+
+
+def _axes(axes: Any, params: Any) -> Any:
+    """Logical axes of parameters that may have adapters on, and layers apart."""
+    if isinstance(params, Adapted):
+        # A has the weight's inputs, stacked or not, then the rank.
+        inputs = params.adapter.a.ndim - 1
+        stack = ("layer",) if axes[0] == "layer" else ()
+        adapter = Adapter(
+            (*axes[:inputs], "rank"),
+            (*stack, "rank", *axes[inputs:]),
+            params.adapter.scale,
+        )
+        return Adapted(axes, adapter)
+    if isinstance(params, list):
+        layer = jax.tree.map(lambda names: names[1:], axes, is_leaf=_is_names)
+        return [_axes(layer, one) for one in params]
+    if isinstance(params, dict):
+        return {name: _axes(axes[name], leaf) for name, leaf in params.items()}
+    return axes
+
+
+def _is_names(axes: Any) -> bool:
+    return isinstance(axes, tuple)

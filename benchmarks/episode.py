@@ -29,12 +29,12 @@ from fdjax.data.tokenizer import (
     pad_token,
     train_tokenizer,
 )
-from fdjax.episodes import Budget, Episodes, Fenced, Sample, Sampler
+from fdjax.episodes import Budget, Episodes, Fenced
 from fdjax.episodes.page import episode_text
 from fdjax.judge import LeanJudge
 from fdjax.lean import Verifier, install
 from fdjax.records import Problem
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import Sample, Sampler, SamplingConfig, make_generate
 from fdjax.sharding import make_mesh
 from fdjax.tools import LEAN_TOOLS, LeanTools
 

@@ -7,7 +7,6 @@ from fdjax.episodes.glue import Glue
 from fdjax.episodes.hermes import Hermes
 from fdjax.episodes.play import Budget
 from fdjax.episodes.records import Ended, Episode, Row, Turn
-from fdjax.episodes.sampler import Sample, Sampler
 
 __all__ = [
     "Budget",
@@ -21,7 +20,5 @@ __all__ = [
     "Glue",
     "Hermes",
     "Row",
-    "Sample",
-    "Sampler",
     "Turn",
 ]

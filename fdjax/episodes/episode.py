@@ -13,9 +13,9 @@ from fdjax.episodes.calls import CallFormat
 from fdjax.episodes.glue import Glue
 from fdjax.episodes.play import Budget, Play
 from fdjax.episodes.records import Episode
-from fdjax.episodes.sampler import Sampler
 from fdjax.errors import ConfigError
 from fdjax.records import Problem
+from fdjax.sampling import Sampler
 from fdjax.tools import Toolbox
 
 __all__ = ["Episodes"]

@@ -15,11 +15,11 @@ from fdjax.data.formats.places import fenced
 from fdjax.episodes.calls import Call, CallError
 from fdjax.episodes.glue import Glue
 from fdjax.episodes.records import Ended, Episode, Turn
-from fdjax.episodes.sampler import Sampler
 from fdjax.episodes.words import words
 from fdjax.judge.answer import AfterThinking, Extract
 from fdjax.ranges import Whole, require_fields
 from fdjax.records import Problem
+from fdjax.sampling import Sampler
 from fdjax.tools import Observation, Toolbox
 
 __all__ = ["Budget", "Play"]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from fdjax.data.tokenizer import continuation_tokens
-from fdjax.episodes import Sample
+from fdjax.sampling import Sample
 from fdjax.tools import Parameter, Toolbox, ToolSpec
 
 ECHO = ToolSpec(

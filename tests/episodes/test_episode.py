@@ -14,9 +14,10 @@ from episodes.templates import ALTERNATING, QWEN3, QWEN25
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.formats import CHAT, PLAIN, QWEN3_NO_THINKING
 from fdjax.data.formats import QWEN3 as THINKING
-from fdjax.episodes import Budget, Episodes, Fenced, Hermes, Sampler
+from fdjax.episodes import Budget, Episodes, Fenced, Hermes
 from fdjax.errors import BackendError, ConfigError
 from fdjax.records import Problem
+from fdjax.sampling import Sampler
 from fdjax.tools import Toolbox, Workspace
 from small_tokenizers import qwen, sentencepiece
 

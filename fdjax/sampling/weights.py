@@ -1,6 +1,7 @@
 """A policy's weights, put where and as sampling reads them best."""
 
 import operator
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,10 +33,7 @@ def place_weights(model: Model, params: Any) -> Any:
     apart = _device(model).platform == "cpu"
     if apart:
         # XLA would copy a layer's weights out of the stack for each token.
-        layers = [
-            jax.tree.map(operator.itemgetter(index), params["layers"])
-            for index in range(model.config.num_layers)
-        ]
+        layers = _apart(params["layers"], model.config.num_layers)
         params = {**params, "layers": layers}
 
     def place(path: Any, leaf: jax.Array, where: Sharding) -> jax.Array:
@@ -55,6 +53,12 @@ def weights_layout(model: Model, params: Any) -> Any:
         return jax.tree.map(lambda _: single, params)
     axes = _axes(model.logical_axes(), params)
     return shardings(model.mesh, axes, params, _RULES)
+
+
+@partial(jax.jit, static_argnums=1)
+def _apart(layers: Any, count: int) -> list[Any]:
+    """Stacked layers as a list of them, in arrays of their own."""
+    return [jax.tree.map(operator.itemgetter(index), layers) for index in range(count)]
 
 
 def _device(model: Model) -> Any:

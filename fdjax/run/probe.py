@@ -1,5 +1,6 @@
 """What a policy does on problems held out: rewards, entropies, favourite tokens."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Key
 
+from fdjax.data.pipeline import fingerprint
 from fdjax.data.tokenizer import token_texts
 from fdjax.errors import DataError
 from fdjax.eval import mean_estimate, pass_at_k
@@ -20,7 +22,7 @@ from fdjax.rollout import Pipeline, Rollout, Trajectory
 from fdjax.sharding import batch_parts
 from fdjax.train import response_hidden
 
-__all__ = ["Probe", "probe"]
+__all__ = ["Probe", "probe", "problem_labels"]
 
 _ROWS = 16
 """Attempts in a pass of the model, rounded up to one for each device."""
@@ -33,7 +35,7 @@ class Probe:
     """Measurements of one policy, all means over problems held out."""
 
     problems: tuple[str, ...]
-    """Their names; a teacher's once for each attempt that it read feedback on."""
+    """Their labels; a teacher's once for each attempt that it read feedback on."""
     rewards: tuple[float | None, ...]
     """Mean reward of each problem; None where nothing was judged."""
     passed: float | None
@@ -54,7 +56,7 @@ class Probe:
     finished: float
     """Share of attempts that the policy ended itself."""
     examples: Mapping[str, str]
-    """Name of a problem to the first attempt at it, of the first eight problems."""
+    """Label of a problem to the first attempt at it, of the first eight problems."""
 
     @property
     def reward(self) -> float | None:
@@ -80,6 +82,7 @@ def probe(
     feedback: Sequence[str | None] | None = None,
     comment: bool = False,
     version: int = 0,
+    labels: Mapping[Problem, str] | None = None,
 ) -> tuple[Probe, list[Trajectory]]:
     """Samples and judges attempts, and looks at the distributions behind them.
 
@@ -95,6 +98,7 @@ def probe(
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
       version: of the parameters, in recordings of what the policy says.
+      labels: of these problems, perhaps among others; `problem_labels` by default.
 
     Returns:
       The measurements, and the attempts behind them.
@@ -104,6 +108,7 @@ def probe(
     """
     if not problems:
         raise DataError("probe: expected problems to measure on, got none")
+    labels = labels or problem_labels(problems)
     attempts: list[Trajectory] = []
     marginal, tokens = np.zeros(model.config.vocab_size), 0
     notes = feedback or [None] * len(problems)
@@ -135,7 +140,7 @@ def probe(
         attempts[start : start + samples] for start in range(0, len(attempts), samples)
     ]
     return Probe(
-        problems=tuple(problem.name for problem in problems),
+        problems=tuple(labels[problem] for problem in problems),
         rewards=tuple(map(_mean_reward, groups)),
         passed=(
             sum(each.judgement.passed for each in judged) / len(judged)
@@ -155,8 +160,23 @@ def probe(
         ),
         length=tokens / max(len(sampled), 1),
         finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
-        examples=_examples(attempts),
+        examples=_examples(attempts, labels),
     ), attempts
+
+
+def problem_labels(problems: Sequence[Problem]) -> dict[Problem, str]:
+    """Of each problem its name, with a digest of what it states where it shares that.
+
+    Many files name all of their theorems alike.
+    """
+    distinct = list(dict.fromkeys(problems))
+    named = Counter(problem.name for problem in distinct)
+    return {
+        each: each.name
+        if named[each.name] == 1
+        else f"{each.name} {fingerprint([each.header, each.statement])[:8]}"
+        for each in distinct
+    }
 
 
 def _pass_at_k(
@@ -174,11 +194,13 @@ def _pass_at_k(
     return {str(k): mean.value if mean else None for k, mean in means.items()}
 
 
-def _examples(attempts: Sequence[Trajectory]) -> dict[str, str]:
+def _examples(
+    attempts: Sequence[Trajectory], labels: Mapping[Problem, str]
+) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in attempts:
         if len(found) < _EXAMPLES:
-            found.setdefault(each.problem.name, each.text)
+            found.setdefault(labels[each.problem], each.text)
     return found
 
 

@@ -10,7 +10,7 @@ from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Trajectory, fit_feedback
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
-from fdjax.run.probe import probe
+from fdjax.run.probe import probe, problem_labels
 from fdjax.run.probes import ProbeAt, ProbeRows, Reader
 
 __all__ = ["Prober"]
@@ -47,6 +47,7 @@ class Prober:
             probe,
             model=self.model,
             problems_per_batch=self.context.config.attempts.problems,
+            labels=problem_labels(self.problems),
         )
         with self.context.timed("evaluation"):
             alone, attempts = measure(

@@ -22,7 +22,7 @@ from fdjax.eval.results import (
     mean_estimate,
     save_evaluation,
 )
-from fdjax.eval.runner import evaluate_arm, evaluate_teacher
+from fdjax.eval.runner import distinct_names, evaluate_arm, evaluate_teacher
 from fdjax.eval.seeds import crossed_interval, seeds_claim
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "bootstrap_interval",
     "common_theorems",
     "crossed_interval",
+    "distinct_names",
     "distinct_proofs",
     "distinct_sequences",
     "evaluate_arm",

@@ -15,7 +15,7 @@ from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Rollout, fit_feedback
 
-__all__ = ["evaluate_arm", "evaluate_teacher"]
+__all__ = ["distinct_names", "evaluate_arm", "evaluate_teacher"]
 
 
 def evaluate_arm(
@@ -86,7 +86,7 @@ def evaluate_arm(
         on_rollout(rollout)
     return ArmResult(
         arm=arm,
-        theorems=_distinct_names(problems),
+        theorems=distinct_names(problems),
         samples=samples,
         successes=tuple(rows["successes"]),
         missing=tuple(rows["missing"]),
@@ -170,7 +170,11 @@ def _require_problems(problems: Sequence[Problem]) -> None:
         raise DataError("expected theorems to evaluate on, got none")
 
 
-def _distinct_names(problems: Sequence[Problem]) -> tuple[str, ...]:
+def distinct_names(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """Names of problems [N]; with their places where two are the same.
+
+    Many files name all of their theorems alike.
+    """
     names = tuple(problem.name for problem in problems)
     if len(set(names)) == len(names):
         return names

@@ -18,7 +18,7 @@ def browser_data(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
       `statements`; `samples` with `statement` as a place in it and `attempt` counted
-      from 1 among the same arm, step and problem; `scale`, the KL in nats that gets
+      from 1 at the same theorem in an iteration; `scale`, the KL in nats that gets
       the full colour: the 98th percentile of all tokens.
     """
     statements: dict[str, int] = {}
@@ -26,7 +26,7 @@ def browser_data(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     divergences: list[float] = []
     rows = []
     for sample in samples:
-        place = (sample["arm"], sample["step"], sample["problem"])
+        place = tuple(sample[name] for name in _PLACE)
         attempts[place] += 1
         statement = statements.setdefault(sample["statement"], len(statements))
         row = {
@@ -47,6 +47,8 @@ def browser_data(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"statements": list(statements), "samples": rows, "scale": scale or 1.0}
 
 
+_PLACE = ("arm", "step", "problem", "statement")
+"""Where attempts are counted; theorems of one name are told apart."""
 _COPIED = ("arm", "step", "problem", "proof", "feedback", "reward")
 
 

@@ -1,6 +1,5 @@
 """What a policy does on problems held out: rewards, entropies, favourite tokens."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Key
 
-from fdjax.data.pipeline import fingerprint
 from fdjax.data.tokenizer import token_texts
 from fdjax.errors import DataError
-from fdjax.eval import mean_estimate, pass_at_k
+from fdjax.eval import distinct_names, mean_estimate, pass_at_k
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_sum, scale_logits
 from fdjax.records import Problem
@@ -22,7 +20,7 @@ from fdjax.rollout import Pipeline, Rollout, Trajectory
 from fdjax.sharding import batch_parts
 from fdjax.train import response_hidden
 
-__all__ = ["Probe", "probe", "problem_labels"]
+__all__ = ["Probe", "probe"]
 
 _ROWS = 16
 """Attempts in a pass of the model, rounded up to one for each device."""
@@ -98,7 +96,7 @@ def probe(
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
       version: of the parameters, in recordings of what the policy says.
-      labels: of these problems, perhaps among others; `problem_labels` by default.
+      labels: of these problems, perhaps among others; `eval.distinct_names` by default.
 
     Returns:
       The measurements, and the attempts behind them.
@@ -108,7 +106,9 @@ def probe(
     """
     if not problems:
         raise DataError("probe: expected problems to measure on, got none")
-    labels = labels or problem_labels(problems)
+    if labels is None:
+        distinct = list(dict.fromkeys(problems))
+        labels = dict(zip(distinct, distinct_names(distinct), strict=True))
     attempts: list[Trajectory] = []
     marginal, tokens = np.zeros(model.config.vocab_size), 0
     notes = feedback or [None] * len(problems)
@@ -162,21 +162,6 @@ def probe(
         finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
         examples=_examples(attempts, labels),
     ), attempts
-
-
-def problem_labels(problems: Sequence[Problem]) -> dict[Problem, str]:
-    """Of each problem its name, with a digest of what it states where it shares that.
-
-    Many files name all of their theorems alike.
-    """
-    distinct = list(dict.fromkeys(problems))
-    named = Counter(problem.name for problem in distinct)
-    return {
-        each: each.name
-        if named[each.name] == 1
-        else f"{each.name} {fingerprint([each.header, each.statement])[:8]}"
-        for each in distinct
-    }
 
 
 def _pass_at_k(

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from fdjax.eval import distinct_names
 from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Trajectory, fit_feedback
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
-from fdjax.run.probe import probe, problem_labels
+from fdjax.run.probe import probe
 from fdjax.run.probes import ProbeAt, ProbeRows, Reader
 
 __all__ = ["Prober"]
@@ -47,7 +48,7 @@ class Prober:
             probe,
             model=self.model,
             problems_per_batch=self.context.config.attempts.problems,
-            labels=problem_labels(self.problems),
+            labels=dict(zip(self.problems, distinct_names(self.problems), strict=True)),
         )
         with self.context.timed("evaluation"):
             alone, attempts = measure(

@@ -191,7 +191,7 @@ class PolicyGradientConfig:
     clip_low: float = 0.2
     clip_high: float = 0.28
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=2e-4)
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-4)
     )
 
     def __post_init__(self) -> None:

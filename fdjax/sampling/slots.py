@@ -277,11 +277,18 @@ class SlotSampler:
                 self._append(block.row, drawn, slice(place, place + 1))
 
     def _decode(self) -> None:
-        """Some tokens of all rows that are ready; one where prompts wait."""
+        """Some tokens of all rows that are ready; one where prompts wait.
+
+        Then only if as many rows are ready as are not: a step costs the same for all
+        slots, and prompts are soon through.
+        """
         for row in self._schedule.ready():
             if row.request.future.cancelled():
                 self._schedule.leave(row)
-        steps = 1 if any(self._schedule.blocks) else self._config.steps
+        waiting = any(self._schedule.blocks)
+        if waiting and 2 * len(self._schedule.ready()) < len([*self._schedule.rows()]):
+            return
+        steps = 1 if waiting else self._config.steps
         self._schedule.reserve(steps)
         rows = self._schedule.ready()
         if not rows:

@@ -24,7 +24,7 @@ __all__ = ["AttemptLog"]
 
 _HEAT_EVERY = 10
 """Iterations between those whose per-token KL is kept for the report: it costs a pass
-of student and teacher each, a third of a step without remat."""
+of student and teacher each, half of a step's products without remat."""
 _HEAT_ROWS = 32
 """Attempts of such an iteration with their per-token KL, at most."""
 _HEAT_TOKENS = 1 << 15

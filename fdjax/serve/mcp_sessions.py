@@ -56,8 +56,10 @@ class Sessions:
         try:
             yield
         finally:
-            self._requests[session] -= 1
-            self._seen[session] = time.monotonic()
+            # Another request, such as DELETE, may have ended the session meanwhile.
+            if session in self._requests:
+                self._requests[session] -= 1
+                self._seen[session] = time.monotonic()
 
     async def call(
         self, session: str, name: str, arguments: Mapping[str, Any]

@@ -65,6 +65,14 @@ def test_a_session_keeps_its_toolbox_until_it_ends():
     asyncio.run(talk())
 
 
+def test_a_session_may_end_while_a_stream_of_it_is_open():
+    sessions = Sessions(Tools())
+    with sessions.request("a"):
+        asyncio.run(sessions.call("a", "wait", {"text": "x"}))
+        sessions.end("a")
+    assert (len(sessions), sessions._requests, sessions._seen) == (0, {}, {})
+
+
 def test_few_calls_of_a_session_are_carried_out_at_once():
     async def talk():
         calls = [sessions.call("a", "wait", {"text": str(n)}) for n in range(20)]

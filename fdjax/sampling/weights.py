@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Sharding, SingleDeviceSharding
+import numpy as np
+from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 
 from fdjax.model import Adapted, Adapter, Model
 from fdjax.sharding import DEFAULT_RULES, shardings
@@ -38,12 +39,28 @@ def place_weights(model: Model, params: Any) -> Any:
 
     def place(path: Any, leaf: jax.Array, where: Sharding) -> jax.Array:
         is_norm = any("norm" in str(step) for step in path)
-        cast = leaf if is_norm else leaf.astype(dtype)
-        own = cast is not leaf or (apart and path[0].key == "layers")
-        return jax.device_put(cast, where, may_alias=own)
+        wanted = leaf.dtype if is_norm else dtype
+        own = apart and path[0].key == "layers"
+        if own and leaf.dtype == wanted and leaf.sharding == where:
+            return leaf
+        if _devices(leaf.sharding) == _devices(where):
+            return jax.jit(_copy, static_argnums=1, out_shardings=where)(leaf, wanted)
+        own |= leaf.dtype != wanted
+        return jax.device_put(leaf.astype(wanted), where, may_alias=own)
 
     layout = weights_layout(model, params)
     return jax.tree_util.tree_map_with_path(place, params, layout)
+
+
+def _copy(leaf: jax.Array, dtype: Any) -> jax.Array:
+    """Cut anew by a program: `device_put` would cut on the host."""
+    return jnp.array(leaf, dtype, copy=True)
+
+
+def _devices(sharding: Sharding) -> list[Any]:
+    if isinstance(sharding, NamedSharding):
+        return list(np.asarray(sharding.mesh.devices).flat)
+    return list(sharding.device_set)
 
 
 def weights_layout(model: Model, params: Any) -> Any:

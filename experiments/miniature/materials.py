@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerFast
 
@@ -19,6 +20,7 @@ from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
 from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
+from fdjax.episodes import Budget, Episodes
 from fdjax.feedback import CompilerFeedback, ReferenceHint, Writer
 from fdjax.judge import LeanJudge
 from fdjax.lean import Verifier
@@ -26,7 +28,7 @@ from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import EventLoop, Pipeline
 from fdjax.run.context import RunContext
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 
 __all__ = ["Materials", "prepare"]
 
@@ -55,22 +57,38 @@ class Materials:
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     """Where judge and writer run."""
 
+    @cached_property
+    def _sampler(self) -> SlotSampler:
+        """Of all arms; attempts are short, so all of an iteration fit into slots."""
+        config = self.context.config.rollout
+        return SlotSampler(
+            self.model,
+            SamplingConfig(
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                stop_tokens=(end_token(self.tokenizer),),
+                pad_token=pad_token(self.tokenizer),
+            ),
+            SlotsConfig(
+                longest=self.model.config.max_position_embeddings,
+                slots=config.attempts,
+                page=16,
+            ),
+            self.context.mesh,
+        )
+
     def pipeline(self, prompt_width: int) -> Pipeline:
         """Samples and judges attempts at prompts of up to `prompt_width` tokens."""
-        config = self.context.config.rollout
-        sampling = SamplingConfig(
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            stop_tokens=(end_token(self.tokenizer),),
-            pad_token=pad_token(self.tokenizer),
-        )
+        limit = self.context.config.rollout.max_new_tokens
         return Pipeline(
-            generate=make_generate(self.model, sampling, mesh=self.context.mesh),
-            tokenizer=self.tokenizer,
+            sampler=self._sampler,
+            episodes=Episodes(
+                tokenizer=self.tokenizer,
+                budget=Budget(tokens=limit, prompt_tokens=prompt_width),
+            ),
             judge=LeanJudge(verifier=self.verifier),
             writer=self.writer,
             loop=self.loop,
-            prompt_width=prompt_width,
         )
 
     def fitting(self, rows: Sequence[Row], width: int) -> list[Row]:

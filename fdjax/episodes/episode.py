@@ -1,5 +1,6 @@
 """Episodes for one tokenizer: prompts, the episode itself, what a teacher reads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -37,7 +38,7 @@ class Episodes:
     budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self.prompt(Problem(name="probe", statement="theorem probe : True"))
+        self.prompts([Problem(name="probe", statement="theorem probe : True")])
         self.glue  # noqa: B018 - its errors are better now than in an episode
 
     @cached_property
@@ -52,14 +53,17 @@ class Episodes:
             return None
         return Glue.of(self.tokenizer, self.asking, self.calls)
 
-    def prompt(self, problem: Problem, feedback: str | None = None) -> list[int]:
-        """Token ids of the first turn, with what the teacher reads where it is given.
+    def prompts(
+        self,
+        problems: Sequence[Problem],
+        feedback: Sequence[str | None] | None = None,
+    ) -> list[list[int]]:
+        """Token ids of first turns, with what the teacher reads where it is given.
 
         Raises:
           DataError: a text is not valid Unicode.
         """
-        [ids] = prompt_tokens(self.tokenizer, [problem], [feedback], self.asking)
-        return ids
+        return prompt_tokens(self.tokenizer, problems, feedback, self.asking)
 
     async def run(
         self,
@@ -67,6 +71,8 @@ class Episodes:
         sampler: Sampler,
         tools: Toolbox | None,
         key: Key[Array, ""],
+        *,
+        prompt: Sequence[int] | None = None,
     ) -> Episode:
         """One episode; whatever the policy does in it is data.
 
@@ -77,6 +83,7 @@ class Episodes:
           sampler: continues prompts; the n-th turn, from 0 on, gets `fold_in(key, n)`.
           tools: of this episode alone; None without calls.
           key: typed PRNG key of this episode.
+          prompt: token ids of the first turn; those of `prompts` for a student.
 
         Raises:
           ConfigError: the tools are not those that the model is told of.
@@ -92,7 +99,7 @@ class Episodes:
             )
         play = Play(
             problem=problem,
-            prompt=np.asarray(self.prompt(problem), np.int32),
+            prompt=np.asarray(prompt or self.prompts([problem])[0], np.int32),
             tokenizer=self.tokenizer,
             extract=self.format.extract,
             budget=self.budget,
@@ -111,7 +118,8 @@ class Episodes:
         The feedback enters once, in the first turn. What follows is the student's, to
         the token.
         """
-        prompt = np.asarray(self.prompt(episode.problem, feedback), np.int32)
+        [ids] = self.prompts([episode.problem], [feedback])
+        prompt = np.asarray(ids, np.int32)
         row = episode.row
         before = np.zeros(len(prompt), np.bool_)
         return np.concatenate([prompt, row.tokens]), np.concatenate([before, row.mask])

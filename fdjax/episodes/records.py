@@ -92,6 +92,16 @@ class Episode:
         known = (turn.version for turn in self.turns)
         return min((each for each in known if each is not None), default=0)
 
+    @property
+    def last(self) -> slice:
+        """Where the policy's last turn stands in `row`; nowhere without one."""
+        turns = self.turns[1:]
+        ends = np.cumsum([len(turn.tokens) for turn in turns])
+        for turn, end in reversed([*zip(turns, ends.tolist(), strict=True)]):
+            if turn.role == "assistant":
+                return slice(end - len(turn.tokens), end)
+        return slice(0, 0)
+
     @cached_property
     def row(self) -> Row:
         """What follows the prompt, as it is trained on."""

@@ -59,16 +59,14 @@ def evaluate_arm(
     statuses: dict[str, int] = {}
     for start in range(0, len(problems), problems_per_batch):
         batch = list(problems[start : start + problems_per_batch])
-        # The last batch is filled up, so that one shape is compiled.
-        filled = batch + batch[-1:] * (problems_per_batch - len(batch))
         rollout = pipeline.collect(
             params,
-            filled,
+            batch,
             jax.random.fold_in(key, start),
             group_size=samples,
             comment=False,
         )
-        for index, group in enumerate(rollout.groups[: len(batch)]):
+        for index, group in enumerate(rollout.groups):
             rows_of_group = slice(index * samples, (index + 1) * samples)
             good = [each.judgement.answer for each in group if each.judgement.passed]
             mask = rollout.responses.mask[rows_of_group]

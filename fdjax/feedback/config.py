@@ -152,8 +152,6 @@ class PolicyFeedback(_Reviews):
     """Longest question, tokens; a longer one has no answer (`invalid`)."""
     temperature: float = 1.0
     """Sampling temperature."""
-    rows: int = 32
-    """Questions that are sampled at a time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,7 +160,6 @@ class PolicyFeedback(_Reviews):
             max_new_tokens=Whole(1),
             prompt_tokens=Whole(1),
             temperature=Number(above=0),
-            rows=Whole(1),
         )
 
     def make(self, chat: Chat) -> Watched:

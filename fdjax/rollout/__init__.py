@@ -3,20 +3,20 @@
 from fdjax.rollout.arrays import Batch, TeacherPrompts
 from fdjax.rollout.batch import fit_feedback, rollout_batch, supervised_batch
 from fdjax.rollout.event_loop import EventLoop
-from fdjax.rollout.pipeline import Pipeline
+from fdjax.rollout.pipeline import OpensTools, Pipeline
 from fdjax.rollout.policy_chat import PolicyChat
-from fdjax.rollout.trajectory import Responses, Rollout, Trajectory, Turn
+from fdjax.rollout.trajectory import Responses, Rollout, Trajectory
 
 __all__ = [
     "Batch",
     "EventLoop",
+    "OpensTools",
     "Pipeline",
     "PolicyChat",
     "Responses",
     "Rollout",
     "TeacherPrompts",
     "Trajectory",
-    "Turn",
     "fit_feedback",
     "rollout_batch",
     "supervised_batch",

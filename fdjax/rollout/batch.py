@@ -120,12 +120,14 @@ def rollout_batch(
     responses = rollout.responses
     known = rollout.known
     passed = known & [each.judgement.passed for each in rollout.trajectories]
-    version = np.array([each.version for each in rollout.trajectories], np.int32)
+    version = np.array(
+        [each.episode.version for each in rollout.trajectories], np.int32
+    )
     batch = Batch(
         prompts=prompts,
         prompt_valid=prompt_valid,
         responses=responses.tokens,
-        response_valid=responses.mask,
+        response_valid=responses.valid,
         written=responses.mask,
         known=known,
         passed=passed,
@@ -147,10 +149,12 @@ def rollout_batch(
     )
     if score == "to_divergence":
         for row, each in enumerate(rollout.trajectories):
-            if each.feedback.offset is not None:
-                teacher.mask[row, responses.mask[row]] &= _begins_by(
+            # Of a file that a tool was given, no token is known.
+            if each.feedback.offset is not None and not each.episode.from_file:
+                last = each.episode.last
+                teacher.mask[row, last] &= _begins_by(
                     tokenizer,
-                    each.response.tokens,
+                    each.row.tokens[last],
                     each.judgement.start + each.feedback.offset,
                 )
     batch = batch._replace(feedback=teacher)

@@ -4,15 +4,12 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from queue import SimpleQueue
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["EventLoop", "Jobs"]
+__all__ = ["EventLoop"]
 
 Result = TypeVar("Result")
-
-Jobs = SimpleQueue[Callable[[], object] | None]
-"""Calls that a coroutine hands to the thread that waits for it."""
 
 
 class EventLoop:
@@ -31,21 +28,20 @@ class EventLoop:
         self._end = weakref.finalize(self, _end, self._loop, thread)
 
     def run(
-        self, coroutine: Coroutine[Any, Any, Result], jobs: Jobs | None = None
+        self,
+        coroutine: Coroutine[Any, Any, Result],
+        meanwhile: Callable[[Future[Any]], object] = lambda done: None,
     ) -> Result:
         """The coroutine's result. An error here, Ctrl-C included, cancels it.
 
         Args:
           coroutine: runs on the loop.
-          jobs: what it puts there is called here meanwhile, in this thread, one after
-            the other: work for devices belongs to the thread that began with it.
+          meanwhile: is called here, in this thread, with the future of the result:
+            work for devices belongs to the thread that began with it.
         """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            if jobs is not None:
-                future.add_done_callback(lambda _: jobs.put(None))
-                while (job := jobs.get()) is not None:
-                    job()
+            meanwhile(future)
             return future.result()
         finally:
             future.cancel()

@@ -1,21 +1,20 @@
-"""From problems to judged attempts with feedback: sample, judge, write, in groups."""
+"""From problems to judged attempts with feedback: play, judge, write, in groups."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import jax
-import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Key
 from transformers import PreTrainedTokenizerFast
 
-from fdjax.data.chat import prompt_tokens
-from fdjax.data.formats import PLAIN, PromptFormat
-from fdjax.data.packing import pad_left
-from fdjax.data.tokenizer import continuation_texts, end_token, pad_token
+from fdjax.data.formats import PromptFormat
+from fdjax.data.tokenizer import end_token, pad_token
+from fdjax.episodes import Episode, Episodes
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import Attempt, Feedback, Kind, Writer
 from fdjax.feedback.writing import write_safely
@@ -23,51 +22,75 @@ from fdjax.judge import Judge, Judgement, LeanJudge
 from fdjax.judge.answer import extract_name
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
-from fdjax.ranges import Whole, require, require_fields
+from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout.event_loop import EventLoop
 from fdjax.rollout.policy_chat import PolicyChat
-from fdjax.rollout.trajectory import Rollout, Trajectory, Turn
-from fdjax.sampling import Completions
+from fdjax.rollout.trajectory import Rollout, Trajectory
+from fdjax.sampling import Sampler
+from fdjax.tools import Toolbox
 
-__all__ = ["Pipeline"]
+__all__ = ["OpensTools", "Pipeline"]
 
 _log = logging.getLogger(__name__)
 
-_TO_JUDGE = Judgement(reward=None, reason="not judged yet")
 _NOT_WRITTEN = Feedback(error="nobody was asked for it")
+
+
+class OpensTools(Protocol):
+    """Makes the tools of one episode, such as `fdjax.tools.LeanTools`."""
+
+    def open(self) -> AbstractContextManager[Toolbox]:
+        """Tools on a workspace of their own, which goes at the end."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Turns problems into judged attempts with feedback.
 
-    All attempts are sampled together; then each group goes its own way through judge
-    and writer, and all groups at once. Their order is that of the problems, whatever
-    was finished first.
+    All episodes are played at once, each at its own pace; a group goes to judge and
+    writer as soon as its episodes have ended. The order of the groups is that of the
+    problems, whatever was finished first. Devices work in the thread that calls
+    `collect`.
     """
 
-    generate: Callable[..., Completions]
-    """`generate(params, prompts, prompt_valid, key)` of `fdjax.sampling`."""
-    tokenizer: PreTrainedTokenizerFast
+    sampler: Sampler
+    episodes: Episodes
+    """How an attempt is made; `budget.prompt_tokens` says which prompts are too long.
+    A `LeanJudge` must extract answers by its format."""
     judge: Judge
     writer: Writer
-    prompt_width: int
-    """S, tokens; from a longer prompt nothing is sampled."""
-    format: PromptFormat = PLAIN
-    """How problems are put to the policy; a `LeanJudge` must extract answers by it."""
+    tools: OpensTools | None = None
+    """Of the episodes that call; None where an attempt is the whole proof."""
     policy: PolicyChat | None = None
     """The policy as the model that the writer asks; None where it asks another."""
     phase: str = ""
     """Of which phase the attempts are, in recordings of what the policy says of them.
     """
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
-    """Where judge and writer run; pipelines with the same writer share one."""
+    """Where episodes, judge and writer run; pipelines with the same writer share one.
+    """
 
     def __post_init__(self) -> None:
-        require_fields(self, prompt_width=Whole(1))
         pad_token(self.tokenizer)
         end_token(self.tokenizer)
+        if self.episodes.budget.prompt_tokens is None:
+            raise ConfigError(
+                "expected Budget.prompt_tokens, the width of the prompts, got none: "
+                "batches of one shape need it"
+            )
+        if (self.tools is None) != (self.episodes.calls is None):
+            raise ConfigError(
+                f"expected tools where episodes call, and only there, got {self.tools} "
+                f"and calls {self.episodes.calls}: give both or neither"
+            )
+        if self.tools is not None and jax.process_count() > 1:
+            raise ConfigError(
+                "expected one process with tools, got "
+                f"{jax.process_count()}: when a tool answers decides what is sampled "
+                "together, and processes would differ"
+            )
         if not isinstance(self.judge, LeanJudge):
             return
         judged, asked = self.judge.extract, self.format.extract
@@ -77,6 +100,21 @@ class Pipeline:
                 f"{extract_name(asked)}, got {extract_name(judged)}: give it "
                 "extract=format.extract"
             )
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Of the policy."""
+        return self.episodes.tokenizer
+
+    @property
+    def format(self) -> PromptFormat:
+        """How problems are put to the policy, its tools included."""
+        return self.episodes.asking
+
+    @property
+    def prompt_width(self) -> int:
+        """S, tokens; from a longer prompt nothing is sampled."""
+        return self.episodes.budget.prompt_tokens or 0
 
     def collect(
         self,
@@ -93,7 +131,8 @@ class Pipeline:
         """Samples `group_size` attempts at each problem and has them judged.
 
         What goes wrong with an attempt costs that attempt: its reward is missing and
-        its feedback an error that says why.
+        its feedback an error that says why. Attempt b, in the order of the problems,
+        is played with `fold_in(key, b)`.
 
         Args:
           params: policy parameters.
@@ -103,163 +142,168 @@ class Pipeline:
           version: optimizer steps that made `params`.
           feedback: text shown in each problem's prompt [P]; none for a student.
           comment: whether the writer is asked for feedback on the attempts.
-          timer: collects the seconds of each stage; those of feedback are what it takes
-            beyond the last judgement.
+          timer: collects the seconds of each stage, those that it takes beyond the one
+            before: stages of different groups overlap.
 
         Returns:
           P·G attempts with judgements and feedback.
 
         Raises:
           ConfigError: `group_size` is not positive; the tokenizer lacks a template.
-          DataError: there are no problems.
+          DataError: there are no problems, or the sampler refuses a prompt.
           FeedbackError: the writer gives the run up.
           InstallError: Lean is not installed.
+          SamplerClosedError: the sampler was closed.
         """
         require("group_size", group_size, Whole(1))
         if not problems:
             raise DataError("Pipeline.collect: expected problems, got none")
         timer = timer or StageTimer()
-        pad = pad_token(self.tokenizer)
-        ids = prompt_tokens(self.tokenizer, problems, feedback, self.format)
-        prompts, valid = pad_left(
-            # A prompt that does not fit is cut, to keep its place in the batch.
-            [row[-self.prompt_width :] for row in ids],
-            width=self.prompt_width,
-            pad=pad,
-        )
+        prompts = self.episodes.prompts(problems, feedback)
         with timer.stage("sample"):
-            sampled = self.generate(
-                params, prompts, valid, key, samples_per_prompt=group_size
+            self.sampler.publish(params, version)
+        asks = nullcontext(lambda: None)
+        if self.policy is not None and comment:
+            asks = self.policy.round(
+                key, phase=self.phase, step=version, groups=len(problems)
             )
-            completions = jax.tree.map(np.asarray, sampled)
-        attempts = self._trajectories(problems, ids, completions, group_size, version)
-        groups = [
-            attempts[start : start + group_size]
-            for start in range(0, len(attempts), group_size)
-        ]
-        if self.policy is None or not comment:
-            finished = self.loop.run(self._finish(groups, comment, timer))
-        else:
-            with self.policy.round(
-                params, key, phase=self.phase, step=version, groups=len(groups)
-            ) as (jobs, done):
-                finish = self._finish(groups, comment, timer, done)
-                finished = self.loop.run(finish, jobs)
-        trajectories = tuple(each for group in finished for each in group)
+        with asks as written:
+            groups = self.loop.run(
+                self._groups(
+                    problems,
+                    prompts,
+                    key,
+                    group_size=group_size,
+                    comment=comment,
+                    timer=timer,
+                    written=written,
+                ),
+                self.sampler.serve,
+            )
+        trajectories = tuple(each for group in groups for each in group)
         _warn_of_missing(trajectories)
         return Rollout(
             trajectories=trajectories,
             group_size=group_size,
             prompt_width=self.prompt_width,
-            response_width=completions.tokens.shape[1],
-            pad=pad,
-            sampling=completions.sampling,
+            response_width=self.episodes.budget.tokens,
+            pad=pad_token(self.tokenizer),
+            sampling=self.sampler.sampling,
         )
 
-    def _trajectories(
+    async def _groups(
         self,
         problems: Sequence[Problem],
         prompts: Sequence[Sequence[int]],
-        completions: Completions,
+        key: Key[Array, ""],
+        *,
         group_size: int,
-        version: int,
-    ) -> list[Trajectory]:
-        """What was sampled, not judged yet."""
-        fits = np.array([len(prompt) <= self.prompt_width for prompt in prompts])
-        masks = np.asarray(completions.mask) & np.repeat(fits, group_size)[:, None]
-        tokens, logprobs, entropy = map(
-            np.asarray,
-            (completions.tokens, completions.logprobs, completions.entropy),
-        )
-        texts = self.decode(tokens, masks)
-        attempts = []
-        for row, (mask, text) in enumerate(zip(masks, texts, strict=True)):
-            group, member = divmod(row, group_size)
-            prompt = prompts[group]
-            asked = Turn(role="user", tokens=np.asarray(prompt, np.int32))
-            written = Turn(
-                role="assistant",
-                tokens=tokens[row][mask],
-                logprobs=logprobs[row][mask],
-                entropy=entropy[row][mask],
-            )
-            attempts.append(
-                Trajectory(
-                    problem=problems[group],
-                    group=group,
-                    member=member,
-                    turns=(asked, written),
-                    version=version,
-                    finished=bool(completions.finished[row] and fits[group]),
-                    text=text,
-                    judgement=_TO_JUDGE if fits[group] else self._unsampled(prompt),
-                    feedback=_NOT_WRITTEN,
-                )
-            )
-        return attempts
-
-    def _unsampled(self, prompt: Sequence[int]) -> Judgement:
-        """On attempts at a prompt that is too long."""
-        reason = (
-            f"nothing was sampled: the prompt has {len(prompt)} tokens, more than "
-            f"prompt_width = {self.prompt_width}"
-        )
-        verdict = Verdict(status=Status.CRASHED, reason=reason)
-        return Judgement(reward=None, reason=reason, verdict=verdict)
-
-    def decode(
-        self, tokens: Int[np.ndarray, "B T"], mask: Bool[np.ndarray, "B T"]
-    ) -> list[str]:
-        """The text of each row as it continues a prompt, control tokens left out."""
-        rows = [row[keep] for row, keep in zip(tokens, mask, strict=True)]
-        return continuation_texts(self.tokenizer, rows)
-
-    async def _finish(
-        self,
-        groups: Sequence[Sequence[Trajectory]],
         comment: bool,
         timer: StageTimer,
-        written: Callable[[], None] = lambda: None,
+        written: Callable[[], None],
     ) -> list[list[Trajectory]]:
-        """Each group through judge and writer, all at once, in order.
+        """Each group through all stages, all at once, in order.
 
         `written` is called when a group has its feedback, or will have none.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                judged = [tasks.create_task(self._judged(group)) for group in groups]
+                with self.sampler.together():
+                    played = [
+                        [
+                            tasks.create_task(
+                                self._played(problem, prompt, key, first + member)
+                            )
+                            for member in range(group_size)
+                        ]
+                        for first, problem, prompt in zip(
+                            range(0, len(problems) * group_size, group_size),
+                            problems,
+                            prompts,
+                            strict=True,
+                        )
+                    ]
+                    # Each asks for its first turn.
+                    await asyncio.sleep(0)
+                judged = [
+                    tasks.create_task(self._judged(group, episodes))
+                    for group, episodes in enumerate(played)
+                ]
                 done = judged
                 if comment:
                     done = [
                         tasks.create_task(self._written(group, written))
                         for group in judged
                     ]
-                with timer.stage("verify"):
-                    await asyncio.wait(judged)
-                with timer.stage("feedback"):
-                    await asyncio.wait(done)
+                for stage, under_way in (
+                    ("sample", [each for group in played for each in group]),
+                    ("verify", judged),
+                    ("feedback", done),
+                ):
+                    with timer.stage(stage):
+                        await asyncio.wait(under_way)
         except BaseExceptionGroup as errors:
             # The first one was the reason to cancel the others.
             raise errors.exceptions[0] from None
         return [task.result() for task in done]
 
-    async def _judged(self, group: Sequence[Trajectory]) -> list[Trajectory]:
-        if group[0].judgement is not _TO_JUDGE:
-            return list(group)
-        start = time.monotonic()
-        judgements = await self.judge.judge(
-            [(each.problem, each.text) for each in group]
-        )
-        if len(judgements) != len(group):
-            raise DataError(
-                f"{type(self.judge).__name__}.judge: expected {len(group)} judgements, "
-                f"one for each attempt in order, got {len(judgements)}"
+    async def _played(
+        self, problem: Problem, prompt: Sequence[int], key: Key[Array, ""], number: int
+    ) -> Episode:
+        opened = nullcontext() if self.tools is None else self.tools.open()
+        with opened as toolbox:
+            return await self.episodes.run(
+                problem,
+                self.sampler,
+                toolbox,
+                jax.random.fold_in(key, number),
+                prompt=prompt,
             )
+
+    async def _judged(
+        self, group: int, played: "Sequence[asyncio.Task[Episode]]"
+    ) -> list[Trajectory]:
+        episodes = await asyncio.gather(*played)
+        start = time.monotonic()
+        judgements = await self._judgements(episodes)
         seconds = {"judge": time.monotonic() - start}
         return [
-            replace(each, judgement=judgement, seconds=seconds)
-            for each, judgement in zip(group, judgements, strict=True)
+            Trajectory(
+                episode=episode,
+                group=group,
+                member=member,
+                judgement=judgement,
+                feedback=_NOT_WRITTEN,
+                seconds=episode.seconds | seconds,
+            )
+            for member, (episode, judgement) in enumerate(
+                zip(episodes, judgements, strict=True)
+            )
         ]
+
+    async def _judgements(self, episodes: Sequence[Episode]) -> Sequence[Judgement]:
+        """Of a group; its prompt is too long for all or for none."""
+        if episodes[0].ended == "prompt":
+            return [self._unsampled(each) for each in episodes]
+        judgements = await self.judge.judge(
+            [(each.problem, each.text) for each in episodes]
+        )
+        if len(judgements) != len(episodes):
+            raise DataError(
+                f"{type(self.judge).__name__}.judge: expected {len(episodes)} "
+                "judgements, one for each attempt in order, got "
+                f"{len(judgements)}"
+            )
+        return judgements
+
+    def _unsampled(self, episode: Episode) -> Judgement:
+        """On attempts at a prompt that is too long."""
+        reason = (
+            f"nothing was sampled: the prompt has {len(episode.prompt)} tokens, more "
+            f"than Budget.prompt_tokens = {self.prompt_width}"
+        )
+        verdict = Verdict(status=Status.CRASHED, reason=reason)
+        return Judgement(reward=None, reason=reason, verdict=verdict)
 
     async def _written(
         self, judged: "asyncio.Task[list[Trajectory]]", written: Callable[[], None]

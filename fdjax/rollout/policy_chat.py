@@ -8,21 +8,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array, Key
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.formats import PromptFormat
-from fdjax.data.packing import pad_left
-from fdjax.data.tokenizer import continuation_texts, pad_token
+from fdjax.data.tokenizer import continuation_texts
 from fdjax.errors import FeedbackError
 from fdjax.feedback import Kind, PolicyFeedback, Usage
 from fdjax.feedback.chat.chat import Answer, Failure, Question, Reply, at_no_cost
 from fdjax.feedback.chat.recording import Recording, question_key
 from fdjax.records import Problem
-from fdjax.rollout.event_loop import Jobs
-from fdjax.sampling import Generate
+from fdjax.sampling import Sampler
 
 __all__ = ["PolicyChat"]
 
@@ -31,7 +28,6 @@ __all__ = ["PolicyChat"]
 class _Round:
     """A rollout whose groups are written on."""
 
-    params: Any
     key: Key[Array, ""]
     identity: Mapping[str, Any]
     open_groups: int
@@ -40,16 +36,16 @@ class _Round:
         default_factory=list
     )
     """What they have asked, each with the place for its answers."""
-    jobs: Jobs = field(default_factory=Jobs)
+    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
 
 class PolicyChat:
     """Answers with the weights that sampled the attempts (`Chat`).
 
-    The questions about all groups of a rollout are sampled together, in the thread that
-    called `Pipeline.collect`: each waits until every group has asked or is done. An
-    answer is a function of the weights, the rollout's key and the question, whatever
-    else is asked: equal questions of a rollout have equal answers.
+    The questions about all groups of a rollout are asked together: each waits until
+    every group has asked or is done. An answer is a function of the weights, the
+    rollout's key and the question, whatever else is asked: equal questions of a rollout
+    have equal answers.
 
     A recording is keyed by the policy's name, the phase, its step and the rollout's
     key, not by the weights: give runs that differ in anything else a file each.
@@ -58,7 +54,7 @@ class PolicyChat:
     def __init__(
         self,
         settings: PolicyFeedback,
-        generate: Generate,
+        sampler: Sampler,
         tokenizer: PreTrainedTokenizerFast,
         *,
         format: PromptFormat,
@@ -68,8 +64,7 @@ class PolicyChat:
 
         Args:
           settings: lengths, recording.
-          generate: samples at most `settings.max_new_tokens` at
-            `settings.temperature`.
+          sampler: that of the attempts.
           tokenizer: the policy's own.
           format: of the run's prompts; of it the chat template and its arguments count.
           name: of the policy, in recordings.
@@ -79,7 +74,7 @@ class PolicyChat:
           DataError: the recording cannot be opened.
         """
         self._settings = settings
-        self._generate = generate
+        self._sampler = sampler
         self._tokenizer = tokenizer
         self._format = replace(
             format, user="{{ statement }}", system=None, prefill="", answer=None
@@ -96,15 +91,14 @@ class PolicyChat:
 
     @contextmanager
     def round(
-        self, params: Any, key: Key[Array, ""], *, phase: str, step: int, groups: int
-    ) -> Iterator[tuple[Jobs, Callable[[], None]]]:
-        """Answers questions about one rollout.
+        self, key: Key[Array, ""], *, phase: str, step: int, groups: int
+    ) -> Iterator[Callable[[], None]]:
+        """Answers questions about one rollout, by the weights of the sampler.
 
-        Yields what its caller does meanwhile (`EventLoop.run`), and what is called on
-        the event loop whenever a group has its feedback, or will have none.
+        Yields what is called on the event loop whenever a group has its feedback, or
+        will have none.
 
         Args:
-          params: weights that sampled it.
           key: typed PRNG key that it was sampled with.
           phase: as its rows are called.
           step: optimizer steps that made the weights.
@@ -112,7 +106,6 @@ class PolicyChat:
         """
         settings = self._settings
         self._round = under_way = _Round(
-            params=params,
             key=key,
             identity={
                 "api": "policy",
@@ -128,9 +121,11 @@ class PolicyChat:
             open_groups=groups,
         )
         try:
-            yield under_way.jobs, partial(self._done, under_way)
+            yield partial(self._done, under_way)
         finally:
             self._round = None
+            for task in [*under_way.tasks]:
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -167,16 +162,16 @@ class PolicyChat:
         if not waiting or len(waiting) < under_way.open_groups:
             return
         under_way.waiting = []
-        loop = asyncio.get_running_loop()
-        under_way.jobs.put(partial(self._answer, under_way, waiting, loop))
+        task = asyncio.create_task(self._answer(under_way, waiting))
+        under_way.tasks.add(task)
+        task.add_done_callback(under_way.tasks.discard)
 
-    def _answer(
+    async def _answer(
         self,
         under_way: _Round,
         waiting: Sequence[tuple[list[Question], "asyncio.Future[list[Answer]]"]],
-        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Samples, in the caller's thread, what was asked; hands it to the loop."""
+        """Has sampled what was asked, and hands it to those who wait."""
         asked = {
             question_key(under_way.identity, question): question
             for questions, _ in waiting
@@ -184,11 +179,12 @@ class PolicyChat:
         }
         try:
             # By key: in the same order, whichever group was first.
-            answers = self._answers(under_way, dict(sorted(asked.items())))
-        # What devices and tokenizers raise costs the rollout its feedback.
+            answers = await self._answers(under_way, dict(sorted(asked.items())))
+        # What samplers and tokenizers raise costs the rollout its feedback.
         except Exception as error:  # noqa: BLE001
             for _, place in waiting:
-                loop.call_soon_threadsafe(_fail, place, error)
+                if not place.done():
+                    place.set_exception(error)
             return
         for questions, place in waiting:
             found = []
@@ -197,9 +193,10 @@ class PolicyChat:
                 found.append(answers[key])
                 # Who asks the same later does so for nothing.
                 answers[key] = at_no_cost(answers[key])
-            loop.call_soon_threadsafe(_give, place, found)
+            if not place.done():
+                place.set_result(found)
 
-    def _answers(
+    async def _answers(
         self, under_way: _Round, asked: Mapping[str, Question]
     ) -> dict[str, Answer]:
         """The answer of each key: a recorded one, or one that is sampled now."""
@@ -214,75 +211,63 @@ class PolicyChat:
             return answers | dict.fromkeys(
                 new, Failure(kind=Kind.UNRECORDED, text=what)
             )
-        sampled = self._sampled(under_way, list(new.values()))
+        sampled = await self._sampled(under_way, list(new.values()))
         for (key, question), answer in zip(new.items(), sampled, strict=True):
             if self._recording is not None and isinstance(answer, Reply):
                 answer = self._recording.keep(under_way.identity, question, answer)
             answers[key] = answer
         return answers
 
-    def _sampled(
+    async def _sampled(
         self, under_way: _Round, questions: Sequence[Question]
     ) -> list[Answer]:
-        """What the policy says, in batches of one size."""
-        settings = self._settings
+        """What the policy says to each question."""
         texts = ["\n\n".join(filter(None, (q.system, q.user))) for q in questions]
-        ids = prompt_tokens(
+        prompts = prompt_tokens(
             self._tokenizer, [_asked(text) for text in texts], format=self._format
         )
-        answers: list[Answer] = [
-            Failure(
-                kind=Kind.INVALID,
-                text=f"the question has {len(row)} tokens, more than prompt_tokens = "
-                f"{settings.prompt_tokens}",
-            )
-            for row in ids
-        ]
-        fitting = [n for n, row in enumerate(ids) if len(row) <= settings.prompt_tokens]
-        # Of what is asked alone: the key is of this rollout.
-        numbers = [int(question_key({}, one)[:8], 16) for one in questions]
-        for start in range(0, len(fitting), settings.rows):
-            part = fitting[start : start + settings.rows]
-            rows = [*part, *[part[-1]] * (settings.rows - len(part))]
-            prompts, valid = pad_left(
-                [ids[row] for row in rows],
-                width=settings.prompt_tokens,
-                pad=pad_token(self._tokenizer),
-            )
-            keys = jax.vmap(partial(jax.random.fold_in, under_way.key))(
-                jax.device_put(np.array([numbers[row] for row in rows], np.uint32))
-            )
-            sampled = jax.tree.map(
-                np.asarray, self._generate(under_way.params, prompts, valid, keys)
-            )
-            written = [
-                tokens[mask]
-                for tokens, mask in zip(sampled.tokens, sampled.mask, strict=True)
+        with self._sampler.together():
+            answers = [
+                asyncio.ensure_future(self._said(under_way, question, prompt))
+                for question, prompt in zip(questions, prompts, strict=True)
             ]
-            said = continuation_texts(self._tokenizer, written)
-            for place, row in enumerate(part):
-                answers[row] = Reply(
-                    text=said[place],
-                    finish="complete" if sampled.finished[place] else "cut",
-                    usage=Usage(
-                        requests=1,
-                        input_tokens=len(ids[row]),
-                        output_tokens=len(written[place]),
-                    ),
-                )
-        return answers
+            # Each submits its prompt.
+            await asyncio.sleep(0)
+        return await asyncio.gather(*answers)
+
+    async def _said(
+        self, under_way: _Round, question: Question, prompt: Sequence[int]
+    ) -> Answer:
+        """What the policy says to one question."""
+        settings = self._settings
+        if len(prompt) > settings.prompt_tokens:
+            return Failure(
+                kind=Kind.INVALID,
+                text=f"the question has {len(prompt)} tokens, more than prompt_tokens "
+                f"= {settings.prompt_tokens}",
+            )
+        # Of what is asked alone: the key is of this rollout.
+        number = int(question_key({}, question)[:8], 16)
+        sample = await asyncio.wrap_future(
+            self._sampler.submit(
+                prompt,
+                jax.random.fold_in(under_way.key, number),
+                max_new_tokens=settings.max_new_tokens,
+                temperature=settings.temperature,
+            )
+        )
+        [text] = continuation_texts(self._tokenizer, [sample.tokens])
+        return Reply(
+            text=text,
+            finish="complete" if sample.stop == "stop" else "cut",
+            usage=Usage(
+                requests=1,
+                input_tokens=len(prompt),
+                output_tokens=len(sample.tokens),
+            ),
+        )
 
 
 def _asked(text: str) -> Problem:
     """A text as what a prompt is about."""
     return Problem(name="question", statement=text)
-
-
-def _give(place: "asyncio.Future[list[Answer]]", answers: list[Answer]) -> None:
-    if not place.done():
-        place.set_result(answers)
-
-
-def _fail(place: "asyncio.Future[list[Answer]]", error: Exception) -> None:
-    if not place.done():
-        place.set_exception(error)

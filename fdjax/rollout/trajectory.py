@@ -3,83 +3,71 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from fdjax.data.packing import pad_left, pad_right
+from fdjax.episodes import Episode, Row
 from fdjax.errors import DataError
 from fdjax.feedback import Feedback
 from fdjax.judge import Judgement
 from fdjax.records import Problem
 from fdjax.sampling import SamplingConfig
 
-__all__ = ["Responses", "Rollout", "Trajectory", "Turn"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """Tokens that one side of a conversation wrote, as they were sampled or read."""
-
-    role: Literal["user", "assistant"]
-    """The assistant's tokens are the policy's own: only they are trained on."""
-    tokens: Int32[np.ndarray, " N"]
-    """Token ids; never encoded anew."""
-    logprobs: Float32[np.ndarray, " N"] | None = None
-    """Of the policy's own tokens: log-probability, nats, under the whole policy
-    (`Completions.logprobs`)."""
-    entropy: Float32[np.ndarray, " N"] | None = None
-    """Of the policy's own tokens: entropy, nats (`Completions.entropy`)."""
+__all__ = ["Responses", "Rollout", "Trajectory"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
     """One attempt at a problem, from its prompt to the feedback on it."""
 
-    problem: Problem
+    episode: Episode
     group: int
     """Place of its problem among those of the rollout."""
     member: int
     """Place among the attempts at that problem."""
-    turns: tuple[Turn, ...]
-    """The prompt, then what the policy wrote; without tokens where the prompt was too
-    long to sample from."""
-    version: int
-    """Optimizer steps that had made the weights that sampled it."""
-    finished: bool
-    """Whether the policy ended it, rather than the limit of tokens."""
-    text: str
-    """What the policy wrote, control tokens left out."""
     judgement: Judgement
     feedback: Feedback
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage that waited for it or its group."""
 
     @property
-    def prompt(self) -> Turn:
-        """What the policy read first."""
-        return self.turns[0]
+    def problem(self) -> Problem:
+        """That it is an attempt at."""
+        return self.episode.problem
 
     @property
-    def response(self) -> Turn:
-        """What the policy wrote."""
-        return self.turns[-1]
+    def row(self) -> Row:
+        """What follows the prompt, as it is trained on.
+
+        Nothing where the prompt was too long to sample from.
+        """
+        return self.episode.row
+
+    @property
+    def text(self) -> str:
+        """What is judged, control tokens left out."""
+        return self.episode.text
 
     @property
     def sampled(self) -> bool:
         """False where the prompt was too long to sample from."""
-        return len(self.response.tokens) > 0
+        return len(self.row.tokens) > 0
 
 
 class Responses(NamedTuple):
-    """What the policy wrote, as arrays; 0 beyond the end of a row."""
+    """What follows the prompts, as arrays; 0 beyond the end of a row."""
 
     tokens: Int32[np.ndarray, "B T"]
     """Right-padded."""
+    valid: Bool[np.ndarray, "B T"]
+    """False on padding."""
     mask: Bool[np.ndarray, "B T"]
-    """True on sampled tokens."""
+    """True on the policy's own tokens."""
     logprobs: Float32[np.ndarray, "B T"]
+    """0 outside the mask, as the entropy is."""
     entropy: Float32[np.ndarray, "B T"]
 
 
@@ -94,7 +82,7 @@ class Rollout:
     prompt_width: int
     """S, tokens that a prompt may have."""
     response_width: int
-    """T, tokens that an attempt may have."""
+    """T, tokens that may follow it."""
     pad: int
     """Token that fills up rows."""
     sampling: SamplingConfig | None = None
@@ -114,21 +102,22 @@ class Rollout:
 
         A prompt that does not fit is cut, to keep its place: nothing was sampled.
         """
-        rows = [each.prompt.tokens[-self.prompt_width :] for each in self.trajectories]
+        rows = [each.episode.prompt[-self.prompt_width :] for each in self.trajectories]
         return pad_left(rows, width=self.prompt_width, pad=self.pad)
 
     @cached_property
     def responses(self) -> Responses:
-        """What the policy wrote, as arrays."""
-        turns = [each.response for each in self.trajectories]
-        tokens, mask = pad_right(
-            [turn.tokens for turn in turns], width=self.response_width, pad=self.pad
+        """What follows the prompts, as arrays."""
+        rows = [each.row for each in self.trajectories]
+        tokens, valid = pad_right(
+            [row.tokens for row in rows], width=self.response_width, pad=self.pad
         )
         return Responses(
             tokens,
-            mask,
-            _placed([turn.logprobs for turn in turns], mask),
-            _placed([turn.entropy for turn in turns], mask),
+            valid,
+            _placed([row.mask for row in rows], valid),
+            _placed([row.logprobs for row in rows], valid),
+            _placed([row.entropy for row in rows], valid),
         )
 
     @cached_property
@@ -151,8 +140,8 @@ class Rollout:
         ]
 
 
-def _placed(rows: Sequence[Any], mask: Bool[np.ndarray, "B T"]) -> np.ndarray:
-    """Values of the masked places, row by row; 0 elsewhere."""
-    values = np.zeros(mask.shape, np.float32)
-    values[mask] = np.concatenate([np.zeros(0) if row is None else row for row in rows])
+def _placed(rows: Sequence[np.ndarray], valid: Bool[np.ndarray, "B T"]) -> np.ndarray:
+    """Values of the valid places, row by row; 0 elsewhere."""
+    values = np.zeros(valid.shape, rows[0].dtype)
+    values[valid] = np.concatenate(rows)
     return values

@@ -51,7 +51,7 @@ class AttemptLog:
             attempt = Attempt(
                 problem=each.problem, text=each.text, judgement=each.judgement
             )
-            tokens = each.response.tokens
+            tokens = each.row.tokens[each.row.mask]
             self.samples.write(
                 {
                     "arm": arm,
@@ -81,7 +81,7 @@ class AttemptLog:
         )
         heat: dict[int, list[float | None]] = {}
         for index, (values, scored, sampled) in enumerate(
-            zip(divergence, read.mask[:rows], part.response_valid, strict=True)
+            zip(divergence, read.mask[:rows], part.written, strict=True)
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
             heat[index * len(data.batches)] = [

@@ -20,6 +20,7 @@ __all__ = [
     "MeshConfig",
     "PolicyConfig",
     "RunConfig",
+    "SamplerConfig",
     "require_folder_name",
     "require_ks",
     "require_seeds",
@@ -82,7 +83,11 @@ class AttemptsConfig:
     updates: int = 1
     """Optimizer steps on an iteration's attempts; each takes as many."""
     max_new_tokens: int = 2048
-    """Longest attempt, tokens."""
+    """Longest attempt, tokens; with tools what stands between its turns included."""
+    turn_tokens: int | None = None
+    """Longest turn of an attempt with tools, tokens; by default as long as fits."""
+    calls: int = 16
+    """Calls in an attempt with tools."""
     prompt_tokens: int | None = None
     """Longest prompt, tokens; that of the longest problem by default."""
     feedback_tokens: int = 512
@@ -101,10 +106,12 @@ class AttemptsConfig:
             updates=Whole(1),
             max_new_tokens=Whole(1),
             feedback_tokens=Whole(1),
+            calls=Whole(0),
             temperature=TEMPERATURE,
         )
-        if self.prompt_tokens is not None:
-            require_fields(self, prompt_tokens=Whole(1))
+        for name in ("prompt_tokens", "turn_tokens"):
+            if getattr(self, name) is not None:
+                require_fields(self, **{name: Whole(1)})
         attempts = self.problems * self.group_size
         if attempts % self.updates:
             raise ConfigError(
@@ -117,6 +124,27 @@ class AttemptsConfig:
     def batch_size(self) -> int:
         """Attempts of an optimizer step."""
         return self.problems * self.group_size // self.updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """The sampler's share of the devices (docs/sampling.md)."""
+
+    slots: int | None = None
+    """Sequences that are decoded together; by default as many as an iteration has
+    attempts, up to 64. Rounded up to as many for each part of the mesh."""
+    page: int = 64
+    """Tokens of a page (`SlotsConfig.page`)."""
+    capacity: int | None = None
+    """Tokens whose keys and values are held (`SlotsConfig.capacity`)."""
+    tensor: int | None = None
+    """Devices that share the weights; the others have the same again. By default as
+    many as the key-value heads allow, of those that share them in training."""
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "capacity", "tensor"):
+            if getattr(self, name) is not None:
+                require_fields(self, **{name: Whole(1)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +188,7 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

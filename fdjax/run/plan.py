@@ -71,7 +71,7 @@ def print_plan(
     first = task.problems[0]
     for reader, feedback in (("policy", None), ("teacher", _FEEDBACK)):
         console.rule(f"{first.name}, as the {reader} reads it")
-        shown = prompt_text(tokenizer, first, feedback, format=task.format)
+        shown = prompt_text(tokenizer, first, feedback, format=task.asking)
         console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
 

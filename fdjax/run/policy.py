@@ -53,7 +53,7 @@ def prompt_width(
     """
     attempts = config.attempts
     everything = [*task.problems, *task.evaluation]
-    ids = prompt_tokens(tokenizer, everything, format=task.format)
+    ids = prompt_tokens(tokenizer, everything, format=task.asking)
     width = attempts.prompt_tokens or padded_width([len(row) for row in ids], 8)
     longest = width + attempts.feedback_tokens + attempts.max_new_tokens
     positions = model.config.max_position_embeddings

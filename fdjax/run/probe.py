@@ -91,7 +91,7 @@ def probe(
       problems: held out.
       key: typed PRNG key; equal keys draw equal samples.
       samples: attempts at each problem.
-      problems_per_batch: problems sampled together, at most.
+      problems_per_batch: problems sampled together.
       ks: of pass@k.
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
@@ -112,25 +112,20 @@ def probe(
     attempts: list[Trajectory] = []
     marginal, tokens = np.zeros(model.config.vocab_size), 0
     notes = feedback or [None] * len(problems)
-    # Batches of one size, so that one shape is compiled; the last is filled up, with as
-    # little as can be, because judge and writer see that too.
-    size = -(-len(problems) // -(-len(problems) // problems_per_batch))
-    for start in range(0, len(problems), size):
-        batch = slice(start, start + size)
-        missing = start + size - len(problems)
+    for start in range(0, len(problems), problems_per_batch):
+        batch = slice(start, start + problems_per_batch)
         rollout = pipeline.collect(
             params,
-            [*problems[batch], *[problems[-1]] * missing],
+            problems[batch],
             jax.random.fold_in(key, start),
             group_size=samples,
-            feedback=[*notes[batch], *[notes[-1]] * missing],
+            feedback=notes[batch],
             comment=comment,
             version=version,
         )
-        kept = len(rollout.trajectories) - samples * max(missing, 0)
-        attempts += rollout.trajectories[:kept]
-        marginal += _summed_marginal(model, params, rollout, kept)
-        tokens += int(rollout.responses.mask[:kept].sum())
+        attempts += rollout.trajectories
+        marginal += _summed_marginal(model, params, rollout)
+        tokens += int(rollout.responses.mask.sum())
     sampled = [each for each in attempts if each.sampled]
     judged = [each for each in sampled if not each.judgement.missing]
     marginal = marginal / max(tokens, 1)
@@ -159,7 +154,7 @@ def probe(
             )
         ),
         length=tokens / max(len(sampled), 1),
-        finished=sum(each.finished for each in sampled) / max(len(sampled), 1),
+        finished=sum(each.episode.finished for each in sampled) / max(len(sampled), 1),
         examples=_examples(attempts, labels),
     ), attempts
 
@@ -191,12 +186,8 @@ def _examples(
 
 def _mean_entropy(attempts: Sequence[Trajectory]) -> float | None:
     """Nats per sampled token."""
-    of_tokens = [
-        each.response.entropy
-        for each in attempts
-        if each.sampled and each.response.entropy is not None
-    ]
-    every = np.concatenate(of_tokens) if of_tokens else np.zeros(0)
+    of_tokens = [each.row.entropy[each.row.mask] for each in attempts]
+    every = np.concatenate([np.zeros(0), *of_tokens])
     return float(every.mean(dtype=np.float64)) if every.size else None
 
 
@@ -208,18 +199,18 @@ def _mean_reward(group: Sequence[Any]) -> float | None:
 
 
 def _summed_marginal(
-    model: Model, params: Any, rollout: Rollout, kept: int
+    model: Model, params: Any, rollout: Rollout
 ) -> Float64[np.ndarray, " V"]:
-    """Sum of the next-token distributions at the sampled positions of `kept` rows."""
+    """Sum of the next-token distributions at the sampled positions."""
     temperature = rollout.sampling.temperature if rollout.sampling else 1.0
     (prompts, valid), responses = rollout.prompts, rollout.responses
     parts = 1 if model.mesh is None else batch_parts(model.mesh)
     rows = -(-_ROWS // parts) * parts
     total = np.zeros(model.config.vocab_size)
-    for start in range(0, kept, rows):
+    for start in range(0, len(prompts), rows):
         columns = [
-            _filled(column[start : min(start + rows, kept)], rows)
-            for column in (prompts, valid, responses.tokens, responses.mask)
+            _filled(column[start : start + rows], rows)
+            for column in (prompts, valid, *responses[:3])
         ]
         total += np.asarray(_summed(model, params, *columns, temperature=temperature))
     return total
@@ -238,6 +229,7 @@ def _summed(
     prompts: Int32[Array, "B S"],
     valid: Bool[Array, "B S"],
     tokens: Int32[Array, "B T"],
+    tokens_valid: Bool[Array, "B T"],
     mask: Bool[Array, "B T"],
     *,
     temperature: float,
@@ -250,7 +242,7 @@ def _summed(
         summed = jnp.where(rows["mask"][:, None], likely, 0).sum(axis=0)
         return jnp.zeros((), jnp.float32), summed
 
-    hidden = response_hidden(model, params, prompts, valid, tokens, mask)
+    hidden = response_hidden(model, params, prompts, valid, tokens, tokens_valid)
     _, summed = chunked_sum(
         chunk,
         hidden,

@@ -16,6 +16,7 @@ from fdjax.checkpoint import (
     save_pretrained,
 )
 from fdjax.data.tokenizer import pad_token
+from fdjax.episodes import Budget, Episodes
 from fdjax.errors import ConfigError
 from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
@@ -27,8 +28,9 @@ from fdjax.run.plan import GIB, held_in
 from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.prober import Prober
 from fdjax.run.probes import ProbeAt, ProbeRows
+from fdjax.run.sampler import make_sampler
 from fdjax.run.task import BASE, Arm, Task, phases_of
-from fdjax.sampling import Generate, SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler
 from fdjax.sharding import batch_parts
 from fdjax.train import (
     PhaseConfig,
@@ -218,13 +220,23 @@ class Recipe:
         return self._pipeline(self.teacher_width)
 
     def _pipeline(self, width: int) -> Pipeline:
+        config = self._config.attempts
         return Pipeline(
-            generate=self._generate,
-            tokenizer=self.tokenizer,
+            sampler=self._sampler,
+            episodes=Episodes(
+                tokenizer=self.tokenizer,
+                format=self.task.format,
+                calls=self.task.calls,
+                budget=Budget(
+                    tokens=config.max_new_tokens,
+                    turn_tokens=config.turn_tokens,
+                    calls=config.calls,
+                    prompt_tokens=width,
+                ),
+            ),
+            tools=self.task.tools,
             judge=self.task.judge,
             writer=self._writer,
-            prompt_width=width,
-            format=self.task.format,
             policy=self._policy_chat,
             loop=self.context.loop,
         )
@@ -249,25 +261,32 @@ class Recipe:
             return None
         return PolicyChat(
             settings,
-            self._sampler(settings.max_new_tokens, settings.temperature),
+            self._sampler,
             self.tokenizer,
             format=self.task.format,
             name=Path(self._config.seeded_policy.source).name,
         )
 
     @cached_property
-    def _generate(self) -> Generate:
-        config = self._config.attempts
-        return self._sampler(config.max_new_tokens, config.temperature)
-
-    def _sampler(self, max_new_tokens: int, temperature: float) -> Generate:
-        sampling = SamplingConfig(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            stop_tokens=self.policy.stop_tokens,
-            pad_token=pad_token(self.tokenizer),
+    def _sampler(self) -> SlotSampler:
+        """Of all that the policies say: attempts, a teacher's too, and reviews."""
+        attempts, writer = self._config.attempts, self.task.writer
+        longest = [(self.teacher_width, attempts.max_new_tokens)]
+        if isinstance(writer, PolicyFeedback):
+            longest.append((writer.prompt_tokens, writer.max_new_tokens))
+        return make_sampler(
+            self._config.sampler,
+            self.policy.model,
+            SamplingConfig(
+                max_new_tokens=max(tokens for _, tokens in longest),
+                temperature=attempts.temperature,
+                stop_tokens=self.policy.stop_tokens,
+                pad_token=pad_token(self.tokenizer),
+            ),
+            self.context.mesh,
+            longest=max(map(sum, longest)),
+            attempts=attempts.problems * attempts.group_size,
         )
-        return make_generate(self.policy.model, sampling, mesh=self.context.mesh)
 
     def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
         """The data of each phase; it goes on where the phase before stops."""

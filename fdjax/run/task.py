@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fdjax.data.formats import PLAIN, PromptFormat
+from fdjax.episodes import CallFormat
 from fdjax.errors import ConfigError
 from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.judge import Judge
 from fdjax.records import Problem
+from fdjax.rollout import OpensTools
 from fdjax.train import PhaseConfig
 
 __all__ = ["BASE", "Arm", "Task", "phases_of"]
@@ -28,7 +30,16 @@ class Task:
     writer: Writer | PolicyFeedback
     """Who comments the attempts; the policy itself by its settings."""
     format: PromptFormat = PLAIN
-    """How problems are put to the policy."""
+    """How problems are put to the policy, and where its answer is."""
+    calls: CallFormat | None = None
+    """How the policy calls tools; None where an attempt is the whole proof."""
+    tools: OpensTools | None = None
+    """Of an episode; with `calls` only."""
+
+    @property
+    def asking(self) -> PromptFormat:
+        """The format of the prompts, tools included."""
+        return self.format if self.calls is None else self.calls.asking(self.format)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ def pack_blocks(
         ends=_zeros((count,), np.int32),
         keys=_zeros((count, sizes.words), np.uint32),
         numbers=_zeros((count,), np.int32),
+        temperature=_ones(count),
     )
     placed = []
     for part, blocks in enumerate(taken):
@@ -52,6 +53,7 @@ def pack_blocks(
             arrays.ends[place] = len(block.tokens) - 1
             arrays.keys[place] = request.key
             arrays.numbers[place] = request.drawn
+            arrays.temperature[place] = request.temperature
             _set_table(arrays.tables, place, block.row)
             placed.append((place, block))
     return arrays, placed
@@ -74,6 +76,7 @@ def pack_slots(
         number=_zeros((count,), np.int32),
         budget=_zeros((count,), np.int32),
         active=_zeros((count,), bool),
+        temperature=_ones(count),
         keys=_zeros((count, sizes.words), np.uint32),
         tables=_zeros((count, sizes.columns), np.int32),
     )
@@ -85,6 +88,7 @@ def pack_slots(
         arrays.number[place] = request.drawn
         arrays.budget[place] = request.budget
         arrays.active[place] = True
+        arrays.temperature[place] = request.temperature
         arrays.keys[place] = request.key
         _set_table(arrays.tables, place, row)
         placed.append((place, row))
@@ -93,6 +97,10 @@ def pack_slots(
 
 def _set_table(tables: Any, place: int, row: Row) -> None:
     tables[place, : len(row.pages)] = [page.number for page in row.pages]
+
+
+def _ones(count: int) -> Any:
+    return np.ones((count,), np.float32)
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:

@@ -9,7 +9,9 @@ from fdjax.ops import TEMPERATURE
 from fdjax.ranges import INT32_MAX, TupleOf, Whole, require, require_fields
 from fdjax.sampling.logits import MIN_P, TOP_P
 
-__all__ = ["SamplingConfig", "SlotsConfig"]
+__all__ = ["GREEDY", "SamplingConfig", "SlotsConfig"]
+
+GREEDY = "for greedy decoding set top_k=1"
 
 
 @jax.tree_util.register_static
@@ -50,7 +52,7 @@ class SamplingConfig:
             "SamplingConfig.temperature",
             self.temperature,
             TEMPERATURE,
-            remedy="for greedy decoding set top_k=1",
+            remedy=GREEDY,
         )
 
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Key
 
-from fdjax.ops import scale_logits
 from fdjax.sampling.config import SamplingConfig
 from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
 
@@ -27,14 +26,25 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    keys: Key[Array, " B"], logits: Float32[Array, "B V"], config: SamplingConfig
+    keys: Key[Array, " B"],
+    logits: Float32[Array, "B V"],
+    temperature: Float32[Array, " B"],
+    config: SamplingConfig,
 ) -> Drawn:
     """The row's maximum of log-probabilities and Gumbel noise, after all cuts.
 
     Noise of the row's key alone, and a maximum: two ways to compute the logits, which
     round differently, give another token only where the two best are that close.
+
+    Args:
+      keys: typed, of each row.
+      logits: of the model.
+      temperature: τ of each row, positive.
+      config: the cuts.
     """
-    whole = jax.nn.log_softmax(scale_logits(logits, config.temperature), axis=-1)
+    # As `ops.scale_logits` has it, which takes one temperature for all.
+    largest = logits.max(axis=-1, keepdims=True)
+    whole = jax.nn.log_softmax((logits - largest) / temperature[:, None], axis=-1)
     terms = jnp.where(whole > -jnp.inf, jnp.exp(whole) * whole, 0.0)
     entropy = -jnp.sum(terms, axis=-1)
     kept = whole

@@ -245,6 +245,7 @@ def _generate(
     )
     batch = logits.shape[0]
     row_keys = _row_keys(key, batch, samples_per_prompt)
+    temperature = jnp.full((batch,), config.temperature, jnp.float32)
     shape = (batch, config.max_new_tokens)
     rows = Completions(
         tokens=jnp.full(shape, config.pad_token, jnp.int32),
@@ -259,7 +260,7 @@ def _generate(
     def append(state: _State, logits: Float32[Array, "B V"]) -> _State:
         """Appends one token to each active row."""
         keys = jax.vmap(partial(jax.random.fold_in, data=state.step))(row_keys)
-        token, logprob, behaviour, entropy = draw(keys, logits, config)
+        token, logprob, behaviour, entropy = draw(keys, logits, temperature, config)
         stop = jnp.isin(token, jnp.array(config.stop_tokens, jnp.int32))
         old, active = state.rows, state.active
         assert old.behaviour_logprobs is not None

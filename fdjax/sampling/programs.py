@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int32, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from fdjax.model import Model, Pages, pages_sharding
 from fdjax.sampling.config import SamplingConfig
@@ -32,6 +32,7 @@ class Blocks(NamedTuple):
     keys: UInt32[Array, "B words"]
     numbers: Int32[Array, " B"]
     """Of the token that follows, among those that its request draws."""
+    temperature: Float32[Array, " B"]
 
 
 class Slots(NamedTuple):
@@ -46,6 +47,7 @@ class Slots(NamedTuple):
     budget: Int32[Array, " B"]
     """Tokens that its request may draw."""
     active: Bool[Array, " B"]
+    temperature: Float32[Array, " B"]
     keys: UInt32[Array, "B words"]
     tables: Int32[Array, "B P"]
 
@@ -95,7 +97,10 @@ def _prefill(
     )
     last = jnp.take_along_axis(hidden, blocks.ends[:, None, None], axis=1)[:, 0]
     drawn = draw(
-        _token_keys(blocks.keys, blocks.numbers), model.head(params, last), config
+        _token_keys(blocks.keys, blocks.numbers),
+        model.head(params, last),
+        blocks.temperature,
+        config,
     )
     return pages, drawn
 
@@ -124,7 +129,10 @@ def _decode(
             starts=jnp.where(now.active, now.length, 0),
         )
         new = draw(
-            _token_keys(now.keys, now.number), model.head(params, hidden[:, 0]), config
+            _token_keys(now.keys, now.number),
+            model.head(params, hidden[:, 0]),
+            now.temperature,
+            config,
         )
         one = now.active.astype(jnp.int32)
         number = now.number + one

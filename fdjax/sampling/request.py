@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Key, UInt32
 
 from fdjax.errors import ConfigError, DataError
+from fdjax.ops import TEMPERATURE
 from fdjax.ranges import Whole, require
+from fdjax.sampling.config import GREEDY
 from fdjax.sampling.draw import Drawn
 from fdjax.sampling.sampler import Sample
 
@@ -38,6 +40,8 @@ class Request:
     """Tokens of the prompt."""
     budget: int
     """Tokens that may be drawn."""
+    temperature: float
+    """τ at which they are."""
     key: UInt32[np.ndarray, " words"]
     tokens: Int32[np.ndarray, " most"]
     """Prompt, then what was drawn."""
@@ -53,15 +57,17 @@ class Request:
         prompt: Sequence[int] | Int[np.ndarray, " S"],
         key: Key[jax.Array, ""],
         budget: int,
+        temperature: float,
         limits: Limits,
     ) -> "Request":
         """A new one.
 
         Raises:
           DataError: the prompt cannot be continued.
-          ConfigError: budget or key is none.
+          ConfigError: budget, temperature or key is none.
         """
         require("max_new_tokens", budget, Whole(1, limits.budget))
+        require("temperature", temperature, TEMPERATURE, remedy=GREEDY)
         ids = np.asarray(prompt)
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise DataError(
@@ -90,6 +96,7 @@ class Request:
             number=number,
             prompt=ids.size,
             budget=budget,
+            temperature=temperature,
             key=np.asarray(jax.device_get(jax.random.key_data(key))),
             tokens=np.append(ids, np.zeros(budget)).astype(np.int32),
             known=np.zeros((3, budget), np.float32),

@@ -1,7 +1,8 @@
-"""What samples for a rollout: two verbs, and what comes back."""
+"""What samples for a rollout: what it is asked, and what comes back."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int32, Key
 
 from fdjax.errors import FdjaxError
+from fdjax.sampling.config import SamplingConfig
 
 __all__ = ["Sample", "Sampler", "SamplerClosedError"]
 
@@ -44,19 +46,26 @@ class Sampler(Protocol):
     else is sampled at the time.
     """
 
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How it draws where a request does not say otherwise."""
+        ...
+
     def submit(
         self,
         prompt: Sequence[int] | Int[np.ndarray, " S"],
         key: Key[jax.Array, ""],
         *,
         max_new_tokens: int,
+        temperature: float | None = None,
     ) -> Future[Sample]:
-        """Asks for tokens after a prompt.
+        """Asks for tokens after a prompt; from any thread.
 
         Args:
           prompt: token ids; the next turn of an episode is its whole prefix.
           key: typed; the n-th token is drawn with fold_in(key, n).
           max_new_tokens: tokens after which it ends unfinished.
+          temperature: τ, positive; the sampler's own with None.
 
         Returns:
           The sample to come. A request that cannot be served fails in it, and in
@@ -66,4 +75,15 @@ class Sampler(Protocol):
 
     def publish(self, params: Any, version: int) -> None:
         """Weights for whatever is submitted from now on."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is submitted within it is taken up at once, and nothing before its end.
+
+        So the batches do not depend on when a thread came round to it.
+        """
+        ...
+
+    def serve(self, until: Future[Any]) -> None:
+        """Samples what is submitted, in this thread, until a future is done."""
         ...

@@ -2,8 +2,10 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -63,7 +65,7 @@ class SlotUse:
 
 
 class SlotSampler:
-    """A `Sampler` of this process, driven by its caller: `step`, or `drain`.
+    """A `Sampler` of this process, driven by its caller: `step`, `drain` or `serve`.
 
     Requests wait in a queue for one of a fixed number of slots. All slots are decoded
     together; as soon as a row ends, whoever waits gets its slot. Prompts are computed
@@ -92,7 +94,8 @@ class SlotSampler:
 
         Args:
           model: the decoder.
-          sampling: how to draw; its `max_new_tokens` is the most that may be asked for.
+          sampling: how to draw; its `max_new_tokens` is the most that may be asked for,
+            its `temperature` that of requests which name none.
           config: slots and pages.
           mesh: slots and pages are cut over its batch axes, heads over `tensor`. It may
             have the training mesh's devices in another shape. Without one everything
@@ -148,10 +151,17 @@ class SlotSampler:
             self._layout = NamedSharding(mesh, PartitionSpec())
         self._stops = frozenset(sampling.stop_tokens)
         self._params, self._version = None, 0
-        self._lock, self._closed = threading.Lock(), False
+        self._published: list[weakref.ref[jax.Array]] = []
+        self._lock, self._stepping = threading.Lock(), threading.RLock()
+        self._wake, self._closed = threading.Event(), False
         self._inbox: list[Request] = []
         self._number = self._steps = self._drawn = self._computed = 0
         self._programs: set[str] = set()
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """See `Sampler.sampling`."""
+        return self._sampling
 
     def submit(
         self,
@@ -159,26 +169,37 @@ class SlotSampler:
         key: Key[jax.Array, ""],
         *,
         max_new_tokens: int,
+        temperature: float | None = None,
     ) -> Future[Sample]:
         """See `Sampler.submit`. A future that is cancelled frees its slot."""
+        if temperature is None:
+            temperature = self._sampling.temperature
         with self._lock:
             number, self._number = self._number, self._number + 1
             try:
                 self._check_open()
                 request = Request.make(
-                    number, prompt, key, max_new_tokens, self._limits
+                    number, prompt, key, max_new_tokens, temperature, self._limits
                 )
             except FdjaxError as error:
                 failed: Future[Sample] = Future()
                 failed.set_exception(error)
                 return failed
             self._inbox.append(request)
+        self._wake.set()
         return request.future
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """See `Sampler.together`."""
+        with self._stepping:
+            yield
 
     def publish(self, params: Any, version: int) -> None:
         """Samples all that was submitted, then takes other weights.
 
         So every sample is of one version. Old weights are dropped before new ones come.
+        Those that it has already are not copied again.
 
         Args:
           params: of `Model.init`, perhaps with adapters (`fdjax.model.adapt`); copied
@@ -191,10 +212,15 @@ class SlotSampler:
         self._check_open()
         if self._params is not None:
             self.drain()
+        self._version = version
+        leaves = jax.tree.leaves(params)
+        if self._params is not None and self._has(leaves):
+            return
         self._params = None
         for pool in self._schedule.pools:
             pool.forget()
-        self._params, self._version = place_weights(self._model, params), version
+        self._params = place_weights(self._model, params)
+        self._published = [weakref.ref(leaf) for leaf in leaves]
 
     def step(self) -> bool:
         """Computes some pages of prompts, if any wait, and some tokens of all slots.
@@ -206,29 +232,25 @@ class SlotSampler:
           ConfigError: no weights were published.
           SamplerClosedError: it was closed.
         """
-        self._check_open()
-        with self._lock:
-            self._schedule.queue.extend(self._inbox)
-            self._inbox.clear()
-        if not self._pending():
-            return False
-        if self._params is None:
-            raise ConfigError("expected weights to sample with: call publish first")
-        try:
-            self._schedule.admit()
-            if any(self._schedule.blocks):
-                self._prefill()
-            self._decode()
-        except BaseException as error:
-            # The pages were donated: nothing can go on.
-            self._fail(f"sampling broke down: {error!r}")
-            raise
-        return bool(self._pending() or self._inbox)
+        with self._stepping:
+            return self._step()
 
     def drain(self) -> None:
         """Samples until nothing is left to do."""
         while self.step():
             pass
+
+    def serve(self, until: Future[Any]) -> None:
+        """See `Sampler.serve`.
+
+        Raises:
+          SamplerClosedError: it was closed.
+        """
+        until.add_done_callback(lambda _: self._wake.set())
+        while not until.done():
+            self._wake.clear()
+            if not self.step() and not until.done():
+                self._wake.wait()
 
     def use(self) -> SlotUse:
         """What it has done so far."""
@@ -257,9 +279,35 @@ class SlotSampler:
     ) -> None:
         self.close()
 
+    def _has(self, leaves: Sequence[jax.Array]) -> bool:
+        """Whether the weights that it has are a copy of these."""
+        return len(leaves) == len(self._published) and all(
+            ref() is leaf for ref, leaf in zip(self._published, leaves, strict=True)
+        )
+
     def _check_open(self) -> None:
         if self._closed:
             raise SamplerClosedError(_CLOSED)
+
+    def _step(self) -> bool:
+        self._check_open()
+        with self._lock:
+            self._schedule.queue.extend(self._inbox)
+            self._inbox.clear()
+        if not self._pending():
+            return False
+        if self._params is None:
+            raise ConfigError("expected weights to sample with: call publish first")
+        try:
+            self._schedule.admit()
+            if any(self._schedule.blocks):
+                self._prefill()
+            self._decode()
+        except BaseException as error:
+            # The pages were donated: nothing can go on.
+            self._fail(f"sampling broke down: {error!r}")
+            raise
+        return bool(self._pending() or self._inbox)
 
     def _pending(self) -> bool:
         return bool(self._schedule.queue) or any(self._schedule.rows())
@@ -333,6 +381,7 @@ class SlotSampler:
             self._schedule.queue.clear()
             self._inbox.clear()
         self._params = self._pages = None
+        self._wake.set()
         for future in (request.future for request in waiting):
             if not future.done() and future.set_running_or_notify_cancel():
                 future.set_exception(SamplerClosedError(reason))

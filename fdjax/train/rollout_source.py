@@ -256,7 +256,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
             float(responses.entropy.sum()), int(responses.mask.sum())
         ),
         "rollout/length": Mean(int(responses.mask.sum()), made),
-        "rollout/finished": Mean(sum(each.finished for each in sampled), made),
+        "rollout/finished": Mean(sum(each.episode.finished for each in sampled), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
         "rollout/overlong_prompts": Mean(size - made, size),
         "rollout/broken_statements": Mean(broken, size),

@@ -276,7 +276,7 @@ def test_the_teacher_reads_feedback_once_and_the_same_episode():
     tokens, mask = EPISODES.teacher(episode, "Use h1.")
     student = np.concatenate([turn.tokens for turn in episode.turns])
     row = episode.row
-    prompt = EPISODES.prompt(PROBLEM, "Use h1.")
+    [prompt] = EPISODES.prompts([PROBLEM], ["Use h1."])
     assert tokens.tolist() == [*prompt, *row.tokens]
     assert mask.tolist() == [False] * len(prompt) + row.mask.tolist()
     assert tokens[mask].tolist() == student[len(episode.prompt) :][row.mask].tolist()

@@ -7,9 +7,9 @@ Tools and verdict are real: the embedded Lean. Without a policy the turns are sc
 by a tokenizer of 300 entries; with one they are sampled, one request at a time.
 """
 
-import asyncio
 import json
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fdjax.checkpoint import load_pretrained
 from fdjax.data.formats import CHAT
-from fdjax.data.packing import pad_left
 from fdjax.data.tokenizer import (
     continuation_tokens,
     end_token,
@@ -31,10 +30,12 @@ from fdjax.data.tokenizer import (
 )
 from fdjax.episodes import Budget, Episodes, Fenced
 from fdjax.episodes.page import episode_text
+from fdjax.feedback import ConstantFeedback
 from fdjax.judge import LeanJudge
 from fdjax.lean import Verifier, install
 from fdjax.records import Problem
-from fdjax.sampling import Sample, Sampler, SamplingConfig, make_generate
+from fdjax.rollout import Pipeline, rollout_batch
+from fdjax.sampling import Sample, Sampler, SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import make_mesh
 from fdjax.tools import LEAN_TOOLS, LeanTools
 
@@ -51,8 +52,8 @@ FORMAT = replace(
 )
 """A small chat model calls when it is shown a call."""
 FEEDBACK = "And.symm turns a conjunction around."
-WIDTH = 256
-"""Prompts are padded to multiples of it, so that few programs are compiled."""
+PROMPT_TOKENS = 2048
+"""Longest prompt, the teacher's too."""
 
 
 def call(tool: str, **arguments: str) -> str:
@@ -88,12 +89,16 @@ class Config:
 class Scripted:
     """A sampler that says its turns one after the other."""
 
+    sampling = SamplingConfig(max_new_tokens=10_000)
+
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Take the script."""
         self._turns = iter(continuation_tokens(tokenizer, SCRIPT))
         self._end = end_token(tokenizer)
 
-    def submit(self, prompt, key, *, max_new_tokens) -> "Future[Sample]":
+    def submit(
+        self, prompt, key, *, max_new_tokens, temperature=None
+    ) -> "Future[Sample]":
         """The next turn (`Sampler`)."""
         tokens = np.array([*next(self._turns), self._end], np.int32)
         zeros = np.zeros(len(tokens), np.float32)
@@ -113,53 +118,29 @@ class Scripted:
     def publish(self, params: Any, version: int) -> None:
         """It has no weights (`Sampler`)."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """It takes up each request as it comes (`Sampler`)."""
+        return nullcontext()
 
-class OneRow:
-    """A sampler that reads the whole prompt for each request."""
+    def serve(self, until: "Future[Any]") -> None:
+        """Everything is said already (`Sampler`)."""
+        wait([until])
 
-    def __init__(self, policy: Path, config: Config) -> None:
-        """Load the policy."""
-        loaded = load_pretrained(policy, make_mesh())
-        self.tokenizer = AutoTokenizer.from_pretrained(loaded.folder)
-        self._params = loaded.params
-        self._pad = pad_token(self.tokenizer)
-        self._generate = make_generate(
-            loaded.model,
-            SamplingConfig(
-                max_new_tokens=config.turn_tokens,
-                temperature=config.temperature,
-                stop_tokens=loaded.stop_tokens,
-                pad_token=self._pad,
-            ),
-        )
 
-    def submit(self, prompt, key, *, max_new_tokens) -> "Future[Sample]":
-        """Samples here and now (`Sampler`)."""
-        width = -(-len(prompt) // WIDTH) * WIDTH
-        rows = self._generate(
-            self._params, *pad_left([prompt], width=width, pad=self._pad), key
-        )
-        tokens, mask, logprobs, entropy, _, behaviour = (
-            np.asarray(each)[0] for each in rows[:6]
-        )
-        count = min(int(mask.sum()), max_new_tokens)
-        ended = bool(rows.finished[0]) and count == int(mask.sum())
-        future: Future[Sample] = Future()
-        future.set_result(
-            Sample(
-                tokens=tokens[:count],
-                logprobs=logprobs[:count],
-                behaviour_logprobs=behaviour[:count],
-                entropy=entropy[:count],
-                stop="stop" if ended else "length",
-                version=0,
-            )
-        )
-        return future
-
-    def publish(self, params: Any, version: int) -> None:
-        """From now on with these weights (`Sampler`)."""
-        self._params = params
+def loaded(
+    policy: Path, config: Config
+) -> tuple[PreTrainedTokenizerFast, SlotSampler, Any]:
+    """Tokenizer, sampler and weights of a chat model."""
+    found = load_pretrained(policy, make_mesh())
+    tokenizer = AutoTokenizer.from_pretrained(found.folder)
+    sampling = SamplingConfig(
+        max_new_tokens=config.turn_tokens,
+        temperature=config.temperature,
+        stop_tokens=found.stop_tokens,
+        pad_token=pad_token(tokenizer),
+    )
+    slots = SlotsConfig(longest=PROMPT_TOKENS + config.tokens, slots=1)
+    return tokenizer, SlotSampler(found.model, sampling, slots), found.params
 
 
 def main() -> None:
@@ -169,32 +150,47 @@ def main() -> None:
     sampler: Sampler
     if config.policy is None:
         tokenizer = train_tokenizer([*SCRIPT, STATEMENT], vocab_size=300)
-        sampler, tokens, turn_tokens = Scripted(tokenizer), 10_000, None
+        sampler, params = Scripted(tokenizer), None
+        tokens, turn_tokens = 10_000, None
     else:
-        sampler = OneRow(config.policy, config)
-        tokenizer = sampler.tokenizer
+        tokenizer, sampler, params = loaded(config.policy, config)
         tokens, turn_tokens = config.tokens, config.turn_tokens
     episodes = Episodes(
         tokenizer=tokenizer,
         format=FORMAT,
         calls=Fenced(specs=LEAN_TOOLS),
-        budget=Budget(tokens=tokens, turn_tokens=turn_tokens, calls=4),
+        budget=Budget(
+            tokens=tokens,
+            turn_tokens=turn_tokens,
+            calls=4,
+            prompt_tokens=PROMPT_TOKENS,
+        ),
     )
     install()
     with Verifier(workers=1) as verifier:
-        with LeanTools.embedded(verifier).open() as toolbox:
-            key = jax.random.key(config.seed)
-            episode = asyncio.run(episodes.run(PROBLEM, sampler, toolbox, key))
-        judge = LeanJudge(verifier=verifier, extract=FORMAT.extract)
-        [judgement] = asyncio.run(judge.judge([(PROBLEM, episode.text)]))
-    console.print(episode_text(tokenizer, episode))
+        pipeline = Pipeline(
+            sampler=sampler,
+            episodes=episodes,
+            tools=LeanTools.embedded(verifier),
+            judge=LeanJudge(verifier=verifier, extract=FORMAT.extract),
+            writer=ConstantFeedback(text=FEEDBACK),
+        )
+        rollout = pipeline.collect(
+            params, [PROBLEM], jax.random.key(config.seed), group_size=1
+        )
+    [attempt] = rollout.trajectories
+    console.print(episode_text(tokenizer, attempt.episode))
+    judgement = attempt.judgement
     console.print(f"reward: {judgement.reward} {judgement.reason}".rstrip())
-    taught, mask = episodes.teacher(episode, FEEDBACK)
-    own = [each.tokens for each in episode.turns if each.role == "assistant"]
-    assert taught[mask].tolist() == np.concatenate(own).tolist()
+    batch, _ = rollout_batch(
+        rollout, tokenizer, teacher_width=PROMPT_TOKENS, format=pipeline.format
+    )
+    assert batch.feedback is not None
+    scored = batch.responses[batch.feedback.mask]
+    assert scored.tolist() == attempt.row.tokens[attempt.row.mask].tolist()
     console.print(
-        f"the teacher reads {len(taught) - len(episode.row.tokens)} tokens before the "
-        f"same {len(episode.row.tokens)}, of which {int(mask.sum())} are scored"
+        f"the teacher reads {int(batch.feedback.valid.sum())} tokens before the same "
+        f"{int(batch.response_valid.sum())}, of which {len(scored)} are scored"
     )
 
 

@@ -32,16 +32,18 @@ from fdjax.data.formats import (
     PromptFormat,
 )
 from fdjax.data.problems import load_problems
+from fdjax.episodes import Fenced, Hermes
 from fdjax.errors import ConfigError
 from fdjax.feedback import CompilerFeedback, ModelFeedback, PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
 from fdjax.judge import LeanJudge
-from fdjax.lean import BackendConfig, Embedded, Limits, Verifier
+from fdjax.lean import BackendConfig, Embedded, Limits, Native, Repl, Verifier
 from fdjax.lean.engine.verifier import WORKERS
 from fdjax.lean.facts.backend import WALL_S
 from fdjax.ranges import Among, Whole, require_fields
 from fdjax.records import Problem
 from fdjax.run import Arm, RunConfig, RunContext, Task, experiment
+from fdjax.tools import LEAN_TOOLS, LeanTools
 from fdjax.train import (
     FD,
     GRPO,
@@ -82,6 +84,11 @@ class ProverConfig(RunConfig):
     """Lean before every problem that imports nothing."""
     format: FormatName = "chat"
     """How problems are put to the policy (docs/formats.md)."""
+    episode: Literal["proof", "tools"] = "proof"
+    """An attempt is a whole proof, or several turns with Lean's tools."""
+    call_format: Literal["fenced", "hermes"] = "fenced"
+    """How the policy calls tools (docs/episodes.md): in fenced blocks, which any chat
+    model may learn, or as its chat template has it for Qwen's and Hermes' models."""
     lean: BackendConfig = field(default_factory=Embedded)
     """Who checks proofs; the embedded Lean has the core library only."""
     lean_workers: int = 2
@@ -120,6 +127,8 @@ class ProverConfig(RunConfig):
             self,
             on_error=Among("raise", "skip"),
             format=Among(*get_args(FormatName)),
+            episode=Among("proof", "tools"),
+            call_format=Among("fenced", "hermes"),
             lean_workers=WORKERS,
             lean_timeout_s=WALL_S,
             fd_steps=Whole(0),
@@ -131,6 +140,8 @@ class ProverConfig(RunConfig):
 
 
 CONFIG = ProverConfig(name="prover")
+
+_CALLS = {"fenced": Fenced(specs=LEAN_TOOLS), "hermes": Hermes(specs=LEAN_TOOLS)}
 
 
 def task(context: RunContext[ProverConfig]) -> Task:
@@ -168,6 +179,8 @@ def task(context: RunContext[ProverConfig]) -> Task:
         judge=LeanJudge(verifier=verifier, extract=prompts.extract),
         writer=_writer(context),
         format=prompts,
+        calls=None if config.episode == "proof" else _CALLS[config.call_format],
+        tools=None if config.episode == "proof" else _tools(config.lean, verifier),
     )
 
 
@@ -247,6 +260,21 @@ def _problems(
             f"first: {first.reason}"
         )
     return list(read.problems)
+
+
+def _tools(lean: BackendConfig, verifier: Verifier) -> LeanTools:
+    """The five tools on the Lean that checks the proofs, and on its library."""
+    match lean:
+        case Embedded():
+            return LeanTools.embedded(verifier)
+        case Native() | Repl():
+            return LeanTools.of_project(verifier, lean.project)
+        case _:
+            raise ConfigError(
+                "expected a Lean of this machine for an episode with tools, embedded, "
+                f"native or repl, got {type(lean).__name__.lower()}: its library is "
+                "not here to be searched"
+            )
 
 
 def _writer(context: RunContext[ProverConfig]) -> Writer | PolicyFeedback:

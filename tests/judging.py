@@ -4,10 +4,12 @@ import asyncio
 
 import numpy as np
 
+from fdjax.episodes import Episode, Turn
 from fdjax.feedback import Attempt
 from fdjax.judge import Judgement
-from fdjax.rollout import Rollout, Trajectory, Turn
-from tiny import PROBLEMS, TOKENIZER, completions
+from fdjax.rollout import Rollout, Trajectory
+from scripted import SAMPLING, samples
+from tiny import PROBLEMS, TOKENIZER
 
 
 def attempt(problem, proof, verdict):
@@ -22,32 +24,40 @@ def written(writer, attempts):
     return asyncio.run(writer.write(attempts))
 
 
+def turn(sample):
+    """The policy's turn that a sample is."""
+    return Turn(
+        role="assistant",
+        tokens=sample.tokens,
+        logprobs=sample.logprobs,
+        behaviour_logprobs=sample.behaviour_logprobs,
+        entropy=sample.entropy,
+        version=sample.version,
+    )
+
+
 def rollout(proofs, verdicts, feedback, *, group_size=2, width=24, sampled=None):
-    """A rollout of given proofs, as the pipeline would have collected it."""
-    sampled = sampled or completions(proofs, width)
+    """A rollout of given proofs, as the pipeline would have collected it.
+
+    `sampled` are the samples that they are, or all turns of each that follow the
+    prompt.
+    """
     trajectories = []
-    for row, (proof, verdict, note) in enumerate(
-        zip(proofs, verdicts, feedback, strict=True)
+    for row, (proof, verdict, note, said) in enumerate(
+        zip(proofs, verdicts, feedback, sampled or samples(proofs), strict=True)
     ):
-        mask = sampled.mask[row]
         group, member = divmod(row, group_size)
+        turns = said if isinstance(said, list) else [turn(said)]
         trajectories.append(
             Trajectory(
-                problem=PROBLEMS[group],
+                episode=Episode(
+                    problem=PROBLEMS[group],
+                    turns=(Turn(role="user", tokens=np.zeros(3, np.int32)), *turns),
+                    ended="answer",
+                    text=proof,
+                ),
                 group=group,
                 member=member,
-                turns=(
-                    Turn(role="user", tokens=np.zeros(3, np.int32)),
-                    Turn(
-                        role="assistant",
-                        tokens=sampled.tokens[row][mask],
-                        logprobs=sampled.logprobs[row][mask],
-                        entropy=sampled.entropy[row][mask],
-                    ),
-                ),
-                version=0,
-                finished=bool(sampled.finished[row]),
-                text=proof,
                 judgement=Judgement.by_lean(verdict, proof),
                 feedback=note,
             )
@@ -56,7 +66,7 @@ def rollout(proofs, verdicts, feedback, *, group_size=2, width=24, sampled=None)
         trajectories=tuple(trajectories),
         group_size=group_size,
         prompt_width=3,
-        response_width=sampled.tokens.shape[1],
+        response_width=width,
         pad=TOKENIZER.pad_token_id,
-        sampling=sampled.sampling,
+        sampling=SAMPLING,
     )

@@ -4,13 +4,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
-from fdjax.data.chat import proof_tokens
-from fdjax.data.packing import pad_right
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.model import Model, ModelConfig
 from fdjax.records import Problem
 from fdjax.rollout import Batch, TeacherPrompts
-from fdjax.sampling import Completions, SamplingConfig
 
 PROBLEMS = [
     Problem(
@@ -46,21 +43,6 @@ MODEL = Model(
         max_position_embeddings=128,
     )
 )
-
-
-def completions(proofs, width=24):
-    """Given proofs as if they had been sampled."""
-    pad = TOKENIZER.pad_token_id
-    tokens, mask = pad_right(proof_tokens(TOKENIZER, proofs), width=width, pad=pad)
-    return Completions(
-        tokens=tokens,
-        mask=mask,
-        logprobs=np.full(mask.shape, -0.5, np.float32),
-        behaviour_logprobs=np.full(mask.shape, -0.25, np.float32),
-        entropy=np.ones(mask.shape, np.float32),
-        finished=np.ones(len(proofs), bool),
-        sampling=SamplingConfig(max_new_tokens=width, temperature=0.7, top_k=3),
-    )
 
 
 def distillation_data(rows=8, prompt=5, teacher=9, length=6, seed=0):

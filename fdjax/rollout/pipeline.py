@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Key
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _NOT_WRITTEN = Feedback(error="nobody was asked for it")
 
 
+@runtime_checkable
 class OpensTools(Protocol):
     """Makes the tools of one episode, such as `fdjax.tools.LeanTools`."""
 

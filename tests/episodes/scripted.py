@@ -8,6 +8,7 @@ import numpy as np
 from fdjax.data.tokenizer import continuation_tokens
 from fdjax.sampling import Sample
 from fdjax.tools import Parameter, Toolbox, ToolSpec
+from scripted import AtOnce
 
 ECHO = ToolSpec(
     name="echo",
@@ -30,7 +31,7 @@ def pieces(tokenizer, text, cuts=()):
     return [token for ids in continuation_tokens(tokenizer, parts) for token in ids]
 
 
-class Scripted:
+class Scripted(AtOnce):
     """Gives its turns in order, and remembers what it was asked."""
 
     def __init__(self, tokenizer, turns, *, stop=True):
@@ -69,9 +70,6 @@ class Scripted:
             )
         )
         return future
-
-    def publish(self, params, version):
-        """It has no weights."""
 
 
 class Echo:

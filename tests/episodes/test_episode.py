@@ -19,6 +19,7 @@ from fdjax.errors import BackendError, ConfigError
 from fdjax.records import Problem
 from fdjax.sampling import Sampler
 from fdjax.tools import Toolbox, Workspace
+from scripted import AtOnce
 from small_tokenizers import qwen, sentencepiece
 
 PROBLEM = Problem(name="t", statement="theorem t (p : Prop) (h1 : p) : p")
@@ -205,13 +206,10 @@ def test_many_run_at_once_on_one_loop():
 def test_a_cancelled_episode_gives_its_request_up():
     futures = []
 
-    class Never:
+    class Never(AtOnce):
         def submit(self, prompt, key, *, max_new_tokens):
             futures.append(Future())
             return futures[0]
-
-        def publish(self, params, version):
-            """It has no weights."""
 
     async def cancel():
         task = asyncio.create_task(EPISODES.run(PROBLEM, Never(), echo_box(), KEY))

@@ -7,20 +7,19 @@ import jax
 import numpy as np
 import pytest
 
+import scripted
 from fdjax.eval import evaluate_arm
 from fdjax.feedback import CompilerFeedback
 from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier, WorkerDiedError
 from fdjax.lean.backends.fake import accepted, rejected
-from fdjax.rollout import Pipeline
-from tiny import PROBLEMS, TOKENIZER, completions
+from scripted import Scripted
+from tiny import PROBLEMS
 
 WRITTEN = [
     *("  trivial", "    trivial", "  skip"),
     *("  trivial\n  rfl", "  trivial", "  crash"),
     *("  skip", "  skip", "  skip"),
-    # The last batch is filled up to two theorems; these count for nobody.
-    *("  trivial", "  trivial", "  trivial"),
 ]
 """Three attempts at each theorem, two theorems in a batch."""
 
@@ -31,34 +30,23 @@ def judge(request):
     return accepted() if "trivial" in request.proof else rejected()
 
 
-class Sampler:
-    """Writes the next six proofs; the first token of each has 2 nats, the others 0."""
+class Certain(Scripted):
+    """The first token of each proof has 2 nats, the others 0."""
 
     def __init__(self):
-        self.asked = []
-        self.made = []
-
-    def __call__(self, params, prompts, prompt_valid, key, *, samples_per_prompt):
-        start = 6 * len(self.made)
-        rows = completions(WRITTEN[start : start + 6])
-        entropy = np.zeros(rows.mask.shape, np.float32)
-        entropy[:, 0] = 2.0
-        self.asked.append((params, prompts.shape, jax.random.key_data(key).tolist()))
-        self.made.append(rows._replace(entropy=entropy))
-        return self.made[-1]
+        super().__init__(WRITTEN)
+        for each in self.samples:
+            each.entropy[:] = 0
+            each.entropy[0] = 2
 
 
 @pytest.fixture
 def evaluated():
     """The result, the sampler and the rollouts that were reported."""
-    sampler, rollouts = Sampler(), []
+    sampler, rollouts = Certain(), []
     with Verifier(lambda: FakeBackend(judge), workers=1) as verifier:
-        pipeline = Pipeline(
-            generate=sampler,
-            tokenizer=TOKENIZER,
-            judge=LeanJudge(verifier=verifier),
-            writer=CompilerFeedback(),
-            prompt_width=64,
+        pipeline = scripted.pipeline(
+            sampler, LeanJudge(verifier=verifier), CompilerFeedback()
         )
         result = evaluate_arm(
             "fd",
@@ -81,7 +69,7 @@ def test_counts_of_each_theorem(evaluated):
     # The first two proofs of the first theorem differ in white space alone.
     assert result.distinct_proofs == (1, 2, 0)
     assert result.distinct_sequences == (1, 2, 0)
-    # Filled rows left out: of nine attempts four are proofs and one has no verdict.
+    # Of nine attempts four are proofs and one has no verdict.
     assert result.statuses == {"verified": 4, "rejected": 4, "crashed": 1}
 
 
@@ -91,24 +79,28 @@ def test_theorems_of_one_name_are_told_apart_by_their_place(evaluated):
 
 def test_entropies(evaluated):
     result, sampler, _ = evaluated
-    first, second = (rows.mask.sum(axis=1) for rows in sampler.made)
+    lengths = np.array([len(each.tokens) for each in sampler.samples])
     # 2 nats in each of three rows, over the tokens that the theorem's rows have.
-    tokens = [first[:3].sum(), first[3:].sum(), second[:3].sum()]
+    tokens = lengths.reshape(3, 3).sum(axis=1)
     assert result.policy_entropy == pytest.approx([6 / n for n in tokens], rel=1e-6)
     # In the proofs: trivial four times, rfl once.
     expected = 4 / 5 * math.log(5 / 4) + 1 / 5 * math.log(5)
     assert result.tactic_entropy == pytest.approx(expected)
 
 
-def test_batches_have_one_shape_and_keys_of_their_own(evaluated):
+def test_batches_have_keys_of_their_own(evaluated):
     _, sampler, rollouts = evaluated
     key = jax.random.key(3)
-    assert sampler.asked == [
-        ("weights", (2, 64), jax.random.key_data(jax.random.fold_in(key, n)).tolist())
-        for n in (0, 2)
+    assert {params for params, _ in sampler.published} == {"weights"}
+    assert [key for _, key in sampler.asked] == [
+        jax.random.key_data(
+            jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, n), row), 0)
+        ).tolist()
+        for n, rows in ((0, 6), (2, 3))
+        for row in range(rows)
     ]
     names = [
         [each.problem.name for each in rollout.trajectories[::3]]
         for rollout in rollouts
     ]
-    assert names == [["t0", "t1"], ["t0", "t0"]]
+    assert names == [["t0", "t1"], ["t0"]]

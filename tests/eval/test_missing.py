@@ -5,6 +5,7 @@ import math
 import jax
 import pytest
 
+import scripted
 from fdjax.errors import BackendError
 from fdjax.eval import evaluate_arm, evaluate_teacher
 from fdjax.feedback import Feedback
@@ -12,8 +13,8 @@ from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.lean.backends.fake import accepted
 from fdjax.records import Problem
-from fdjax.rollout import Pipeline
-from tiny import PROBLEMS, TOKENIZER, completions
+from scripted import Scripted
+from tiny import PROBLEMS
 
 LONG = Problem(name="long", statement=f"theorem long : {'p ∧ ' * 60}p")
 BROKEN = Problem(name="b", statement="theorem b : broken")
@@ -33,12 +34,8 @@ class Notes:
 
 def pipeline(verifier, proofs, width=64):
     """Samples given proofs, whatever the prompts are."""
-    return Pipeline(
-        generate=lambda *_, samples_per_prompt: completions(proofs),
-        tokenizer=TOKENIZER,
-        judge=LeanJudge(verifier=verifier),
-        writer=Notes(),
-        prompt_width=width,
+    return scripted.pipeline(
+        Scripted(proofs), LeanJudge(verifier=verifier), Notes(), width=width
     )
 
 

@@ -14,8 +14,9 @@ from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.rollout import rollout_batch, supervised_batch
 from fdjax.train import FD, GRPO
+from scripted import sample
 from small_tokenizers import sentencepiece
-from tiny import PROBLEMS, TOKENIZER, completions
+from tiny import PROBLEMS, TOKENIZER
 
 WIDTH = 24
 
@@ -178,18 +179,13 @@ def test_characters_are_counted_as_the_proof_has_them():
     assert tokenizer.convert_ids_to_tokens(ids[:-1]) == [
         *("▁▁", "ex", "<0x0A>", "▁▁", "a", "b")
     ]
-    tokens = np.array([ids], np.int32)
     given = judging.rollout(
         [proof],
         [Verdict(status=Status.REJECTED)],
         [Feedback(parts=("x",), offset=proof.index("a"))],
         group_size=1,
-        sampled=completions([proof])._replace(
-            tokens=tokens,
-            mask=np.ones_like(tokens, bool),
-            logprobs=np.zeros(tokens.shape, np.float32),
-            entropy=np.zeros(tokens.shape, np.float32),
-        ),
+        width=len(ids),
+        sampled=[sample(ids)],
     )
     batch, _ = rollout_batch(given, tokenizer, teacher_width=160, score="to_divergence")
     assert batch.feedback.mask[0].tolist() == [True] * 5 + [False] * 2

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+import scripted
 from fdjax.data.formats import CHAT
+from fdjax.episodes import Budget
 from fdjax.errors import (
     BackendError,
     ConfigError,
@@ -22,11 +24,11 @@ from fdjax.judge import AfterThinking, Judgement, LeanJudge, last_fence
 from fdjax.lean import CheckRequest, FakeBackend, Status, Verifier, WorkerDiedError
 from fdjax.lean.backends.fake import accepted, rejected
 from fdjax.records import Problem
-from fdjax.rollout import Pipeline
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.train.rollout_source import rollout_metrics
+from scripted import Scripted
 from small_tokenizers import sentencepiece
-from tiny import MODEL, PROBLEMS, TOKENIZER, completions
+from tiny import MODEL, PROBLEMS, TOKENIZER
 
 
 def judge(request: CheckRequest):
@@ -39,15 +41,13 @@ def judge(request: CheckRequest):
 @pytest.fixture(scope="module")
 def pipeline():
     with Verifier(lambda: FakeBackend(judge), workers=2) as verifier:
-        yield Pipeline(
-            generate=make_generate(
-                MODEL,
-                SamplingConfig(max_new_tokens=8, stop_tokens=(TOKENIZER.eos_token_id,)),
-            ),
-            tokenizer=TOKENIZER,
-            judge=LeanJudge(verifier=verifier),
-            writer=CompilerFeedback(),
-            prompt_width=64,
+        sampler = SlotSampler(
+            MODEL,
+            SamplingConfig(max_new_tokens=8, stop_tokens=(TOKENIZER.eos_token_id,)),
+            SlotsConfig(longest=72, slots=8, page=16),
+        )
+        yield scripted.pipeline(
+            sampler, LeanJudge(verifier=verifier), CompilerFeedback(), tokens=8
         )
 
 
@@ -76,7 +76,7 @@ def test_groups_stand_together_and_each_sample_keeps_its_own_verdict(pipeline, p
 def test_proofs_are_the_sampled_tokens(pipeline, params):
     rollout = pipeline.collect(params, PROBLEMS[:2], jax.random.key(2), group_size=2)
     for each in rollout.trajectories:
-        text = TOKENIZER.decode(each.response.tokens, skip_special_tokens=True)
+        text = TOKENIZER.decode(each.row.tokens, skip_special_tokens=True)
         assert text == each.text == each.judgement.answer
 
 
@@ -101,20 +101,10 @@ class Noting:
         return self.answer(group)
 
 
-def scripted(check=lambda request: accepted(), writer=None, proofs=("  rfl",) * 4):
+def saying(check=lambda request: accepted(), writer=None, proofs=("  rfl",) * 4):
     """A pipeline that samples given proofs of two problems, two of each."""
-
-    def generate(params, prompts, prompt_valid, key, *, samples_per_prompt):
-        assert prompts.shape == (2, 64)
-        return completions(proofs)
-
-    return Pipeline(
-        generate=generate,
-        tokenizer=TOKENIZER,
-        judge=LeanJudge(verifier=Verifier(lambda: FakeBackend(check), workers=1)),
-        writer=writer or Noting(),
-        prompt_width=64,
-    )
+    judge = LeanJudge(verifier=Verifier(lambda: FakeBackend(check), workers=1))
+    return scripted.pipeline(Scripted(proofs), judge, writer or Noting())
 
 
 def collect(pipeline, problems=PROBLEMS[:2]):
@@ -136,7 +126,7 @@ LONG = Problem(name="long", statement=f"theorem long : {'p ∧ ' * 60}p")
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_prompt_that_is_too_long_costs_its_own_attempts(place):
     writer, asked = Noting(), []
-    pipeline = scripted(lambda request: asked.append(request) or accepted(), writer)
+    pipeline = saying(lambda request: asked.append(request) or accepted(), writer)
     problems = PROBLEMS[:2]
     problems[place] = LONG
     rollout = collect(pipeline, problems)
@@ -146,7 +136,7 @@ def test_a_prompt_that_is_too_long_costs_its_own_attempts(place):
     assert informed(rollout) == fits
     lost = rollout.trajectories[2 * place].judgement.verdict
     assert lost.status is Status.CRASHED
-    assert "more than prompt_width = 64" in lost.reason
+    assert "more than Budget.prompt_tokens = 64" in lost.reason
     assert {request.name for request in asked} == {problems[1 - place].name}
     assert len(writer.shown) == 2
     metrics = rollout_metrics(rollout)
@@ -165,7 +155,7 @@ def test_an_outage_leaves_rewards_missing_and_keeps_what_was_decided(caplog):
         return accepted()
 
     with caplog.at_level(logging.WARNING):
-        rollout = collect(scripted(check, proofs=proofs))
+        rollout = collect(saying(check, proofs=proofs))
     assert rollout.known[1] == rollout.known[3] == False  # noqa: E712
     lost = rollout.trajectories[1]
     assert lost.judgement.verdict.status is Status.CRASHED
@@ -182,7 +172,7 @@ def test_an_outage_in_which_lean_decides_nothing_leaves_everything_missing():
     def check(request):
         raise BackendError("no route to the server")
 
-    rollout = collect(scripted(check, proofs=("  rfl", "  run_cmd", "  omega", "")))
+    rollout = collect(saying(check, proofs=("  rfl", "  run_cmd", "  omega", "")))
     assert not rollout.known.any()
     assert statuses(rollout) == {Status.CRASHED}
     assert not any(informed(rollout))
@@ -193,7 +183,7 @@ def test_a_missing_installation_is_an_error():
         raise InstallError("no Lean")
 
     with pytest.raises(InstallError):
-        collect(scripted(check))
+        collect(saying(check))
 
 
 def test_a_broken_statement_costs_its_own_attempts(caplog):
@@ -201,7 +191,7 @@ def test_a_broken_statement_costs_its_own_attempts(caplog):
     broken = Problem(name="b", statement="theorem b : broken")
     pipeline = replace(
         # Lean does not see the text that is not allowed, nor what it would prove.
-        scripted(writer=writer, proofs=("  rfl", "  rfl", "  run_cmd", "  rfl")),
+        saying(writer=writer, proofs=("  rfl", "  rfl", "  run_cmd", "  rfl")),
         judge=LeanJudge(verifier=Verifier(FakeBackend, workers=1)),
     )
     with caplog.at_level(logging.WARNING):
@@ -232,7 +222,7 @@ def refuse(group):
 )
 def test_a_writer_that_fails_costs_the_feedback_not_the_run(answer, reason, caplog):
     with caplog.at_level(logging.WARNING):
-        rollout = collect(scripted(writer=Noting(answer)))
+        rollout = collect(saying(writer=Noting(answer)))
     assert not any(informed(rollout))
     assert all(reason in each.feedback.error for each in rollout.trajectories)
     assert rollout.known.all()
@@ -241,36 +231,41 @@ def test_a_writer_that_fails_costs_the_feedback_not_the_run(answer, reason, capl
 
 @pytest.mark.parametrize("group_size", [0, -1])
 def test_groups_need_attempts(group_size):
-    pipeline = scripted()
+    pipeline = saying()
     with pipeline.judge.verifier, pytest.raises(ConfigError, match="group_size"):
         pipeline.collect(None, PROBLEMS[:2], jax.random.key(0), group_size=group_size)
 
 
 def test_a_rollout_needs_problems():
     with pytest.raises(DataError, match="expected problems"):
-        collect(scripted(), [])
+        collect(saying(), [])
 
 
 @pytest.mark.parametrize("name", ["pad_token", "eos_token"])
 def test_a_tokenizer_must_name_its_padding_and_its_end(name):
     tokenizer = sentencepiece("prepend")
     setattr(tokenizer, name, None)
+    pipeline = saying()
     with pytest.raises(ConfigError, match=name):
-        replace(scripted(), tokenizer=tokenizer)
+        replace(pipeline, episodes=replace(pipeline.episodes, tokenizer=tokenizer))
 
 
 def test_prompts_need_room():
-    with pytest.raises(ConfigError, match="prompt_width"):
-        replace(scripted(), prompt_width=0)
+    with pytest.raises(ConfigError, match="prompt_tokens"):
+        scripted.pipeline(Scripted(["  rfl"]), Slow(), Noting(), width=None)
 
 
 @pytest.mark.parametrize("prefix", ["prepend", "always", "first", "never"])
 def test_sampled_proofs_keep_their_indentation(prefix):
     tokenizer = sentencepiece(prefix)
-    pipeline = replace(scripted(), tokenizer=tokenizer)
+    pipeline = saying()
     pieces = ["▁▁", "ex", "<0x0A>", "▁▁", "▁ex", "</s>"]
-    row = np.array([tokenizer.convert_tokens_to_ids(pieces)])
-    assert pipeline.decode(row, np.ones_like(row, bool)) == ["  ex\n   ex"]
+    ids = tokenizer.convert_tokens_to_ids(pieces)
+    pipeline.sampler.samples = [scripted.sample(ids)]
+    episodes = replace(pipeline.episodes, tokenizer=tokenizer)
+    episodes = replace(episodes, budget=Budget(tokens=24, prompt_tokens=512))
+    rollout = collect(replace(pipeline, episodes=episodes))
+    assert rollout.trajectories[0].text == "  ex\n   ex"
 
 
 class Slow:
@@ -296,7 +291,7 @@ class Slow:
 def test_groups_overtake_each_other_and_stay_in_order():
     """Also that a reward need not come from Lean."""
     slow = Slow()
-    pipeline = replace(scripted(proofs=("a", "bb", "ccc", "dddd")), judge=slow)
+    pipeline = replace(saying(proofs=("a", "bb", "ccc", "dddd")), judge=slow)
     rollout = replace(pipeline, writer=slow).collect(
         None, PROBLEMS[:2], jax.random.key(0), group_size=2, version=7
     )
@@ -304,7 +299,7 @@ def test_groups_overtake_each_other_and_stay_in_order():
     np.testing.assert_allclose(rollout.rewards, [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
     texts = [each.feedback.text for each in rollout.trajectories]
     assert texts == ["a", "bb", "ccc", "dddd"]
-    assert {each.version for each in rollout.trajectories} == {7}
+    assert pipeline.sampler.published == [(None, 7)]
     assert "verdict/verified" in (metrics := rollout_metrics(rollout))
     assert metrics["verdict/verified"] == (0, 0)
 
@@ -314,12 +309,12 @@ def test_a_writer_may_give_the_run_up():
         raise FeedbackError("the budget is spent")
 
     with pytest.raises(FeedbackError, match="the budget is spent"):
-        collect(scripted(writer=Noting(give_up)))
+        collect(saying(writer=Noting(give_up)))
 
 
 def test_pipelines_share_their_event_loop_until_nobody_needs_it():
-    pipeline = scripted()
-    other = replace(pipeline, prompt_width=32)
+    pipeline = saying()
+    other = replace(pipeline, phase="fd")
     assert other.loop is pipeline.loop
     threads = [t for t in threading.enumerate() if t.name == "fdjax-event-loop"]
     loop = pipeline.loop
@@ -334,7 +329,8 @@ async def _thread():
 
 def test_the_judge_reads_answers_as_the_format_has_them(pipeline):
     fenced = AfterThinking(extract=last_fence)
+    episodes = replace(pipeline.episodes, format=replace(CHAT, extract=fenced))
     with pytest.raises(ConfigError, match=r"by AfterThinking\(extract=last_fence, ope"):
-        replace(pipeline, format=replace(CHAT, extract=fenced))
+        replace(pipeline, episodes=episodes)
     judge = replace(pipeline.judge, extract=AfterThinking(extract=last_fence))
-    replace(pipeline, judge=judge, format=replace(CHAT, extract=fenced))
+    replace(pipeline, judge=judge, episodes=episodes)

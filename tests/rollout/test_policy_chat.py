@@ -3,15 +3,16 @@
 import asyncio
 import json
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
+import scripted
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.formats import PLAIN
-from fdjax.data.packing import pad_left
 from fdjax.errors import ConfigError, DataError, FeedbackError
 from fdjax.feedback import CompilerFeedback, Kind, Mixture, PolicyFeedback
 from fdjax.feedback.chat import Question
@@ -19,9 +20,10 @@ from fdjax.feedback.chat.recording import question_key
 from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.records import Problem
-from fdjax.rollout import Pipeline, PolicyChat
-from fdjax.sampling import SamplingConfig, make_generate
-from tiny import MODEL, PROBLEMS, TOKENIZER, completions, mesh_of
+from fdjax.rollout import PolicyChat
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
+from scripted import Scripted
+from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
 
 TEMPLATE = """{% block system %}Say why.{% endblock %}
 {% block user %}{{ theorem }}
@@ -30,7 +32,6 @@ TEMPLATE = """{% block system %}Say why.{% endblock %}
 WIDTH, LONGEST = 100, 16
 SAMPLING = SamplingConfig(
     max_new_tokens=LONGEST,
-    pad_token=TOKENIZER.pad_token_id,
     # A policy that has learnt nothing seldom says its end token.
     stop_tokens=tuple(range(4, 304, 3)),
 )
@@ -57,25 +58,50 @@ def settings(tmp_path):
         template=path,
         prompt_tokens=WIDTH,
         max_new_tokens=LONGEST,
-        rows=4,
         max_missing_share=1,
     )
 
 
-class Counting:
-    """The real sampler; keeps how many prompts it had, and in which thread."""
+def slots(mesh=None):
+    config = SlotsConfig(longest=WIDTH + LONGEST, slots=8, page=16)
+    return SlotSampler(MODEL, SAMPLING, config, mesh)
 
-    def __init__(self, mesh=None):
+
+class Reviewer(Scripted):
+    """Makes given attempts, and reviews them by a real sampler.
+
+    Keeps how many different questions it had together, and the threads that worked.
+    """
+
+    def __init__(self, proofs, mesh, says):
+        super().__init__(proofs)
         self.batches = []
         self.threads = set()
-        self._generate = make_generate(MODEL, SAMPLING, mesh)
+        self._questions = []
+        self._says = says or (lambda: None)
+        self._slots = slots(mesh)
 
-    def __call__(self, params, prompts, valid, key, *, samples_per_prompt=1):
-        self.batches.append(len(np.unique(prompts, axis=0)))
+    def submit(self, prompt, key, **request):
+        if "Say why." not in TOKENIZER.decode(prompt):
+            return super().submit(prompt, key, **request)
+        self._says()
+        self._questions.append(tuple(prompt))
+        return self._slots.submit(prompt, key, **request)
+
+    def publish(self, params, version):
+        self._slots.publish(params, version)
+
+    @contextmanager
+    def together(self):
+        self._questions = []
+        with self._slots.together():
+            yield
+        if self._questions:
+            self.batches.append(len(set(self._questions)))
+
+    def serve(self, until):
         self.threads.add(threading.current_thread())
-        return self._generate(
-            params, prompts, valid, key, samples_per_prompt=samples_per_prompt
-        )
+        self._slots.serve(until)
 
 
 @pytest.fixture
@@ -83,16 +109,14 @@ def made(verifier):
     """Makes a pipeline that samples given proofs, and the sampler of its feedback."""
     chats = []
 
-    def make(settings, proofs=PROOFS, sampler=None, writer=None, judge=None):
-        sampler = sampler or Counting()
+    def make(settings, proofs=PROOFS, mesh=None, writer=None, judge=None, says=None):
+        sampler = Reviewer(proofs, mesh, says)
         chat = PolicyChat(settings, sampler, TOKENIZER, format=PLAIN, name="tiny")
         chats.append(chat)
-        return Pipeline(
-            generate=lambda *_, **__: completions(proofs),
-            tokenizer=TOKENIZER,
-            judge=judge or LeanJudge(verifier=verifier),
-            writer=(writer or PolicyFeedback.make)(settings, chat),
-            prompt_width=64,
+        return scripted.pipeline(
+            sampler,
+            judge or LeanJudge(verifier=verifier),
+            (writer or PolicyFeedback.make)(settings, chat),
             policy=chat,
             phase="fd",
         ), sampler
@@ -137,11 +161,13 @@ def test_an_answer_is_the_policys_own(made, settings, params):
         [Problem(name="q", statement=f"{question.system}\n\n{question.user}")],
         format=replace(PLAIN, user="{{ statement }}", answer=None),
     )
-    prompts, valid = pad_left([ids], width=WIDTH, pad=TOKENIZER.pad_token_id)
     number = np.uint32(int(question_key({}, question)[:8], 16))
     key = jax.random.fold_in(jax.random.key(3), number)
-    sampled = make_generate(MODEL, SAMPLING)(params, prompts, valid, key[None])
-    tokens = np.asarray(sampled.tokens)[0][np.asarray(sampled.mask)[0]]
+    sampler = slots()
+    sampler.publish(params, 0)
+    future = sampler.submit(ids, key, max_new_tokens=LONGEST)
+    sampler.drain()
+    tokens = future.result().tokens
     assert note.usage.output_tokens == len(tokens)
     assert note.text == TOKENIZER.decode(tokens, skip_special_tokens=True).strip()
 
@@ -158,18 +184,15 @@ def test_an_answer_depends_on_no_other_question(made, settings, params):
     assert notes(pipeline, params, version=7) == both
 
 
-def test_more_questions_than_rows(made, settings, params):
-    proofs = tuple(f"  exact h{n}" for n in range(10))
-    pipeline, sampler = made(settings, proofs=proofs)
-    many = notes(pipeline, params, group_size=5)
-    # Ten questions by four, in shapes of four.
-    assert sampler.batches == [4, 4, 2]
-    wide, _ = made(replace(settings, rows=16), proofs=proofs)
-    assert [n.text for n in notes(wide, params, group_size=5)] == [n.text for n in many]
+def test_the_temperature_is_that_of_the_settings(made, settings, params):
+    """The sampler's own is that of the attempts."""
+    cold = replace(settings, temperature=0.01)
+    one, other = (notes(made(cold)[0], params, seed=seed)[0] for seed in (1, 2))
+    assert one.text == other.text != notes(made(settings)[0], params, seed=1)[0].text
 
 
 def test_equal_questions_are_asked_once(made, settings, params):
-    """A probe fills up its last batch with copies of a problem."""
+    """Both of a group may have made the same attempt."""
     pipeline, sampler = made(settings, proofs=("  skip",) * 4)
     found = notes(pipeline, params, [PROBLEMS[0]] * 2)
     assert sampler.batches == [1]
@@ -180,8 +203,7 @@ def test_equal_questions_are_asked_once(made, settings, params):
 
 def test_eight_devices_say_the_same(made, settings, params):
     alone, _ = made(settings)
-    mesh = mesh_of(data=2, fsdp=4)
-    sharded, sampler = made(settings, sampler=Counting(mesh))
+    sharded, sampler = made(settings, mesh=mesh_of(data=2, fsdp=2, tensor=2))
     assert notes(sharded, params) == notes(alone, params)
     assert sampler.batches == [3]
 
@@ -195,10 +217,10 @@ def test_a_replay_samples_nothing(made, settings, params, tmp_path):
         ("fd", 3)
     }
 
-    def never(*_, **__):
+    def never():
         pytest.fail("sampled")
 
-    replayed, _ = made(replace(settings, replay=True), sampler=never)
+    replayed, _ = made(replace(settings, replay=True), says=never)
     again = notes(replayed, params, version=3)
     assert [(note.parts, note.kind) for note in again] == [
         (note.parts, note.kind) for note in first
@@ -276,11 +298,11 @@ def test_other_writers_beside_it(made, settings, params):
     assert sum(sampler.batches) in (1, 2)
 
 
-def test_a_device_that_fails_costs_the_feedback(made, settings, params):
-    def broken(*_, **__):
+def test_a_sampler_that_refuses_costs_the_feedback(made, settings, params):
+    def broken():
         raise RuntimeError("RESOURCE_EXHAUSTED")
 
-    pipeline, _ = made(settings, sampler=broken)
+    pipeline, _ = made(settings, says=broken)
     found = notes(pipeline, params)
     assert [note.kind for note in found] == [
         Kind.FAILED,
@@ -318,7 +340,7 @@ def test_a_chat_that_no_pipeline_has_says_so(made, settings, params):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"rows": 0}, {"max_new_tokens": 0}, {"prompt_tokens": 0}, {"temperature": 0}],
+    [{"max_new_tokens": 0}, {"prompt_tokens": 0}, {"temperature": 0}],
 )
 def test_settings_are_checked(changed):
     with pytest.raises(ConfigError, match=f"PolicyFeedback.{next(iter(changed))}"):

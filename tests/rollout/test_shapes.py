@@ -13,8 +13,7 @@ import judging
 from fdjax.feedback import Feedback
 from fdjax.lean import Status, Verdict
 from fdjax.rollout import rollout_batch, supervised_batch
-from fdjax.sampling import SamplingConfig, make_generate
-from tiny import MODEL, PROBLEMS, TOKENIZER
+from tiny import PROBLEMS, TOKENIZER
 
 
 def supervised():
@@ -45,13 +44,6 @@ def prompts_of_the_teacher():
     return distillation().feedback
 
 
-def sampled():
-    generate = make_generate(MODEL, SamplingConfig(max_new_tokens=2, top_k=3))
-    prompts = np.ones((2, 3), np.int32)
-    params = jax.jit(MODEL.init)(jax.random.key(0))
-    return generate(params, prompts, prompts == 1, jax.random.key(1))
-
-
 def mistyped(batch):
     """Fields that are not of their type, all axes read together."""
     with jaxtyped("context"):
@@ -63,7 +55,7 @@ def mistyped(batch):
 
 
 @pytest.mark.parametrize(
-    "make", [supervised, policy, distillation, prompts_of_the_teacher, sampled]
+    "make", [supervised, policy, distillation, prompts_of_the_teacher]
 )
 def test_fields_are_of_their_types(make):
     batch = make()

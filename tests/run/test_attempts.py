@@ -14,7 +14,8 @@ from fdjax.lean import Status, Verdict
 from fdjax.run import attempts
 from fdjax.run.attempts import AttemptLog
 from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
-from tiny import MODEL, TOKENIZER, completions, distillation_data
+from scripted import sample
+from tiny import MODEL, TOKENIZER, distillation_data
 
 ROWS, LENGTH, TEMPERATURE = 40, 24, 0.5
 
@@ -43,9 +44,11 @@ def written(state, batch, done=0):
         [Verdict(status=Status.REJECTED)] * ROWS,
         [Feedback(parts=("no",))] * ROWS,
         group_size=ROWS,
-        sampled=completions(["  rfl"] * ROWS, LENGTH)._replace(
-            tokens=batch.responses, mask=batch.response_valid
-        ),
+        width=LENGTH,
+        sampled=[
+            sample(tokens[valid])
+            for tokens, valid in zip(batch.responses, batch.response_valid, strict=True)
+        ],
     )
     data = StepData(batches=[batch], metrics={}, rollout=rollout)
     log.write("fd", done, state, data)

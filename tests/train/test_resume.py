@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 from tokenizers import normalizers
 
+import scripted
 from fdjax.checkpoint import CheckpointStore
 from fdjax.data.formats import PLAIN
 from fdjax.data.tokenizer import train_tokenizer
@@ -17,7 +18,6 @@ from fdjax.errors import CheckpointError, DamagedCheckpointError
 from fdjax.feedback import CompilerFeedback
 from fdjax.judge import LeanJudge, up_to_fence
 from fdjax.lean import FakeBackend, Verifier
-from fdjax.rollout import Pipeline
 from fdjax.train import (
     FD,
     GRPO,
@@ -28,6 +28,7 @@ from fdjax.train import (
     needs_of,
 )
 from fdjax.train.resume import ResumeFrom, restore
+from scripted import Scripted
 from tiny import PROBLEMS, TOKENIZER
 
 ROWS = [(problem, None, problem.references[0]) for problem in PROBLEMS]
@@ -43,12 +44,10 @@ def supervised(rows=ROWS, tokenizer=TOKENIZER, **changes):
 
 def pipeline(prompt_width=64):
     """Never asked to sample."""
-    return Pipeline(
-        generate=lambda *_, **__: pytest.fail("sampled"),
-        tokenizer=TOKENIZER,
-        judge=LeanJudge(verifier=Verifier(FakeBackend)),
-        writer=CompilerFeedback(),
-        prompt_width=prompt_width,
+    judge = LeanJudge(verifier=Verifier(FakeBackend))
+    # A sampler without a proof to say fails.
+    return scripted.pipeline(
+        Scripted([]), judge, CompilerFeedback(), width=prompt_width
     )
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import scripted
 from fdjax.data.pipeline import batches
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import CheckpointError, ConfigError
@@ -14,9 +15,9 @@ from fdjax.feedback import ConstantFeedback
 from fdjax.judge import Judgement
 from fdjax.metrics import StageTimer
 from fdjax.records import Mean
-from fdjax.rollout import Pipeline
 from fdjax.train import FD, GRPO, RolloutSource, TrainState, needs_of
-from tiny import PROBLEMS, TOKENIZER, completions
+from scripted import Scripted
+from tiny import PROBLEMS
 
 REWARDS = {
     "t4": (1.0, 0.0),
@@ -45,12 +46,8 @@ class Known:
 
 
 def pipeline():
-    return Pipeline(
-        generate=lambda *_, **__: completions(["  skip"] * 4),
-        tokenizer=TOKENIZER,
-        judge=Known(),
-        writer=ConstantFeedback(text="hint"),
-        prompt_width=64,
+    return scripted.pipeline(
+        Scripted(["  skip"]), Known(), ConstantFeedback(text="hint")
     )
 
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scripted
 from fdjax.data.pipeline import batches
 from fdjax.feedback import Feedback
 from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.metrics import StageTimer
 from fdjax.records import Mean
-from fdjax.rollout import Pipeline
 from fdjax.train import (
     FD,
     GRPO,
@@ -28,7 +28,8 @@ from fdjax.train import (
     TrainState,
     needs_of,
 )
-from tiny import PROBLEMS, TOKENIZER, completions
+from scripted import Scripted
+from tiny import PROBLEMS, TOKENIZER
 
 ROWS = [(problem, None, problem.references[0]) for problem in PROBLEMS]
 
@@ -169,19 +170,6 @@ PROOFS = ("  trivial", "  skip", "  skip", "  run_cmd")
 """Of two problems, two attempts each; the verifier accepts the first."""
 
 
-class Sampler:
-    """Writes `PROOFS` whatever it is asked, and keeps what it was asked with."""
-
-    def __init__(self):
-        self.asked = []
-
-    def __call__(self, params, prompts, prompt_valid, key, *, samples_per_prompt):
-        names = [text.split()[1] for text in texts(prompts, prompt_valid)]
-        self.asked.append((params, names, jax.random.key_data(key).tolist()))
-        assert samples_per_prompt == 2
-        return completions(PROOFS)
-
-
 class Hints:
     """Feedback on what was rejected alone."""
 
@@ -197,13 +185,13 @@ class Hints:
 @pytest.fixture
 def pipeline():
     with Verifier(FakeBackend, workers=1) as verifier:
-        yield Pipeline(
-            generate=Sampler(),
-            tokenizer=TOKENIZER,
-            judge=LeanJudge(verifier=verifier),
-            writer=Hints(),
-            prompt_width=64,
-        )
+        yield scripted.pipeline(Scripted(PROOFS), LeanJudge(verifier=verifier), Hints())
+
+
+def names_asked(pipeline):
+    """Of the problems of each rollout."""
+    names = [TOKENIZER.decode(ids).split()[1] for ids, _ in pipeline.sampler.asked[::2]]
+    return [names[start : start + 2] for start in range(0, len(names), 2)]
 
 
 BUDGET = {
@@ -243,13 +231,18 @@ def test_attempts_are_those_of_the_state_at_the_next_problems(pipeline):
         source.next(state(step), StageTimer())
     order = batches(PROBLEMS, batch_size=2, seed=0)
     root = jax.random.key(5)
-    assert pipeline.generate.asked == [
-        (
-            "weights",
-            [problem.name for problem in next(order)],
-            jax.random.key_data(jax.random.fold_in(root, step)).tolist(),
-        )
+    assert pipeline.sampler.published == [("weights", 0), ("weights", 7)]
+    assert names_asked(pipeline) == [
+        [problem.name for problem in next(order)] for _ in range(2)
+    ]
+    keys = [
+        # Of rollout, attempt, turn.
+        jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(root, step), row), 0)
         for step in (0, 7)
+        for row in range(4)
+    ]
+    assert [key for _, key in pipeline.sampler.asked] == [
+        jax.random.key_data(key).tolist() for key in keys
     ]
 
 
@@ -312,7 +305,7 @@ def test_rollout_metrics_by_hand(pipeline):
         if name.startswith(("rollout/", "verdict/"))
     }
     assert values == {
-        # `completions` says 1 nat of each token, and that each row ended.
+        # `sample` says 1 nat of each token, and that each row ended.
         "rollout/entropy": Mean(float(written), written),
         "rollout/length": Mean(written, 4),
         "rollout/finished": Mean(4, 4),
@@ -337,7 +330,7 @@ def test_sampling_sources_go_on_at_the_next_problems(pipeline):
     again = reinforced(pipeline)
     again.set_state(saved)
     again.next(state(), StageTimer())
-    first, second, resumed = (names for _, names, _ in pipeline.generate.asked)
+    first, second, resumed = names_asked(pipeline)
     assert resumed == second != first
     assert isinstance(again, Source)
 

@@ -28,6 +28,7 @@ from fdjax.train import (
     BaseTeacher,
     Clipped,
     EMATeacher,
+    LogprobGap,
     OptimizerConfig,
     Phase,
     RolloutSource,
@@ -176,6 +177,7 @@ class Trainer:
             self._pipeline,
             needs=needs_of((term,)),
             teacher_width=self.materials.teacher_width,
+            gap=self._gap,
             **self._budget,
         )
 
@@ -200,6 +202,10 @@ class Trainer:
     @functools.cached_property
     def _pipeline(self) -> Pipeline:
         return self.materials.pipeline(self.materials.prompt_width)
+
+    @functools.cached_property
+    def _gap(self) -> LogprobGap:
+        return LogprobGap(self.materials.model)
 
     @property
     def _budget(self) -> dict[str, Any]:

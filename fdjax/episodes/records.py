@@ -78,6 +78,11 @@ class Episode:
         return self.ended == "answer"
 
     @property
+    def own_turns(self) -> int:
+        """Turns of the policy."""
+        return sum(turn.role == "assistant" for turn in self.turns)
+
+    @property
     def observations(self) -> tuple[Observation, ...]:
         """All calls with their answers, in order.
 

@@ -17,6 +17,7 @@ from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
 from fdjax.rollout import Batch
 from fdjax.sharding import batch_parts, shard_batch
+from fdjax.tools import Observation
 from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
 from fdjax.train.terms.term import given
 
@@ -57,6 +58,8 @@ class AttemptLog:
                     "arm": arm,
                     "step": done + 1,
                     **attempt_row(attempt),
+                    "ended": each.episode.ended,
+                    "calls": [_call(seen) for seen in each.episode.observations],
                     "feedback": each.feedback.text or None,
                     "feedback_error": each.feedback.error,
                     "tokens": (
@@ -136,3 +139,13 @@ class AttemptLog:
             )
 
         return jax.jit(divergence)
+
+
+def _call(seen: Observation) -> dict[str, Any]:
+    """A call and its answer as a part of a row."""
+    return {
+        "tool": seen.tool,
+        "arguments": seen.arguments,
+        "answer": seen.text,
+        "ended": seen.ended,
+    }

@@ -33,6 +33,7 @@ from fdjax.run.task import BASE, Arm, Task, phases_of
 from fdjax.sampling import SamplingConfig, SlotSampler
 from fdjax.sharding import batch_parts
 from fdjax.train import (
+    LogprobGap,
     PhaseConfig,
     RolloutSource,
     StepData,
@@ -288,6 +289,10 @@ class Recipe:
             attempts=attempts.problems * attempts.group_size,
         )
 
+    @cached_property
+    def _gap(self) -> LogprobGap:
+        return LogprobGap(self.policy.model)
+
     def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
         """The data of each phase; it goes on where the phase before stops."""
         config = self._config.attempts
@@ -304,6 +309,7 @@ class Recipe:
                 seed=self._config.seed,
                 teacher_width=self.teacher_width if phase.needs.feedback else None,
                 sampling=config.sampling,
+                gap=self._gap,
                 after=before,
             )
         return sources

@@ -2,6 +2,7 @@
 
 from fdjax.train.forward import response_hidden, teacher_hidden
 from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
+from fdjax.train.logprob_gap import LogprobGap
 from fdjax.train.loop import Phase, train
 from fdjax.train.objectives import Objective, make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
@@ -65,6 +66,7 @@ __all__ = [
     "EMATeacher",
     "IdleError",
     "LiveTeacher",
+    "LogprobGap",
     "Needs",
     "Objective",
     "OptimizerConfig",

@@ -18,6 +18,7 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import Batch, Pipeline, Rollout, rollout_batch
+from fdjax.train.logprob_gap import LogprobGap
 from fdjax.train.sources import ResumableSource, StepData
 from fdjax.train.state import TrainState
 from fdjax.train.terms import Needs
@@ -52,6 +53,7 @@ class RolloutSource(ResumableSource):
         seed: int,
         teacher_width: int | None = None,
         sampling: PassRateSampling | None = None,
+        gap: LogprobGap | None = None,
         after: "RolloutSource | None" = None,
     ):
         """Begins at the first problems, or where another source is.
@@ -68,6 +70,8 @@ class RolloutSource(ResumableSource):
           teacher_width: tokens of the prompts of a teacher that reads feedback.
           sampling: leaves out problems that are never or always solved of late; None
             draws all of them equally often.
+          gap: holds the sampler's log-probabilities against the trainer's; without it
+            nobody does.
           after: the source of the phase before, over the same problems in batches of
             the same size: this one goes on where it stops, with what it knows of them.
         """
@@ -129,6 +133,7 @@ class RolloutSource(ResumableSource):
             _require_same_problems(after.data, self.data)
         self._pipeline = pipeline
         self._needs = needs
+        self._gap = gap
         self._teacher_width = teacher_width if needs.feedback else None
         self._group_size = group_size
         self._updates = updates_per_rollout
@@ -147,6 +152,7 @@ class RolloutSource(ResumableSource):
             timer=timer,
         )
         with timer.stage("data"):
+            of_gap = self._gap.measure(state.policy, rollout) if self._gap else {}
             of_sampling = self._observe(rollout, known)
             advantages, of_advantages = self._advantages(rollout)
             notes = [each.feedback for each in rollout.trajectories]
@@ -165,6 +171,7 @@ class RolloutSource(ResumableSource):
             batches=self._split(batch),
             metrics=union(
                 rollout_metrics(rollout),
+                of_gap,
                 of_sampling,
                 of_advantages,
                 of_feedback,
@@ -229,7 +236,8 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
     """Statistics of sampled attempts.
 
     Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
-    rollout/length (tokens), rollout/finished (share), rollout/live_groups (share of
+    rollout/length (tokens), rollout/turns (of the policy), rollout/calls (of tools),
+    rollout/finished (share), rollout/live_groups (share of
     groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
     sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
     the sampled attempts that Lean was asked about).
@@ -256,6 +264,10 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
             float(responses.entropy.sum()), int(responses.mask.sum())
         ),
         "rollout/length": Mean(int(responses.mask.sum()), made),
+        "rollout/turns": Mean(sum(each.episode.own_turns for each in sampled), made),
+        "rollout/calls": Mean(
+            sum(len(each.episode.observations) for each in sampled), made
+        ),
         "rollout/finished": Mean(sum(each.episode.finished for each in sampled), made),
         "rollout/live_groups": Mean(sum(live), len(live)),
         "rollout/overlong_prompts": Mean(size - made, size),

@@ -106,7 +106,7 @@ def small(tmp_path_factory):
         description=folder / "description",
     )
     (folder / "again@1.jinja").write_text(TEMPLATE)
-    reviews = f"""--feedback.template {folder / "again@1.jinja"} --feedback.rows 16
+    reviews = f"""--feedback.template {folder / "again@1.jinja"}
         --feedback.max-new-tokens 24 --feedback.prompt-tokens 120"""
     given = flags(folder, folder / "policy", PROBLEMS, SHORT)
     return Case(folder, given, tuple(reviews.split()))
@@ -204,7 +204,7 @@ def test_a_run_says_early_that_reviews_do_not_fit(small, capsys):
 def test_a_pretrained_prover_replays_and_moves(tmp_path):
     """On one device, replayed there, and on eight that review anew."""
     (tmp_path / "brief@1.jinja").write_text(BRIEF)
-    reviews = f"""--feedback.template {tmp_path / "brief@1.jinja"} --feedback.rows 8
+    reviews = f"""--feedback.template {tmp_path / "brief@1.jinja"}
         --feedback.max-new-tokens 48 --feedback.prompt-tokens 128
         --feedback.temperature 0.5"""
     case = Case(

@@ -308,6 +308,8 @@ def test_rollout_metrics_by_hand(pipeline):
         # `sample` says 1 nat of each token, and that each row ended.
         "rollout/entropy": Mean(float(written), written),
         "rollout/length": Mean(written, 4),
+        "rollout/turns": Mean(4, 4),
+        "rollout/calls": Mean(0, 4),
         "rollout/finished": Mean(4, 4),
         "rollout/live_groups": Mean(1, 2),
         "rollout/overlong_prompts": Mean(0, 4),

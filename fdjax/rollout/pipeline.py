@@ -236,13 +236,12 @@ class Pipeline:
                         tasks.create_task(self._written(group, written))
                         for group in judged
                     ]
-                for stage, under_way in (
-                    ("sample", [each for group in played for each in group]),
-                    ("verify", judged),
-                    ("feedback", done),
-                ):
-                    with timer.stage(stage):
-                        await asyncio.wait(under_way)
+                with timer.stage("sample"):
+                    await asyncio.wait([each for group in played for each in group])
+                with timer.stage("verify"):
+                    await asyncio.wait(judged)
+                with timer.stage("feedback"):
+                    await asyncio.wait(done)
         except BaseExceptionGroup as errors:
             # The first one was the reason to cancel the others.
             raise errors.exceptions[0] from None

@@ -1,7 +1,9 @@
 """Episodes of several turns as rows of a batch, and through the pipeline."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -71,7 +73,7 @@ def test_a_row_is_read_whole_and_trained_on_where_it_is_the_policys():
     assert batch.version.tolist() == [4, 4]
     assert metrics["feedback/available"].value() == 1
     counted = rollout_metrics(given)
-    assert counted["rollout/turns"] == (4 - 1, 2) or counted["rollout/turns"] == (3, 2)
+    assert counted["rollout/turns"] == (2 + 1, 2)
     assert counted["rollout/length"] == (first + 2 * last, 2)
 
 
@@ -93,8 +95,6 @@ def test_a_file_that_a_tool_was_given_has_no_divergence():
 
 class Opens:
     def open(self):
-        from contextlib import nullcontext
-
         return nullcontext(echo_box())
 
 
@@ -103,9 +103,7 @@ class Reads:
 
     async def judge(self, attempts):
         return [
-            Judgement(
-                reward=float("exact" in text), passed="exact" in text, answer=text
-            )
+            Judgement(reward=float("exact" in text), answer=text)
             for _, text in attempts
         ]
 
@@ -134,8 +132,6 @@ def fenced_call(text):
 
 
 def test_attempts_with_tools_go_through_judge_and_writer():
-    import jax
-
     pipeline = calling([fenced_call("again"), "  exact h1"])
     collected = pipeline.collect(None, PROBLEMS[:1], jax.random.key(0), group_size=1)
     [attempt] = collected.trajectories

@@ -43,7 +43,7 @@ def test_a_sampler_that_is_right(params, spread, caplog):
         metrics = LogprobGap(model).measure(params, rollout(params))
     assert 0 < metrics["rollout/logprob_gap"].value() < 1e-5
     assert 0 < metrics["rollout/logprob_gap_max"].value() < 5e-5
-    assert metrics["rollout/logprob_gap"].count == 4 * 8
+    assert metrics["rollout/logprob_gap"].weight == 4 * 8
     assert not caplog.records
 
 

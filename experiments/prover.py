@@ -2,7 +2,8 @@
 
 Claim under test (arXiv:2605.30861): GRPO started from an FD checkpoint beats either
 alone. The policy is any Hugging Face model of the families that `fdjax.model` has, its
-problems are yours, and Lean checks every proof.
+problems are yours, and Lean checks every proof. With `--episode tools` an attempt is an
+episode of several turns, in which Lean answers the policy's calls.
 
 Command, with Lean's core library only and Lean's own messages as feedback:
 `python -m experiments.prover --policy FOLDER --problems train.jsonl

@@ -104,6 +104,7 @@ def test_training_is_logged_step_by_step(whole):
         if row["arm"] in ("grpo", "fd"):
             assert 0 <= row["reward/mean"] <= 1
             assert row["rollout/entropy"] > 0
+            assert row["rollout/logprob_gap_max"] < 1e-4
             assert row["time/verify_s"] > 0
 
 
@@ -114,6 +115,8 @@ STEP = {
 ROLLOUT = {
     *("reward/mean", "rollout/entropy", "rollout/length", "rollout/finished"),
     *("rollout/overlong_prompts", "rollout/broken_statements"),
+    *("rollout/turns", "rollout/calls"),
+    *("rollout/logprob_gap", "rollout/logprob_gap_max"),
     *("rollout/live_groups", "verdict/verified", "verdict/rejected"),
     *("verdict/unsafe", "verdict/timeout", "verdict/crashed"),
     *("time/sample_s", "time/verify_s", "time/feedback_s", "time/update_s"),

@@ -89,6 +89,7 @@ class Reviewer(Scripted):
         return self._slots.submit(prompt, key, **request)
 
     def publish(self, params, version):
+        super().publish(params, version)
         self._slots.publish(params, version)
 
     @contextmanager

@@ -94,6 +94,8 @@ class AttemptsConfig:
     """Room for feedback in the teacher's prompt, tokens."""
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
+    stop_strings: tuple[str, ...] = ()
+    """End an attempt, or its turn, as the policy's stop tokens do."""
     sampling: PassRateSampling | None = None
     """Leaves out problems that are never or always solved of late; by default all are
     drawn equally often."""
@@ -112,6 +114,11 @@ class AttemptsConfig:
         for name in ("prompt_tokens", "turn_tokens"):
             if getattr(self, name) is not None:
                 require_fields(self, **{name: Whole(1)})
+        if not all(self.stop_strings):
+            raise ConfigError(
+                "expected attempts.stop_strings that are not empty, got "
+                f"{self.stop_strings}"
+            )
         attempts = self.problems * self.group_size
         if attempts % self.updates:
             raise ConfigError(

@@ -30,7 +30,7 @@ from fdjax.run.prober import Prober
 from fdjax.run.probes import ProbeAt, ProbeRows
 from fdjax.run.sampler import make_sampler
 from fdjax.run.task import BASE, Arm, Task, phases_of
-from fdjax.sampling import SamplingConfig, SlotSampler
+from fdjax.sampling import SamplingConfig, SlotSampler, StopStrings
 from fdjax.sharding import batch_parts
 from fdjax.train import (
     LogprobGap,
@@ -272,6 +272,9 @@ class Recipe:
     def _sampler(self) -> SlotSampler:
         """Of all that the policies say: attempts, a teacher's too, and reviews."""
         attempts, writer = self._config.attempts, self.task.writer
+        strings = None
+        if attempts.stop_strings:
+            strings = StopStrings(strings=attempts.stop_strings, decode=self._decode)
         longest = [(self.teacher_width, attempts.max_new_tokens)]
         if isinstance(writer, PolicyFeedback):
             longest.append((writer.prompt_tokens, writer.max_new_tokens))
@@ -287,11 +290,16 @@ class Recipe:
             self.context.mesh,
             longest=max(map(sum, longest)),
             attempts=attempts.problems * attempts.group_size,
+            stop_strings=strings,
         )
 
     @cached_property
     def _gap(self) -> LogprobGap:
         return LogprobGap(self.policy.model)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        """Text with control tokens."""
+        return cast(str, self.tokenizer.decode(tokens, skip_special_tokens=False))
 
     def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
         """The data of each phase; it goes on where the phase before stops."""

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from fdjax.model import Model
 from fdjax.run.config import SamplerConfig
-from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig, StopStrings
 from fdjax.sharding import batch_parts, make_mesh
 
 __all__ = ["make_sampler"]
@@ -22,6 +22,7 @@ def make_sampler(
     *,
     longest: int,
     attempts: int,
+    stop_strings: StopStrings | None = None,
 ) -> SlotSampler:
     """A sampler on the devices of the training mesh, in a shape of its own.
 
@@ -32,6 +33,7 @@ def make_sampler(
       mesh: of training.
       longest: tokens of the longest prompt with what follows it.
       attempts: of an iteration.
+      stop_strings: end rows, too.
 
     Raises:
       ConfigError: settings do not fit the model or the devices.
@@ -51,4 +53,5 @@ def make_sampler(
             capacity=settings.capacity,
         ),
         own,
+        stop_strings=stop_strings,
     )

@@ -5,6 +5,7 @@ from fdjax.sampling.generate import Completions, Generate, make_generate
 from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
 from fdjax.sampling.sampler import Sample, Sampler, SamplerClosedError
 from fdjax.sampling.slots import SlotSampler, SlotUse
+from fdjax.sampling.stop_strings import StopStrings
 
 __all__ = [
     "Completions",
@@ -16,6 +17,7 @@ __all__ = [
     "SlotSampler",
     "SlotUse",
     "SlotsConfig",
+    "StopStrings",
     "keep_min_p",
     "keep_top_k",
     "keep_top_p",

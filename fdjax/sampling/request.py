@@ -14,6 +14,7 @@ from fdjax.ranges import Whole, require
 from fdjax.sampling.config import GREEDY
 from fdjax.sampling.draw import Drawn
 from fdjax.sampling.sampler import Sample
+from fdjax.sampling.stop_strings import StopStrings
 
 __all__ = ["Limits", "Request"]
 
@@ -114,9 +115,15 @@ class Request:
         self.known[:, self.drawn : self.drawn + count] = drawn[1:]
         self.drawn += count
 
-    def sample(self, stops: frozenset[int], version: int) -> Sample | None:
-        """What it came to, once it has ended."""
+    def sample(
+        self, stops: frozenset[int], strings: StopStrings | None, version: int
+    ) -> Sample | None:
+        """What it came to, once it has ended; by a string, too."""
         stopped = int(self.tokens[self.length - 1]) in stops
+        if strings is not None:
+            end = strings.end(self.tokens[self.prompt : self.length])
+            if end is not None:
+                self.drawn, stopped = end, True
         if not stopped and self.drawn < self.budget:
             return None
         logprobs, behaviour, entropy = self.known[:, : self.drawn].copy()

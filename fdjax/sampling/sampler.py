@@ -33,7 +33,7 @@ class Sample:
     entropy: Float32[np.ndarray, " N"]
     """Nats, of the policy at τ, before any cut."""
     stop: Literal["stop", "length"]
-    """Whether a stop token ended it, or its budget."""
+    """Whether a stop token or string ended it, or its budget."""
     version: int
     """Of the weights that drew every one of its tokens."""
 

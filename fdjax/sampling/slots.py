@@ -31,6 +31,7 @@ from fdjax.sampling.programs import decode_program, prefill_program
 from fdjax.sampling.request import Limits, Request
 from fdjax.sampling.sampler import Sample, SamplerClosedError
 from fdjax.sampling.schedule import Row, Schedule
+from fdjax.sampling.stop_strings import StopStrings
 from fdjax.sampling.weights import place_weights
 from fdjax.sharding import batch_parts
 
@@ -89,6 +90,8 @@ class SlotSampler:
         sampling: SamplingConfig,
         config: SlotsConfig,
         mesh: Mesh | None = None,
+        *,
+        stop_strings: StopStrings | None = None,
     ) -> None:
         """Allocates the pages; weights come with the first `publish`.
 
@@ -100,6 +103,7 @@ class SlotSampler:
           mesh: slots and pages are cut over its batch axes, heads over `tensor`. It may
             have the training mesh's devices in another shape. Without one everything
             happens on the first device.
+          stop_strings: end rows beside the tokens of `sampling` that do.
 
         Raises:
           ConfigError: the model has not that many positions or tokens, or slots do not
@@ -149,7 +153,7 @@ class SlotSampler:
             self._pages = jax.device_put(self._pages, self._layout)
         else:
             self._layout = NamedSharding(mesh, PartitionSpec())
-        self._stops = frozenset(sampling.stop_tokens)
+        self._stops, self._strings = frozenset(sampling.stop_tokens), stop_strings
         self._params, self._version = None, 0
         self._published: list[weakref.ref[jax.Array]] = []
         self._lock, self._stepping = threading.Lock(), threading.RLock()
@@ -364,7 +368,7 @@ class SlotSampler:
         """Gives a row its tokens, and whoever asked for them the sample if it ended."""
         row.request.append(Drawn(*(field[index] for field in drawn)))
         self._schedule.wrote(row, written)
-        sample = row.request.sample(self._stops, self._version)
+        sample = row.request.sample(self._stops, self._strings, self._version)
         if sample is not None:
             self._schedule.leave(row)
             future = row.request.future

@@ -35,6 +35,7 @@ def browser_data(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "attempt": attempts[place],
             "statement": statement,
             "messages": sample.get("messages") or [],
+            "calls": sample.get("calls") or [],
         }
         if sample.get("tokens") and sample.get("kl"):
             row["tokens"] = sample["tokens"]

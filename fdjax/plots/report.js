@@ -155,6 +155,12 @@
     if (lean && !sample.messages.length) {
       right.append(make("p", { class: "none" }, sample.status === "crashed" ? "The verifier failed: no verdict." : "No messages."));
     }
+    sample.calls.forEach((call, index) => {
+      left.append(
+        make("p", { class: "label" }, `Call ${index + 1}: ${call.tool || "unreadable"}, ${call.ended}`),
+        make("pre", {}, Object.entries(call.arguments).map((pair) => pair.join(": ")).join("\n")),
+        make("pre", {}, call.answer));
+    });
     if (sample.feedback !== null) {
       right.append(make("p", { class: "label" }, "Feedback to the teacher"), make("pre", {}, sample.feedback));
     }

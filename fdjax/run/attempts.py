@@ -15,7 +15,7 @@ from fdjax.feedback import Attempt, attempt_row
 from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
-from fdjax.rollout import Batch
+from fdjax.rollout import Batch, Rollout
 from fdjax.sharding import batch_parts, shard_batch
 from fdjax.tools import Observation
 from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
@@ -47,12 +47,12 @@ class AttemptLog:
         rollout = data.rollout
         if rollout is None:
             return
-        heat = {} if done % _HEAT_EVERY else self._heat(state, data)
+        heat = {} if done % _HEAT_EVERY else self._heat(state, data, rollout)
         for row, each in enumerate(rollout.trajectories):
             attempt = Attempt(
                 problem=each.problem, text=each.text, judgement=each.judgement
             )
-            tokens = each.row.tokens[each.row.mask]
+            tokens = each.row.tokens[each.episode.last]
             self.samples.write(
                 {
                     "arm": arm,
@@ -69,8 +69,10 @@ class AttemptLog:
                 }
             )
 
-    def _heat(self, state: TrainState, data: StepData) -> dict[int, list[float | None]]:
-        """Row to the KL of its sampled tokens, nats, None where not scored."""
+    def _heat(
+        self, state: TrainState, data: StepData, rollout: Rollout
+    ) -> dict[int, list[float | None]]:
+        """Row to the KL of its last turn's tokens, nats, None where not scored."""
         first = data.batches[0]
         read = first.feedback if isinstance(first, Batch) else None
         if read is None:
@@ -83,13 +85,15 @@ class AttemptLog:
             self._divergence(state.policy, state.teacher_policy, placed)
         )
         heat: dict[int, list[float | None]] = {}
-        for index, (values, scored, sampled) in enumerate(
-            zip(divergence, read.mask[:rows], part.written, strict=True)
+        for index, (values, scored) in enumerate(
+            zip(divergence, read.mask[:rows], strict=True)
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
-            heat[index * len(data.batches)] = [
+            row = index * len(data.batches)
+            last = rollout.trajectories[row].episode.last
+            heat[row] = [
                 round(float(value), 4) if counts else None
-                for value, counts in zip(values[sampled], scored[sampled], strict=True)
+                for value, counts in zip(values[last], scored[last], strict=True)
             ]
         return heat
 

@@ -28,6 +28,12 @@ def test_attempts_are_counted_and_statements_kept_once():
     assert data["samples"][1]["status"] == "verified"
 
 
+def test_the_calls_of_an_attempt_are_there():
+    call = {"tool": "run_lean", "arguments": {}, "answer": "ok", "ended": "done"}
+    data = browser_data([sample(calls=[call]), sample()])
+    assert [row["calls"] for row in data["samples"]] == [[call], []]
+
+
 def test_scale_is_a_high_percentile_of_scored_tokens():
     tokens = ["a"] * 101
     values = [place / 100 for place in range(101)]

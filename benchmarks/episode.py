@@ -25,7 +25,6 @@ from fdjax.data.formats import CHAT
 from fdjax.data.tokenizer import (
     continuation_tokens,
     end_token,
-    pad_token,
     train_tokenizer,
 )
 from fdjax.episodes import Budget, Episodes, Fenced
@@ -137,7 +136,6 @@ def loaded(
         max_new_tokens=config.turn_tokens,
         temperature=config.temperature,
         stop_tokens=found.stop_tokens,
-        pad_token=pad_token(tokenizer),
     )
     slots = SlotsConfig(longest=PROMPT_TOKENS + config.tokens, slots=1)
     return tokenizer, SlotSampler(found.model, sampling, slots), found.params

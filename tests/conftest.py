@@ -15,7 +15,7 @@ WORKER_MB = 5_000
 LONGEST = (
     *("test_contract", "test_chaos", "test_mutations", "test_quickstart"),
     *("test_interruption", "test_cluster", "test_native", "test_loop", "test_kernels"),
-    *("test_wasm", "test_processes", "test_generate", "test_from_hidden"),
+    *("test_wasm", "test_processes", "test_from_hidden"),
     *("test_selftest", "test_kimina", "test_step", "test_repl", "test_benchmarks"),
     *("test_slots", "test_prover", "test_recipe"),
 )

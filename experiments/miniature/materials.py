@@ -19,7 +19,7 @@ from fdjax.checkpoint import write_description
 from fdjax.data.chat import prompt_tokens, proof_tokens
 from fdjax.data.packing import padded_width
 from fdjax.data.problems import write_problems
-from fdjax.data.tokenizer import end_token, pad_token, train_tokenizer
+from fdjax.data.tokenizer import end_token, train_tokenizer
 from fdjax.episodes import Budget, Episodes
 from fdjax.feedback import CompilerFeedback, ReferenceHint, Writer
 from fdjax.judge import LeanJudge
@@ -67,7 +67,6 @@ class Materials:
                 max_new_tokens=config.max_new_tokens,
                 temperature=config.temperature,
                 stop_tokens=(end_token(self.tokenizer),),
-                pad_token=pad_token(self.tokenizer),
             ),
             SlotsConfig(
                 longest=self.model.config.max_position_embeddings,

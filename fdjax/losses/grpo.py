@@ -12,7 +12,7 @@ and for `cispo_loss`:
 
 All counts are of the global batch. `old_logprobs` are of the same distribution as
 `logprobs`, the softmax of the whole vocabulary at the sampler's temperature, whatever
-top-k and top-p left to draw from (`sampling.Completions.logprobs`): else the ratio is
+top-k and top-p left to draw from (`sampling.Sample.logprobs`): else the ratio is
 not 1 on policy, and clips remove tokens that no update has moved. The weights also
 carry the correction for a sampler that differs numerically from the trainer: multiply
 them by `ops.truncated_importance_weights`.

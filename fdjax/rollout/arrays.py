@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     advantages: Float32[Leaf, " B"] | None = None
     """Of each attempt; 0 where the reward is not known."""
     old_logprobs: Float32[Leaf, "B T"] | None = None
-    """Nats: `Completions.logprobs`, of the policy that sampled, not of what top-k and
+    """Nats: `Sample.logprobs`, of the policy that sampled, not of what top-k and
     top-p left of it."""
     version: Int32[Leaf, " B"] | None = None
     """Optimizer steps of the weights that sampled."""

@@ -15,7 +15,6 @@ from fdjax.checkpoint import (
     save_adapters,
     save_pretrained,
 )
-from fdjax.data.tokenizer import pad_token
 from fdjax.episodes import Budget, Episodes
 from fdjax.errors import ConfigError
 from fdjax.feedback import PolicyFeedback, Writer
@@ -285,7 +284,6 @@ class Recipe:
                 max_new_tokens=max(tokens for _, tokens in longest),
                 temperature=attempts.temperature,
                 stop_tokens=self.policy.stop_tokens,
-                pad_token=pad_token(self.tokenizer),
             ),
             self.context.mesh,
             longest=max(map(sum, longest)),

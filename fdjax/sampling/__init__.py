@@ -1,15 +1,12 @@
 """Sampling from the decoder in process: whole batches, or slots filled again."""
 
 from fdjax.sampling.config import SamplingConfig, SlotsConfig
-from fdjax.sampling.generate import Completions, Generate, make_generate
 from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
 from fdjax.sampling.sampler import Sample, Sampler, SamplerClosedError
 from fdjax.sampling.slots import SlotSampler, SlotUse
 from fdjax.sampling.stop_strings import StopStrings
 
 __all__ = [
-    "Completions",
-    "Generate",
     "Sample",
     "Sampler",
     "SamplerClosedError",
@@ -21,5 +18,4 @@ __all__ = [
     "keep_min_p",
     "keep_top_k",
     "keep_top_p",
-    "make_generate",
 ]

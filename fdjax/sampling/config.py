@@ -35,8 +35,6 @@ class SamplingConfig:
     keeps all. The cuts follow one another: top-k, top-p, min-p."""
     stop_tokens: tuple[int, ...] = ()
     """Tokens that end a row; the stop token itself belongs to the row."""
-    pad_token: int = 0
-    """Fills the row after its end."""
 
     def __post_init__(self) -> None:
         require_fields(
@@ -46,7 +44,6 @@ class SamplingConfig:
             top_k=Whole(0),
             min_p=MIN_P,
             stop_tokens=TupleOf(Whole(0)),
-            pad_token=Whole(0),
         )
         require(
             "SamplingConfig.temperature",

@@ -27,9 +27,12 @@ class Sample:
     tokens: Int32[np.ndarray, " N"]
     """As drawn, the stop token included."""
     logprobs: Float32[np.ndarray, " N"]
-    """Nats, under the policy at τ: the losses' `old_logprobs` (`Completions`)."""
+    """Nats, under the policy: softmax(logits / τ) of the whole vocabulary, as
+    `ops.token_logprobs` has it. The losses' `old_logprobs`: their ratio is 1 on policy
+    whatever was cut."""
     behaviour_logprobs: Float32[np.ndarray, " N"]
-    """Nats, under what was drawn from: the policy after all cuts, normalised anew."""
+    """Nats, under what was drawn from: the policy after top-k, top-p and min-p,
+    normalised anew. More than `logprobs` where something was cut."""
     entropy: Float32[np.ndarray, " N"]
     """Nats, of the policy at τ, before any cut."""
     stop: Literal["stop", "length"]

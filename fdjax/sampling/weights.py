@@ -1,7 +1,8 @@
 """A policy's weights, put where and as sampling reads them best."""
 
 import operator
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -24,37 +25,52 @@ def place_weights(model: Model, params: Any) -> Any:
     Products get the type of the model's activations, which they are computed in;
     norms keep theirs. Adapters stay apart from the weights that they change: then the
     products are those of training, and a bfloat16 weight does not round the change
-    away. On CPUs layers are taken apart. No array passes through the host.
+    away. On CPUs layers are taken apart. On the devices of training, in their order,
+    no array passes through the host.
 
     Args:
       model: with the mesh to sample on, or none for the first device.
       params: of `Model.init`, or of `adapt`.
     """
-    dtype = jnp.dtype(model.config.dtype)
-    apart = _device(model).platform == "cpu"
-    if apart:
-        # XLA would copy a layer's weights out of the stack for each token.
-        layers = _apart(params["layers"], model.config.num_layers)
-        params = {**params, "layers": layers}
+    # On CPUs XLA would copy a layer's weights out of the stack for each token.
+    layers = model.config.num_layers if _device(model).platform == "cpu" else 0
+    take = _taking(model.config.dtype, layers)
+    layout = weights_layout(model, jax.eval_shape(take, params))
+    wanted = _devices(jax.tree.leaves(layout)[0])
+    if all(_devices(leaf.sharding) == wanted for leaf in jax.tree.leaves(params)):
+        # Cut anew by the program: `device_put` would cut on the host.
+        leaves, structure = jax.tree.flatten(layout)
+        return _placing(take, tuple(leaves), structure)(params)
+    return jax.device_put(jax.jit(take)(params), layout, may_alias=True)
 
-    def place(path: Any, leaf: jax.Array, where: Sharding) -> jax.Array:
+
+@cache
+def _taking(dtype: Any, layers: int) -> Callable[[Any], Any]:
+    """From a policy's parameters to copies of them, cast and apart."""
+
+    def take(params: Any) -> Any:
+        if layers:
+            stack = params["layers"]
+            apart = [
+                jax.tree.map(operator.itemgetter(index), stack)
+                for index in range(layers)
+            ]
+            params = {**params, "layers": apart}
+        return jax.tree_util.tree_map_with_path(copied, params)
+
+    def copied(path: Any, leaf: jax.Array) -> jax.Array:
         is_norm = any("norm" in str(step) for step in path)
-        wanted = leaf.dtype if is_norm else dtype
-        own = apart and path[0].key == "layers"
-        if own and leaf.dtype == wanted and leaf.sharding == where:
-            return leaf
-        if _devices(leaf.sharding) == _devices(where):
-            return jax.jit(_copy, static_argnums=1, out_shardings=where)(leaf, wanted)
-        own |= leaf.dtype != wanted
-        return jax.device_put(leaf.astype(wanted), where, may_alias=own)
+        return jnp.array(leaf, leaf.dtype if is_norm else dtype, copy=True)
 
-    layout = weights_layout(model, params)
-    return jax.tree_util.tree_map_with_path(place, params, layout)
+    return take
 
 
-def _copy(leaf: jax.Array, dtype: Any) -> jax.Array:
-    """Cut anew by a program: `device_put` would cut on the host."""
-    return jnp.array(leaf, dtype, copy=True)
+@cache
+def _placing(
+    take: Callable[[Any], Any], layout: tuple[Sharding, ...], structure: Any
+) -> Callable[[Any], Any]:
+    """Jitted `take`, its results where they belong: one program for all arrays."""
+    return jax.jit(take, out_shardings=jax.tree.unflatten(structure, layout))
 
 
 def _devices(sharding: Sharding) -> list[Any]:
@@ -70,12 +86,6 @@ def weights_layout(model: Model, params: Any) -> Any:
         return jax.tree.map(lambda _: single, params)
     axes = _axes(model.logical_axes(), params)
     return shardings(model.mesh, axes, params, _RULES)
-
-
-@partial(jax.jit, static_argnums=1)
-def _apart(layers: Any, count: int) -> list[Any]:
-    """Stacked layers as a list of them, in arrays of their own."""
-    return [jax.tree.map(operator.itemgetter(index), layers) for index in range(count)]
 
 
 def _device(model: Model) -> Any:

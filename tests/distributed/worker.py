@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from fdjax.checkpoint import CheckpointStore, load_pretrained, save_pretrained
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.records import Mean
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
 from fdjax.train import (
     FD,
@@ -57,17 +57,21 @@ def work(mesh, folder):
         for a, b in zip(one.addressable_shards, other.addressable_shards, strict=True)
     ]
     batch = distillation_data()
-    generate = make_generate(
-        MODEL, SamplingConfig(max_new_tokens=4, stop_tokens=(3,)), mesh
+    sampler = SlotSampler(
+        MODEL,
+        SamplingConfig(max_new_tokens=4, stop_tokens=(3,)),
+        SlotsConfig(longest=16, slots=8, page=4),
+        mesh,
     )
+    sampler.publish(restored.params, 3)
     # Five prompts divide over no mesh of eight.
-    sampled = generate(
-        restored.params,
-        batch.prompts[:5],
-        batch.prompt_valid[:5],
-        jax.random.key(2),
-        samples_per_prompt=2,
-    )
+    futures = [
+        sampler.submit(prompt[valid], jax.random.key(row), max_new_tokens=4)
+        for row, (prompt, valid) in enumerate(
+            zip(batch.prompts[:5], batch.prompt_valid[:5], strict=True)
+        )
+    ]
+    sampler.drain()
     teacher_sum = float(
         sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(_whole(state.teacher)))
     )
@@ -76,7 +80,7 @@ def work(mesh, folder):
         "history": history,
         "restored": all(same),
         "host": host,
-        "tokens": np.asarray(sampled.tokens).tolist(),
+        "tokens": [future.result().tokens.tolist() for future in futures],
         "teacher": teacher_sum,
     }
 

@@ -14,7 +14,7 @@ from fdjax.checkpoint.names import weights
 from fdjax.losses import sft_loss
 from fdjax.model import Model
 from fdjax.ops import token_logprobs
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from parity.models import CASES, saved, theirs
 from tiny import mesh_of
 
@@ -103,13 +103,29 @@ def test_logits_of_packed_sequences(case, record_property):
     assert _report(case, "packed", np.asarray(got), want, record_property) < 1e-4
 
 
+def _greedy(ours, prompts, count):
+    """The sampler's likeliest tokens behind each prompt."""
+    sampler = SlotSampler(
+        ours.model,
+        SamplingConfig(max_new_tokens=count, top_k=1),
+        SlotsConfig(longest=128, slots=4, page=16),
+    )
+    sampler.publish(ours.params, 0)
+    futures = [
+        sampler.submit(prompt, jax.random.key(0), max_new_tokens=count)
+        for prompt in prompts
+    ]
+    sampler.drain()
+    return [future.result() for future in futures]
+
+
 @every_family
 def test_greedy_generation_over_64_tokens(case):
     ours = _ours(case)
     prompts = _tokens(3, 10).astype(np.int32)
     valid = np.arange(10) >= np.array([0, 3, 9])[:, None]
-    generate = make_generate(ours.model, SamplingConfig(max_new_tokens=64, top_k=1))
-    got = generate(ours.params, prompts, valid, jax.random.key(0)).tokens
+    rows = [prompt[keep] for prompt, keep in zip(prompts, valid, strict=True)]
+    got = [sample.tokens for sample in _greedy(ours, rows, 64)]
     with torch.no_grad():
         want = theirs(case).generate(
             torch.tensor(np.where(valid, prompts, 0), dtype=torch.long),
@@ -118,7 +134,7 @@ def test_greedy_generation_over_64_tokens(case):
             do_sample=False,
             pad_token_id=0,
         )[:, 10:]
-    np.testing.assert_array_equal(got, want.numpy())
+    np.testing.assert_array_equal(np.stack(got), want.numpy())
 
 
 @every_family
@@ -157,22 +173,15 @@ def test_gradients_of_an_sft_step(case, record_property):
 
 
 @every_family
-def test_cached_decode_equals_the_full_forward(case):
+def test_pages_equal_the_full_forward(case):
     ours = _ours(case)
-    tokens = _tokens(2, 40).astype(np.int32)
-    everywhere = np.ones(tokens.shape, bool)
-    want = _apply(case)(ours.params, tokens, valid=everywhere)[:, 9:]
-    logits, cache = jax.jit(ours.model.prefill, static_argnames="slots")(
-        ours.params, tokens[:, :10], valid=everywhere[:, :10], slots=30
-    )
-    decode = jax.jit(ours.model.decode)
-    got = [logits]
-    for step in range(10, 40):
-        logits, cache = decode(
-            ours.params, cache, tokens[:, step], valid=np.ones(2, bool)
-        )
-        got.append(logits)
-    np.testing.assert_allclose(np.stack(got, axis=1), want, atol=1e-4)
+    tokens = _tokens(2, 10).astype(np.int32)
+    for prompt, sample in zip(tokens, _greedy(ours, tokens, 30), strict=True):
+        row = np.append(prompt, sample.tokens)[None].astype(np.int32)
+        logits = _apply(case)(ours.params, row, valid=np.ones(row.shape, bool))
+        logprobs = jax.nn.log_softmax(np.asarray(logits[0, 9:-1]), axis=-1)
+        want = np.take_along_axis(np.asarray(logprobs), sample.tokens[:, None], axis=1)
+        np.testing.assert_allclose(sample.logprobs, want[:, 0], atol=1e-4)
 
 
 @every_family

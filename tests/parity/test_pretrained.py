@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fdjax.checkpoint import load_pretrained
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import make_mesh
 
 FOLDER = os.environ.get("FDJAX_TEST_MODEL", "")
@@ -56,10 +56,16 @@ def test_greedy_tokens(both):
             max_new_tokens=TOKENS,
             do_sample=False,
         )
-    generate = make_generate(
-        ours.model, SamplingConfig(max_new_tokens=TOKENS, top_k=1), ours.model.mesh
+    sampler = SlotSampler(
+        ours.model,
+        SamplingConfig(max_new_tokens=TOKENS, top_k=1),
+        SlotsConfig(longest=prompt.shape[1] + TOKENS, slots=8),
+        ours.model.mesh,
     )
-    got = generate(ours.params, prompt, prompt >= 0, jax.random.key(0))
+    sampler.publish(ours.params, 0)
+    future = sampler.submit(prompt[0], jax.random.key(0), max_new_tokens=TOKENS)
+    sampler.drain()
+    got = future.result().tokens
     written = expected[0, prompt.shape[1] :].numpy()
     assert len(written) > TOKENS // 2  # the answer did not end at once
-    np.testing.assert_array_equal(np.asarray(got.tokens)[0, : len(written)], written)
+    np.testing.assert_array_equal(got[: len(written)], written)

@@ -1,4 +1,4 @@
-"""The engine of slots against `make_generate`, `Model.apply`, and itself."""
+"""The engine of slots against the whole forward, and itself."""
 
 import doctest
 import functools
@@ -18,8 +18,8 @@ from fdjax.sampling import (
     SamplingConfig,
     SlotSampler,
     SlotsConfig,
-    make_generate,
 )
+from fdjax.sampling.draw import draw
 from fdjax.sharding import init_sharded, make_mesh
 
 _V, _PAGE, _T = 24, 4, 12
@@ -101,6 +101,42 @@ def _assert_same(got, want, atol=_BOUND):
             )
 
 
+def _plainly(**settings):
+    """Of each prompt what is drawn from the whole forward's logits, token by token."""
+    model, params, prompts = _case()
+    config = SamplingConfig(max_new_tokens=_T, **settings)
+    lengths = np.array([len(prompt) for prompt in prompts])
+    tokens = np.zeros((len(prompts), lengths.max() + _T), np.int32)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    keys = jax.numpy.stack([_key(row) for row in range(len(prompts))])
+    temperature = jax.numpy.full(len(prompts), config.temperature, np.float32)
+
+    @jax.jit
+    def proceed(tokens, lengths, number):
+        valid = np.arange(tokens.shape[1])[None] < lengths[:, None]
+        logits = model.apply(params, tokens, valid=valid)
+        last = logits[np.arange(len(prompts)), lengths - 1]
+        folded = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+        return draw(folded, last, temperature, config)
+
+    drawn = []
+    for number in range(_T):
+        drawn.append(jax.device_get(proceed(tokens, lengths, number)))
+        tokens[np.arange(len(prompts)), lengths] = drawn[-1].token
+        lengths = lengths + 1
+    rows = []
+    for row in range(len(prompts)):
+        columns = {
+            name: np.array([getattr(each, name)[row] for each in drawn])
+            for name in drawn[0]._fields
+        }
+        ends = np.flatnonzero(np.isin(columns["token"], config.stop_tokens))
+        length = ends[0] + 1 if len(ends) else _T
+        rows.append({name: column[:length] for name, column in columns.items()})
+    return rows
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -110,29 +146,19 @@ def _assert_same(got, want, atol=_BOUND):
     ],
     ids=str,
 )
-def test_samples_are_those_of_whole_batches(settings):
+def test_samples_are_those_of_the_whole_forward(settings):
     """More requests than slots, prompts of every length around a page's."""
-    model, params, prompts = _case()
-    width = max(map(len, prompts))
-    padded = np.zeros((len(prompts), width), np.int32)
-    valid = np.zeros(padded.shape, bool)
-    for row, prompt in enumerate(prompts):
-        padded[row, width - len(prompt) :] = prompt
-        valid[row, width - len(prompt) :] = True
-    want = make_generate(model, SamplingConfig(max_new_tokens=_T, **settings))(
-        params, padded, valid, jax.random.key(3)
-    )
     got = _samples(**settings)
-    for row, sample in enumerate(got):
-        mask = np.asarray(want.mask[row])
-        np.testing.assert_array_equal(sample.tokens, want.tokens[row][mask])
-        assert sample.stop == ("stop" if want.finished[row] else "length")
-        for mine, theirs in (
-            (sample.logprobs, want.logprobs),
-            (sample.behaviour_logprobs, want.behaviour_logprobs),
-            (sample.entropy, want.entropy),
+    for sample, want in zip(got, _plainly(**settings), strict=True):
+        np.testing.assert_array_equal(sample.tokens, want["token"])
+        stopped = int(sample.tokens[-1]) in settings["stop_tokens"]
+        assert sample.stop == ("stop" if stopped else "length")
+        for mine, name in (
+            (sample.logprobs, "logprob"),
+            (sample.behaviour_logprobs, "behaviour"),
+            (sample.entropy, "entropy"),
         ):
-            np.testing.assert_allclose(mine, theirs[row][mask], rtol=0, atol=_BOUND)
+            np.testing.assert_allclose(mine, want[name], rtol=0, atol=_BOUND)
     if settings is _STOPPING:
         assert {sample.stop for sample in got} == {"stop", "length"}
 

@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from fdjax.data.packing import pad_right
 from fdjax.errors import ConfigError
 from fdjax.model import Model
 from fdjax.rollout import Batch
-from fdjax.sampling import SamplingConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.train import (
     FD,
     GRPO,
@@ -27,7 +28,7 @@ from fdjax.train import (
     make_train_step,
     mixture,
 )
-from tiny import MODEL, distillation_data, mesh_of
+from tiny import MODEL, TOKENIZER, distillation_data, mesh_of
 
 
 @functools.cache
@@ -42,20 +43,32 @@ def policy_batch(**settings):
     """Samples of four rows with advantages of both signs."""
     prompts = np.arange(1, 13, dtype=np.int32).reshape(4, 3)
     valid = np.ones_like(prompts, bool)
-    generate = make_generate(MODEL, SamplingConfig(max_new_tokens=6, **settings))
-    sampled = generate(params(), prompts, valid, jax.random.key(1))
+    config = SamplingConfig(max_new_tokens=6, **settings)
+    sampler = SlotSampler(MODEL, config, SlotsConfig(longest=16, slots=4, page=4))
+    sampler.publish(params(), 0)
+    futures = [
+        sampler.submit(prompt, jax.random.key(row), max_new_tokens=6)
+        for row, prompt in enumerate(prompts)
+    ]
+    sampler.drain()
+    samples = [future.result() for future in futures]
+    responses, written = pad_right(
+        [each.tokens for each in samples], width=6, pad=TOKENIZER.pad_token_id
+    )
+    logprobs = np.zeros(written.shape, np.float32)
+    logprobs[written] = np.concatenate([each.logprobs for each in samples])
     return Batch(
         prompts=prompts,
         prompt_valid=valid,
-        responses=sampled.tokens,
-        response_valid=sampled.mask,
-        written=sampled.mask,
+        responses=responses,
+        response_valid=written,
+        written=written,
         known=np.ones(4, bool),
         passed=np.array([True, False, True, False]),
-        old_logprobs=sampled.logprobs,
+        old_logprobs=logprobs,
         version=np.zeros(4, np.int32),
         advantages=jnp.array([1.0, -1.0, 2.0, -2.0]),
-        sampling=sampled.sampling,
+        sampling=config,
     )
 
 

@@ -141,6 +141,7 @@ def _request(number, prompt, budget=4):
         number=number,
         prompt=len(prompt),
         budget=budget,
+        temperature=1.0,
         key=np.zeros((2,), np.uint32),
         tokens=tokens,
         known=np.zeros((3, budget), np.float32),

@@ -1,6 +1,7 @@
-"""The sampler of slots beside whole batches, and beside transformers' `generate`.
+"""The sampler of slots beside whole batches, transformers and Tunix.
 
-    python -m benchmarks.sampling FOLDER [--json OUT] [--peer-python PYTHON|none]
+    python -m benchmarks.sampling FOLDER [--json OUT]
+      [--transformers-python PYTHON|none] [--tunix-python PYTHON|none]
 
 FOLDER holds a pretrained model in Hugging Face's format; a 135M model is what the
 documentation has. In float32, on the processor, from random prompts, no stop tokens:
@@ -10,8 +11,8 @@ documentation has. In float32, on the processor, from random prompts, no stop to
   longest row. One of them is run, and counted as often as it takes for all requests;
 - group: members of a group share their prompt, or each has one of its own.
 
-Contenders take turns in this process, transformers in one of its own; the peer's
-environment is made when first needed. The first turn of each is not counted. Tables are
+Contenders take turns in this process, peers in processes of their own; a peer's
+environment is made when first needed. Tunix reads Llamas alone. The first turn of each is not counted. Tables are
 in Markdown, figures are medians; on a busy machine read those of processor seconds.
 """
 
@@ -39,8 +40,15 @@ from fdjax.model import Model
 from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig, make_generate
 from fdjax.sharding import make_mesh
 
-PROGRAM = Path(__file__).parent / "peer_programs" / "sampling/transformers_generate.py"
-REQUIREMENTS = ("transformers==5.24.0", "torch==2.13.0")
+PROGRAMS = Path(__file__).parent / "peer_programs" / "sampling"
+PEERS = {
+    "transformers": (
+        "transformers_generate.py",
+        ("transformers==5.24.0", "torch==2.13.0"),
+    ),
+    "Tunix": ("tunix_sampler.py", ("google-tunix==0.1.7", "jax==0.10.2")),
+}
+"""The program of each, and what it needs."""
 PARTS = ("throughput", "long tail", "group")
 
 
@@ -71,8 +79,10 @@ class Config:
     page: int = 64
     repeats: int = 2
     """Turns that are counted."""
-    peer_python: str | None = None
+    transformers_python: str | None = None
     """With PyTorch and transformers; "none" to leave them out."""
+    tunix_python: str | None = None
+    """With Tunix; "none" to leave it out."""
     json: Path | None = None
     """Where to write all figures."""
 
@@ -91,9 +101,16 @@ def main(config: Config) -> None:
         for part in config.parts:
             match part:
                 case "throughput":
-                    peer = stack.enter_context(_transformers(config))
-                    rows = list(_throughput(model, params, config, peer))
-                    found["versions"] = peer.versions if peer else {}
+                    pythons = (config.transformers_python, config.tunix_python)
+                    peers = {
+                        name: stack.enter_context(_peer(name, python, config.folder))
+                        for name, python in zip(PEERS, pythons, strict=True)
+                        if python != "none"
+                    }
+                    rows = list(_throughput(model, params, config, peers))
+                    found["versions"] = {
+                        name: peer.versions for name, peer in peers.items()
+                    }
                 case "long tail":
                     rows = [_long_tail(model, params, config)]
                 case _:
@@ -120,27 +137,25 @@ class Peer:
 
 
 @contextmanager
-def _transformers(config: Config) -> Iterator[Peer | None]:
-    if config.peer_python == "none":
-        yield None
-        return
-    python = config.peer_python or peer_python("sampling", REQUIREMENTS)
+def _peer(name: str, python: str | None, folder: Path) -> Iterator[Peer]:
+    program, requirements = PEERS[name]
+    python = python or str(peer_python(f"sampling-{name.lower()}", requirements))
     with subprocess.Popen(
-        [str(python), str(PROGRAM)],
+        [python, str(PROGRAMS / program)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
         peer = Peer(process)
-        peer.versions = peer.ask(do="load", folder=str(config.folder))["versions"]
+        peer.versions = peer.ask(do="load", folder=str(folder))["versions"]
         yield peer
         assert process.stdin is not None
         process.stdin.close()
 
 
 def _throughput(
-    model: Model, params: Any, config: Config, peer: Peer | None
+    model: Model, params: Any, config: Config, peers: dict[str, Peer]
 ) -> Iterator[dict[str, Any]]:
     longest = config.prompt + config.new_tokens
     sampling = SamplingConfig(max_new_tokens=config.new_tokens)
@@ -176,10 +191,14 @@ def _throughput(
             "slots": by_slots,
             "whole batch": whole,
         }
-        if peer is not None:
-            ways["transformers"] = lambda prompts: peer.ask(
-                do="batch", prompts=prompts.tolist(), new_tokens=config.new_tokens
-            )
+        for name, peer in peers.items():
+
+            def by_peer(prompts: np.ndarray, peer: Peer = peer) -> Any:
+                return peer.ask(
+                    do="batch", prompts=prompts.tolist(), new_tokens=config.new_tokens
+                )
+
+            ways[name] = by_peer
         tokens = batch * config.new_tokens
         yield {"batch": batch} | _turns(ways, fresh, config.repeats, tokens)
         sampler.close()

@@ -12,8 +12,9 @@ documentation has. In float32, on the processor, from random prompts, no stop to
 - group: members of a group share their prompt, or each has one of its own.
 
 Contenders take turns in this process, peers in processes of their own; a peer's
-environment is made when first needed. Tunix reads Llamas alone. The first turn of each is not counted. Tables are
-in Markdown, figures are medians; on a busy machine read those of processor seconds.
+environment is made when first needed. Tunix reads Llamas alone. The first turn of each
+is not counted. Tables are in Markdown, figures are medians; on a busy machine read
+those of processor seconds.
 """
 
 import json

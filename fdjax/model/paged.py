@@ -165,10 +165,10 @@ def _write_heads(
 
 
 def _write_pages(
-    pages: Float[Array, "Z *page"],
-    new: Float[Array, "B *page"],
+    pages: Float[Array, "Z ..."],
+    new: Float[Array, "B ..."],
     where: Int32[Array, " B"],
-) -> Float[Array, "Z *page"]:
+) -> Float[Array, "Z ..."]:
     """One after another: as a scatter, a TPU would lay all pages out anew."""
     return jax.lax.fori_loop(
         0,

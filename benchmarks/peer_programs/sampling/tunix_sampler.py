@@ -1,4 +1,4 @@
-"""Tunix's `Sampler` as `benchmarks.sampling` asks for it, as `transformers_generate`."""
+"""Tunix's `Sampler`, asked as `transformers_generate.py` is."""
 
 import json
 import resource

@@ -1,18 +1,21 @@
-"""The sampler of slots beside whole batches, and beside transformers' `generate`.
+"""The sampler of slots beside transformers and Tunix, and beside whole batches.
 
-    python -m benchmarks.sampling FOLDER [--json OUT] [--peer-python PYTHON|none]
+    python -m benchmarks.sampling FOLDER [--json OUT]
+      [--transformers-python PYTHON|none] [--tunix-python PYTHON|none]
 
 FOLDER holds a pretrained model in Hugging Face's format; a 135M model is what the
 documentation has. In float32, on the processor, from random prompts, no stop tokens:
 
 - throughput: so many tokens after each prompt of a batch, prompts read included;
-- long tail: most requests end early, some run long. Whole batches wait for their
-  longest row. One of them is run, and counted as often as it takes for all requests;
+- long tail: most requests end early, some run long. Beside it the same sampler with
+  whole batches: each waits until the longest of the one before has ended. One of them
+  is run, and counted as often as it takes for all requests;
 - group: members of a group share their prompt, or each has one of its own.
 
-Contenders take turns in this process, transformers in one of its own; the peer's
-environment is made when first needed. The first turn of each is not counted. Tables are
-in Markdown, figures are medians; on a busy machine read those of processor seconds.
+Contenders take turns in this process, peers in processes of their own; a peer's
+environment is made when first needed. Tunix reads Llamas alone. The first turn of each
+is not counted. Tables are in Markdown, figures are medians; on a busy machine read
+those of processor seconds.
 """
 
 import json
@@ -36,11 +39,18 @@ from benchmarks.figures import machine, print_facts, write_figures
 from benchmarks.peers import peer_python
 from fdjax.checkpoint import load_pretrained
 from fdjax.model import Model
-from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig, make_generate
+from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import make_mesh
 
-PROGRAM = Path(__file__).parent / "peer_programs" / "sampling/transformers_generate.py"
-REQUIREMENTS = ("transformers==5.24.0", "torch==2.13.0")
+PROGRAMS = Path(__file__).parent / "peer_programs" / "sampling"
+PEERS = {
+    "transformers": (
+        "transformers_generate.py",
+        ("transformers==5.24.0", "torch==2.13.0"),
+    ),
+    "Tunix": ("tunix_sampler.py", ("google-tunix==0.1.7", "jax==0.10.2")),
+}
+"""The program of each, and what it needs."""
 PARTS = ("throughput", "long tail", "group")
 
 
@@ -71,8 +81,10 @@ class Config:
     page: int = 64
     repeats: int = 2
     """Turns that are counted."""
-    peer_python: str | None = None
+    transformers_python: str | None = None
     """With PyTorch and transformers; "none" to leave them out."""
+    tunix_python: str | None = None
+    """With Tunix; "none" to leave it out."""
     json: Path | None = None
     """Where to write all figures."""
 
@@ -91,9 +103,16 @@ def main(config: Config) -> None:
         for part in config.parts:
             match part:
                 case "throughput":
-                    peer = stack.enter_context(_transformers(config))
-                    rows = list(_throughput(model, params, config, peer))
-                    found["versions"] = peer.versions if peer else {}
+                    pythons = (config.transformers_python, config.tunix_python)
+                    peers = {
+                        name: stack.enter_context(_peer(name, python, config.folder))
+                        for name, python in zip(PEERS, pythons, strict=True)
+                        if python != "none"
+                    }
+                    rows = list(_throughput(model, params, config, peers))
+                    found["versions"] = {
+                        name: peer.versions for name, peer in peers.items()
+                    }
                 case "long tail":
                     rows = [_long_tail(model, params, config)]
                 case _:
@@ -120,31 +139,28 @@ class Peer:
 
 
 @contextmanager
-def _transformers(config: Config) -> Iterator[Peer | None]:
-    if config.peer_python == "none":
-        yield None
-        return
-    python = config.peer_python or peer_python("sampling", REQUIREMENTS)
+def _peer(name: str, python: str | None, folder: Path) -> Iterator[Peer]:
+    program, requirements = PEERS[name]
+    python = python or str(peer_python(f"sampling-{name.lower()}", requirements))
     with subprocess.Popen(
-        [str(python), str(PROGRAM)],
+        [python, str(PROGRAMS / program)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
         peer = Peer(process)
-        peer.versions = peer.ask(do="load", folder=str(config.folder))["versions"]
+        peer.versions = peer.ask(do="load", folder=str(folder))["versions"]
         yield peer
         assert process.stdin is not None
         process.stdin.close()
 
 
 def _throughput(
-    model: Model, params: Any, config: Config, peer: Peer | None
+    model: Model, params: Any, config: Config, peers: dict[str, Peer]
 ) -> Iterator[dict[str, Any]]:
     longest = config.prompt + config.new_tokens
     sampling = SamplingConfig(max_new_tokens=config.new_tokens)
-    generate = make_generate(model, sampling)
     for batch in config.batches:
         rng = np.random.default_rng(batch)
         size = model.config.vocab_size
@@ -165,21 +181,15 @@ def _throughput(
                 lambda: _all(sampler, prompts, [config.new_tokens] * len(prompts))
             )
 
-        def whole(prompts: np.ndarray) -> Any:
-            valid = np.ones(prompts.shape, bool)
-            key = jax.random.key(0)
-            return _seconds(
-                lambda: jax.block_until_ready(generate(params, prompts, valid, key))
-            )
+        ways: dict[str, Callable[[np.ndarray], Any]] = {"slots": by_slots}
+        for name, peer in peers.items():
 
-        ways: dict[str, Callable[[np.ndarray], Any]] = {
-            "slots": by_slots,
-            "whole batch": whole,
-        }
-        if peer is not None:
-            ways["transformers"] = lambda prompts: peer.ask(
-                do="batch", prompts=prompts.tolist(), new_tokens=config.new_tokens
-            )
+            def by_peer(prompts: np.ndarray, peer: Peer = peer) -> Any:
+                return peer.ask(
+                    do="batch", prompts=prompts.tolist(), new_tokens=config.new_tokens
+                )
+
+            ways[name] = by_peer
         tokens = batch * config.new_tokens
         yield {"batch": batch} | _turns(ways, fresh, config.repeats, tokens)
         sampler.close()
@@ -200,7 +210,6 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
         ),
     )
     sampler.publish(params, 0)
-    generate = make_generate(model, sampling)
     busy: list[float] = []
 
     def by_slots(prompts: np.ndarray) -> Any:
@@ -208,11 +217,8 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
         return found
 
     def whole(prompts: np.ndarray) -> Any:
-        some = prompts[: config.slots]
-        valid, key = np.ones(some.shape, bool), jax.random.key(0)
-        once = _seconds(
-            lambda: jax.block_until_ready(generate(params, some, valid, key))
-        )
+        some = slice(config.slots)
+        once = _seconds(lambda: _all(sampler, prompts[some], budgets[some]))
         count = -(-config.requests // config.slots)
         return {name: value * count for name, value in once.items()}
 

@@ -21,7 +21,7 @@ __all__ = ["PagedAttention", "kernel_attention", "paged_attention", "pages_shard
 _MASKED = -1e30
 """Score of a pair that may not attend; finite, so that no row becomes NaN."""
 
-_TILE = 8
+_TILE = 16
 """Pages that the reference has before it at once: they stay in a processor's cache."""
 
 _LANES = 128
@@ -35,7 +35,7 @@ _KERNEL_QUERIES = 32
 
 _ROWS = ("data", "fsdp")
 _PAGES = PartitionSpec(_ROWS, None, None, "tensor")
-"""Pages belong to a part of the batch, their entries to the heads' devices."""
+"""Pages belong to a part of the batch, their heads to the heads' devices."""
 
 
 def pages_sharding(mesh: Mesh) -> NamedSharding:
@@ -61,18 +61,20 @@ class PagedAttention:
         kernel = device.platform == "tpu" and config.attention in ("auto", "splash")
         return cls(kernel, mesh)
 
-    def init(self, shape: tuple[int, ...], dtype: Any) -> Pages:
-        """Zeros for each part of the mesh, of its shape [Z, page, E, H] there.
+    def init(
+        self, count: int, page: int, *, kv_heads: int, size: int, dtype: Any
+    ) -> Pages:
+        """Zeros: `count` pages of `page` tokens for each part of the mesh.
 
         For the kernel, heads are filled up to a TPU's registers.
         """
         parts, layout = 1, None
         if self.mesh is not None:
             parts, layout = batch_parts(self.mesh), pages_sharding(self.mesh)
-        *rest, size = shape
+        shape = (2, kv_heads, size * page)
         if self.kernel:
-            size += -size % _LANES
-        return jnp.zeros((parts, *rest, size), dtype, device=layout)
+            shape = (page, 2 * kv_heads, size + -size % _LANES)
+        return jnp.zeros((parts, count, *shape), dtype, device=layout)
 
     def __call__(
         self,
@@ -108,28 +110,74 @@ def _write_and_attend(
     kernel: bool,
 ) -> tuple[Float[Array, "B Q N H"], Pages]:
     """The same on one device."""
-    batch, length, _, size = key.shape
-    _, _, page, entries, width = pages.shape
-    fill = [(0, 0)] * 3 + [(0, width - size)]
-    query, key, value = (jnp.pad(array, fill) for array in (query, key, value))
-    both = jnp.stack([key, value], axis=3).reshape(batch, length, entries, width)
-    held = pages[0]
-    where = jnp.take_along_axis(tables, (starts // page)[:, None], axis=1)[:, 0]
-    if length == 1:
-        held = held.at[where, starts % page].set(both[:, 0])
+    size = key.shape[3]
+    if kernel:
+        fill = [(0, 0)] * 3 + [(0, pages.shape[4] - size)]
+        query, key, value = (jnp.pad(array, fill) for array in (query, key, value))
+        page, write, attend = pages.shape[2], _write_entries, kernel_attention
     else:
-        # One page after another: as a scatter, a TPU would lay all pages out anew.
-        held = jax.lax.fori_loop(
-            0,
-            batch,
-            lambda row, held: jax.lax.dynamic_update_index_in_dim(
-                held, both[row], where[row], axis=0
-            ),
-            held,
-        )
-    attend = kernel_attention if kernel else paged_attention
+        page, write, attend = pages.shape[4] // size, _write_heads, paged_attention
+    column, offset = starts // page, starts % page
+    where = jnp.take_along_axis(tables, column[:, None], axis=1)[:, 0]
+    held = write(pages[0], key, value, where, offset)
     heads = attend(query, held, tables=tables, starts=starts, scale=size**-0.5)
     return heads[..., :size], held[None]
+
+
+def _write_entries(
+    pages: Float[Array, "Z page E H"],
+    key: Float[Array, "B Q M H"],
+    value: Float[Array, "B Q M H"],
+    where: Int32[Array, " B"],
+    offset: Int32[Array, " B"],
+) -> Float[Array, "Z page E H"]:
+    """Pages of the kernel with a token, or a page, of each row."""
+    both = jnp.stack([key, value], axis=3).reshape(*key.shape[:2], *pages.shape[2:])
+    if key.shape[1] == 1:
+        return pages.at[where, offset].set(both[:, 0])
+    return _write_pages(pages, both, where)
+
+
+def _write_heads(
+    pages: Float[Array, "Z 2 M X"],
+    key: Float[Array, "B Q M H"],
+    value: Float[Array, "B Q M H"],
+    where: Int32[Array, " B"],
+    offset: Int32[Array, " B"],
+) -> Float[Array, "Z 2 M X"]:
+    """Pages of the reference with a token, or a page, of each row."""
+    batch, length, heads, size = key.shape
+    if length == 1:
+        page = pages.shape[3] // size
+        row, offset = where[:, None, None], offset[:, None, None]
+        head = jnp.arange(heads, dtype=jnp.int32)[None, :, None]
+        index = jnp.arange(size, dtype=jnp.int32)[None, None]
+        pages = pages.at[row, 0, head, index * page + offset].set(key[:, 0])
+        return pages.at[row, 1, head, offset * size + index].set(value[:, 0])
+    both = jnp.stack(
+        [
+            jnp.moveaxis(key, 1, 3).reshape(batch, heads, -1),
+            jnp.moveaxis(value, 1, 2).reshape(batch, heads, -1),
+        ],
+        axis=1,
+    )
+    return _write_pages(pages, both, where)
+
+
+def _write_pages(
+    pages: Float[Array, "Z ..."],
+    new: Float[Array, "B ..."],
+    where: Int32[Array, " B"],
+) -> Float[Array, "Z ..."]:
+    """One after another: as a scatter, a TPU would lay all pages out anew."""
+    return jax.lax.fori_loop(
+        0,
+        len(new),
+        lambda row, held: jax.lax.dynamic_update_index_in_dim(
+            held, new[row], where[row], axis=0
+        ),
+        pages,
+    )
 
 
 def kernel_attention(
@@ -163,7 +211,7 @@ def kernel_attention(
 
 def paged_attention(
     query: Float[Array, "R Q N H"],
-    pages: Float[Array, "Z page E H"],
+    pages: Float[Array, "Z 2 M X"],
     *,
     tables: Int32[Array, "R P"],
     starts: Int32[Array, " R"],
@@ -177,21 +225,23 @@ def paged_attention(
 
     Args:
       query: N heads at positions starts[r] + q; head n reads key/value head n // (N/M).
-      pages: M keys at even entries, M values at odd ones.
+      pages: M heads of keys, each [H, page], and of values, [page, H].
       tables: page of each row that holds its tokens from column · page on; anything
         beyond the last query's column.
       starts: position of each row's first query; its keys lie in the pages already.
       scale: of the scores, 1/√H.
     """
     batch, length, heads, size = query.shape
-    page, kv_heads = pages.shape[1], pages.shape[2] // 2
+    kv_heads, page = pages.shape[2], pages.shape[3] // size
+    shared = heads // kv_heads
     wide = min(_TILE, tables.size)
     filled = (starts + length + page - 1) // page
     row_of = jnp.repeat(
         jnp.arange(batch, dtype=jnp.int32), filled, total_repeat_length=tables.size
     )
     before = jnp.cumsum(filled) - filled
-    scaled = (query * scale).reshape(batch, length, kv_heads, heads // kv_heads, size)
+    scaled = (query * scale).reshape(batch, length, kv_heads, shared, size)
+    scaled = jnp.moveaxis(scaled, 1, 3).reshape(batch, kv_heads, -1, size)
     positions = starts[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
 
     def tile(turn: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, ...]:
@@ -199,17 +249,17 @@ def paged_attention(
         item = turn * wide + jnp.arange(wide, dtype=jnp.int32)
         row = row_of[jnp.minimum(item, tables.size - 1)]
         column = item - before[row]
-        held = pages[tables[row, jnp.minimum(column, tables.shape[1] - 1)]]
-        held = held.reshape(wide, page, kv_heads, 2, size)
+        held = tables[row, jnp.minimum(column, tables.shape[1] - 1)]
         token = column[:, None] * page + jnp.arange(page, dtype=jnp.int32)[None]
         seen = token[:, None] <= positions[row][:, :, None]
         seen &= (item < filled.sum())[:, None, None]
         scores = jnp.einsum(
-            "wqmrh,wsmh->wmrqs",
+            "wmqh,wmhs->wmqs",
             scaled[row],
-            held[:, :, :, 0],
+            pages[held, 0].reshape(wide, kv_heads, size, page),
             preferred_element_type=jnp.float32,
         )
+        scores = scores.reshape(wide, kv_heads, shared, length, page)
         scores = jnp.where(seen[:, None, None], scores, _MASKED)
         mine = row[None] == jnp.arange(batch, dtype=jnp.int32)[:, None]
         best = scores.max(axis=-1)
@@ -217,20 +267,22 @@ def paged_attention(
         new = jnp.maximum(top, spread.max(axis=1))
         weights = jnp.exp(scores - new[row][..., None])
         # What another sequence left behind a row's end may be no number at all.
-        written = seen.any(axis=1)[:, :, None, None]
-        value = jnp.where(written, held[:, :, :, 1], jnp.zeros((), held.dtype))
+        written = seen.any(axis=1)[:, None, :, None]
+        value = pages[held, 1].reshape(wide, kv_heads, page, size)
+        value = jnp.where(written, value, jnp.zeros((), value.dtype))
         mixed = jnp.einsum(
-            "wmrqs,wsmh->wmrqh",
-            weights.astype(value.dtype),
+            "wmqs,wmsh->wmqh",
+            weights.astype(value.dtype).reshape(wide, kv_heads, -1, page),
             value,
             preferred_element_type=jnp.float32,
         )
+        mixed = mixed.reshape(wide, kv_heads, shared, length, size)
         fade, mine = jnp.exp(top - new), mine.astype(jnp.float32)
         total = total * fade + jnp.tensordot(mine, weights.sum(axis=-1), 1)
         out = out * fade[..., None] + jnp.tensordot(mine, mixed, 1)
         return new, total, out
 
-    shape = (batch, kv_heads, heads // kv_heads, length)
+    shape = (batch, kv_heads, shared, length)
     _, total, out = jax.lax.fori_loop(
         0,
         (filled.sum() + wide - 1) // wide,

@@ -276,8 +276,13 @@ class Model:
     def init_pages(self, count: int, page: int) -> Pages:
         """Empty pages for `extend`: `count` a layer, of `page` tokens, in each part."""
         config = self.config
-        shape = (config.num_layers * count, page, 2 * config.num_kv_heads)
-        return self._paged.init((*shape, config.head_dim), self._dtype)
+        return self._paged.init(
+            config.num_layers * count,
+            page,
+            kv_heads=config.num_kv_heads,
+            size=config.head_dim,
+            dtype=self._dtype,
+        )
 
     def extend(
         self,

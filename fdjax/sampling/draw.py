@@ -1,5 +1,6 @@
 """One token of each row, drawn from its logits with its own key."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ from fdjax.sampling.config import SamplingConfig
 from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
 
 __all__ = ["Drawn", "draw"]
+
+_GROUP = 128
+"""Most tokens of a group, a power of two; about √V for vocabularies of today."""
 
 
 class Drawn(NamedTuple):
@@ -31,10 +35,7 @@ def draw(
     temperature: Float32[Array, " B"],
     config: SamplingConfig,
 ) -> Drawn:
-    """The row's maximum of log-probabilities and Gumbel noise, after all cuts.
-
-    Noise of the row's key alone, and a maximum: two ways to compute the logits, which
-    round differently, give another token only where the two best are that close.
+    """A token of what is left of each row's distribution after all cuts.
 
     Args:
       keys: typed, of each row.
@@ -54,13 +55,39 @@ def draw(
         kept = keep_top_p(kept, config.top_p)
     if config.min_p > 0.0:
         kept = keep_min_p(kept, config.min_p)
-    noise = jax.vmap(partial(jax.random.gumbel, shape=logits.shape[-1:]))(keys)
-    token = _argmax(kept + noise)
+    token = _choose(keys, kept)
     logprob = jnp.take_along_axis(whole, token[:, None], axis=-1)[:, 0]
     behaviour = logprob
     if kept is not whole:
         behaviour = logprob - jax.nn.logsumexp(kept, axis=-1)
     return Drawn(token, logprob, behaviour, entropy)
+
+
+def _choose(
+    keys: Key[Array, " B"], logprobs: Float32[Array, "B V"]
+) -> Int32[Array, " B"]:
+    """The row's maximum of log-probabilities and Gumbel noise, in two steps.
+
+    First a group of tokens by the groups' log-probabilities, then a token of it. That
+    is the same distribution from a few hundred random numbers in place of V, most of
+    the cost. Noise of the row's key alone, and maxima: two ways to compute the logits,
+    which round differently, give another token only where the two best are that close.
+    (They would also where one number is looked up among summed probabilities, and a
+    token has no more than the sum's rounding error.)
+
+    Args:
+      keys: one a row.
+      logprobs: of any sum; -inf is never drawn.
+    """
+    # Every so many tokens are a group, as many as V divides by: nothing is filled up.
+    size = logprobs.shape[-1]
+    deep = math.gcd(size, _GROUP)
+    groups = logprobs.reshape(len(logprobs), deep, -1)
+    count = groups.shape[-1]
+    noise = jax.vmap(partial(jax.random.gumbel, shape=(count + deep,)))(keys)
+    group = _argmax(jnp.log(jnp.exp(groups).sum(axis=1)) + noise[:, :count])
+    tokens = jnp.take_along_axis(groups, group[:, None, None], axis=2)[:, :, 0]
+    return _argmax(tokens + noise[:, count:]) * count + group
 
 
 def _argmax(scores: Float32[Array, "B V"]) -> Int32[Array, " B"]:

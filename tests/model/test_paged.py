@@ -13,7 +13,7 @@ from fdjax.model import Model, ModelConfig, paged
 from fdjax.model.paged import kernel_attention, paged_attention
 from fdjax.sharding import init_sharded, make_mesh
 
-_PAGE, _COLUMNS = 4, 5
+_PAGE, _COLUMNS, _SIZE = 4, 5, 8
 
 
 @functools.cache
@@ -34,8 +34,11 @@ def _case(unroll=False):
     return model, jax.jit(model.init)(jax.random.key(0))
 
 
-def _pool(rng, rows, length, *, heads=4, kv_heads=2, size=8, columns=_COLUMNS):
-    """Queries, pages in disorder, and where each row's are; later pages hold NaN."""
+def _pool(rng, rows, length, *, heads=4, kv_heads=2, size=_SIZE, columns=_COLUMNS):
+    """Queries, pages in disorder, and where each row's are; later pages hold NaN.
+
+    In the kernel's layout.
+    """
     count = rows * columns + 1
     pages = rng.standard_normal((count, _PAGE, 2 * kv_heads, size)).astype(np.float32)
     tables = 1 + rng.permutation(rows * columns).reshape(rows, columns)
@@ -49,6 +52,14 @@ def _pool(rng, rows, length, *, heads=4, kv_heads=2, size=8, columns=_COLUMNS):
         )
     query = rng.standard_normal((rows, length, heads, size)).astype(np.float32)
     return query, pages, tables.astype(np.int32), starts.astype(np.int32)
+
+
+def _of_reference(pages):
+    """The kernel's pages in the reference's layout."""
+    count = len(pages)
+    keys = np.moveaxis(pages[:, :, ::2], 1, 3).reshape(count, -1, _PAGE * _SIZE)
+    values = np.moveaxis(pages[:, :, 1::2], 1, 2).reshape(count, -1, _PAGE * _SIZE)
+    return np.stack([keys, values], axis=1)
 
 
 def _by_hand(query, pages, tables, starts, scale):
@@ -74,7 +85,7 @@ def test_the_reference_equals_attention_by_hand(rows, length):
     rng = np.random.default_rng(rows)
     query, pages, tables, starts = _pool(rng, rows, length)
     got = jax.jit(functools.partial(paged_attention, scale=0.4))(
-        query, pages, tables=tables, starts=starts
+        query, _of_reference(pages), tables=tables, starts=starts
     )
     want = _by_hand(query, pages, tables, starts, 0.4)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
@@ -90,8 +101,9 @@ def test_the_kernel_is_asked_for_the_same(length, monkeypatch):
     monkeypatch.setattr(paged, "ragged_paged_attention", reference)
     rng = np.random.default_rng(7)
     query, pages, tables, starts = map(jnp.asarray, _pool(rng, 3, length))
-    want = paged_attention(query, pages, tables=tables, starts=starts, scale=0.3)
-    got = kernel_attention(query, pages, tables=tables, starts=starts, scale=0.3)
+    where = {"tables": tables, "starts": starts, "scale": 0.3}
+    want = paged_attention(query, jnp.asarray(_of_reference(pages)), **where)
+    got = kernel_attention(query, pages, **where)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
@@ -176,7 +188,7 @@ def test_eight_devices_have_pages_of_their_own():
     # Two rows in each of four parts: the parts' tables are the same.
     tables = np.tile(1 + np.arange(4, dtype=np.int32).reshape(2, 2), (4, 1))
     pages = spread.init_pages(5, _PAGE)
-    assert pages.shape == (4, 15, _PAGE, 4, 8)
+    assert pages.shape == (4, 15, 2, 2, _PAGE * 8)
     want = _sequence(model, params, tokens)
     for position in range(6):
         hidden, pages = _extend(spread)(
@@ -189,7 +201,7 @@ def test_eight_devices_have_pages_of_their_own():
         got = model.head(params, jax.device_put(hidden[:, 0], jax.devices()[0]))
         np.testing.assert_allclose(got, want[:, position], rtol=1e-5, atol=1e-5)
     assert {shard.data.shape for shard in pages.addressable_shards} == {
-        (1, 15, _PAGE, 2, 8)
+        (1, 15, 2, 1, _PAGE * 8)
     }
 
 
@@ -207,4 +219,4 @@ def test_the_pool_is_written_in_place():
         .compile()
     )
     assert compiled.memory_analysis().alias_size_in_bytes >= pages.nbytes
-    assert jnp.shape(pages) == (1, 15, _PAGE, 4, 8)
+    assert jnp.shape(pages) == (1, 15, 2, 2, _PAGE * 8)

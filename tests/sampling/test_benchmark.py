@@ -33,7 +33,8 @@ def test_every_part_is_measured(tmp_path, capsys):
             group_tokens=2,
             page=4,
             repeats=1,
-            peer_python="none",
+            transformers_python="none",
+            tunix_python="none",
             json=out,
         )
     )

@@ -25,7 +25,7 @@ from fdjax.sharding import init_sharded, make_mesh
 _V, _PAGE, _T = 24, 4, 12
 _BOUND = 5e-5
 """Of a log-probability, between two ways to compute it in float32."""
-_STOPPING = {"temperature": 0.8, "stop_tokens": (3, 4)}
+_STOPPING = {"temperature": 0.8, "stop_tokens": (12, 14)}
 _SHAPE = {
     "vocab_size": _V,
     "hidden_size": 16,

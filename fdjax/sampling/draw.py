@@ -72,14 +72,15 @@ def _choose(
     is the same distribution from a few hundred random numbers in place of V, most of
     the cost. Noise of the row's key alone, and maxima: two ways to compute the logits,
     which round differently, give another token only where the two best are that close.
-    (They would also where one number is looked up among summed probabilities, and a
-    token has no more than the sum's rounding error.)
+    (One number looked up among cumulated probabilities would not do: the rounding error
+    of their sum is no smaller than a rare token's share.)
 
     Args:
       keys: one a row.
       logprobs: of any sum; -inf is never drawn.
     """
-    # Every so many tokens are a group, as many as V divides by: nothing is filled up.
+    # Tokens g, g + count, g + 2 count and so on are group g: as many as V divides by,
+    # so that nothing is filled up.
     size = logprobs.shape[-1]
     deep = math.gcd(size, _GROUP)
     groups = logprobs.reshape(len(logprobs), deep, -1)

@@ -28,8 +28,8 @@ class Sample:
     """Nats, under the policy at τ: the losses' `old_logprobs` (`Completions`)."""
     behaviour_logprobs: Float32[np.ndarray, " N"]
     """Nats, under what was drawn from: the policy after all cuts, normalised anew."""
-    entropy: Float32[np.ndarray, " N"]
-    """Nats, of the policy at τ, before any cut."""
+    entropy: Float32[np.ndarray, " N"] | None
+    """Nats, of the policy at τ, before any cut; None where a sampler cannot know it."""
     stop: Literal["stop", "length"]
     """Whether a stop token ended it, or its budget."""
     version: int
@@ -40,8 +40,9 @@ class Sample:
 class Sampler(Protocol):
     """Draws tokens after prompts; in this process, or elsewhere.
 
-    A token is a function of weights, prefix, key and its number alone, never of what
-    else is sampled at the time.
+    In this process a token is a function of weights, prefix, key and its number alone,
+    never of what else is sampled at the time. Elsewhere it may not be: a server draws
+    with random numbers of its own.
     """
 
     def submit(
@@ -55,7 +56,8 @@ class Sampler(Protocol):
 
         Args:
           prompt: token ids; the next turn of an episode is its whole prefix.
-          key: typed; the n-th token is drawn with fold_in(key, n).
+          key: typed; the n-th token is drawn with fold_in(key, n), or the key becomes
+            a server's seed.
           max_new_tokens: tokens after which it ends unfinished.
 
         Returns:

@@ -1,0 +1,7 @@
+"""Sampling on a server of vLLM or SGLang, with weights by export and reload."""
+
+from fdjax.sampling.server.config import ServerConfig
+from fdjax.sampling.server.engine import SamplingError
+from fdjax.sampling.server.sampler import ServerSampler
+
+__all__ = ["SamplingError", "ServerConfig", "ServerSampler"]

@@ -59,9 +59,11 @@ class _Opener:
 
     def __init__(self, folder, target):
         self.folder, self.target = folder, target
+        self.before_export = lambda: None
 
     def __call__(self, server, restart=None, **settings):
         def export(params, target):
+            self.before_export()
             save_pretrained(params, MODEL.config, target, description=self.folder)
 
         sampling = SamplingConfig(
@@ -395,20 +397,15 @@ def test_publish_waits_for_what_was_submitted_before(server, opened):
     with opened(server, concurrency=2) as sampler:
         sampler.publish(_params(1), version=1)
         server.delay_s = 0.02
-        old = _ask(sampler)
-        late = []
+        old, late, waited = _ask(sampler), [], []
 
-        def submit_late(future):
+        def submit():
+            waited.extend(future.done() for future in old)
             late.extend(_ask(sampler))
 
-        # While it waits for the others: these get the new weights.
-        publishing = threading.Thread(target=sampler.publish, args=(_params(2), 2))
-        publishing.start()
-        while sampler._publishing.locked() and not late:
-            if sampler._weights.done():
-                continue
-            submit_late(None)
-        publishing.join()
+        opened.before_export = submit
+        sampler.publish(_params(2), version=2)
+        assert waited == [True] * 6
         old = [future.result(timeout=0) for future in old]
         late = [future.result(timeout=60) for future in late]
     assert _gap(1, old) < _BOUND

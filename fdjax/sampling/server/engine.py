@@ -119,7 +119,10 @@ class Engine:
         )
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Closes all connections; nothing is sampled any more."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
         await self._connection.aclose()
 
     async def _load(self, served: Served) -> None:

@@ -104,7 +104,7 @@ class ServerSampler:
         self._lock, self._publishing = threading.Lock(), threading.Lock()
         self._closed, self._number = False, 0
         self._loop = asyncio.new_event_loop()
-        self._tasks: dict[asyncio.Task[None], _Weights] = {}
+        self._tasks: dict[asyncio.Task[Any], _Weights | None] = {}
         self._weights: _Weights = self._loop.create_future()
         self._weights.set_result(ConfigError(_UNPUBLISHED))
         self._thread = threading.Thread(
@@ -231,7 +231,7 @@ class ServerSampler:
             if self._closed:
                 work.close()
                 raise SamplerClosedError(_CLOSED)
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            future = asyncio.run_coroutine_threadsafe(self._own(work), self._loop)
         try:
             return future.result()
         except CancelledError:
@@ -261,6 +261,14 @@ class ServerSampler:
             )
 
     # On the loop
+
+    async def _own(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Runs it as a task that closing ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+        return await work
 
     def _start(self, request: Request, weights: _Weights) -> None:
         task = self._loop.create_task(self._sample(request, weights))
@@ -309,7 +317,8 @@ class ServerSampler:
             await asyncio.wait(mine)
 
     async def _end(self) -> None:
-        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        # Not all tasks: those of httpx are ended by those that began them.
+        under_way = [*self._tasks]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)

@@ -51,9 +51,6 @@ class EngineServer:
     def url(self):
         return f"http://127.0.0.1:{self._port}"
 
-    def paths(self):
-        return [path for path, _ in self.requests]
-
     def asked(self):
         """Bodies of requests for tokens, without the probe's."""
         bodies = [body for path, body in self.requests if path == self._generate]
@@ -227,6 +224,9 @@ class EngineServer:
                 logprobs = logprobs[:-1]
             case "beyond":
                 tokens[-1] = MODEL.config.vocab_size
+            case "early":
+                assert len(tokens) > 1
+                tokens[0] = wants["stop_token_ids"][0]
             case "impossible":
                 logprobs[0] = -9999.0
             case "abort":

@@ -21,6 +21,7 @@ from tiny import MODEL, mesh_of
 _TAU, _STOPS = 0.8, (2, 3, *range(100, 140))
 _BOUND = 1e-3
 """Of a log-probability: a forward in float32 here and there. 2e-6 was seen."""
+_LOADS = ("/collective_rpc", "/update_weights_from_disk")
 _PROMPTS = [list(range(5, 6 + n)) for n in range(6)]
 
 
@@ -92,10 +93,14 @@ def opened(folder, tmp_path):
 @pytest.fixture(scope="module", params=["vllm", "sglang"])
 def published(request, folder, tmp_path_factory):
     """A server and its sampler, with the weights of seed 1."""
-    opened = _Opener(folder, tmp_path_factory.mktemp("published"))
+    target = tmp_path_factory.mktemp("published")
+    seen_as = target.with_name(f"{target.name}-as-the-server-sees-it")
+    seen_as.symlink_to(target)
     with (
         EngineServer(request.param, folder) as server,
-        opened(server, timeout_s=1.0, attempts=3) as sampler,
+        _Opener(folder, target)(
+            server, timeout_s=1.0, attempts=3, seen_as=str(seen_as)
+        ) as sampler,
     ):
         sampler.publish(_params(1), version=1)
         yield server, sampler
@@ -164,6 +169,13 @@ def test_adapters_are_exported_with_the_weights_that_they_change(vllm, opened):
         assert _gap(1, _samples(sampler)) > 0.01
 
 
+def test_a_server_has_its_own_name_of_the_folder(published):
+    server, _ = published
+    bodies = [str(body) for path, body in server.requests if path in _LOADS]
+    assert len(bodies) == 1
+    assert "-as-the-server-sees-it/weights-1-" in bodies[0]
+
+
 def test_a_key_is_a_seed(published):
     _, sampler = published
     first, again = _samples(sampler), _samples(sampler)
@@ -199,7 +211,7 @@ def test_everything_that_changes_a_distribution_is_asked_for(vllm, opened):
 
 _PASSING = [
     *("busy", "failing", "slow", "dropped", "half", "no_json", "fewer", "beyond"),
-    *("impossible", "abort", "another_shape"),
+    *("early", "impossible", "abort", "another_shape"),
 ]
 
 
@@ -280,8 +292,7 @@ def test_keys_stay_out_of_errors(folder, opened, monkeypatch):
 
 
 def _loads(server):
-    named = ("/collective_rpc", "/update_weights_from_disk")
-    return sum(path in named for path in server.paths())
+    return sum(path in _LOADS for path, _ in server.requests)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +327,18 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(server, opened):
         thread.start()
         sampler.publish(_params(2), version=2)
         thread.join()
+        assert _gap(2, _samples(sampler)) < _BOUND
+
+
+def test_a_server_that_stays_away_fails_what_waits_until_weights_come(vllm, opened):
+    with opened(vllm, load_s=2.0) as sampler:
+        sampler.publish(_params(1), version=1)
+        vllm.stop()
+        for future in _ask(sampler):
+            with pytest.raises(SamplingError, match=r"weights of version 1.*no connect"):
+                future.result(timeout=60)
+        vllm.start(vllm._folder)
+        sampler.publish(_params(2), version=2)
         assert _gap(2, _samples(sampler)) < _BOUND
 
 
@@ -396,7 +419,7 @@ def test_another_model_is_named(server, opened):
 def test_publish_waits_for_what_was_submitted_before(server, opened):
     with opened(server, concurrency=2) as sampler:
         sampler.publish(_params(1), version=1)
-        server.delay_s = 0.02
+        server.delay_s = 0.2
         old, late, waited = _ask(sampler), [], []
 
         def submit():

@@ -78,19 +78,25 @@ class Engine:
         Raises:
           SamplingError: within `load_s` it has not said that it holds them.
         """
-        if self._restart is not None:
-            await asyncio.to_thread(self._restart, served.path)
+        if self._recovery is not None:
+            # Whoever waited for it was cancelled; two loads at a time end anyhow.
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        await self._load(served)
+        self._doubt, self._recovery = False, None
+
+    async def _load(self, served: Served) -> None:
         import tenacity
 
+        if self._restart is not None:
+            await asyncio.to_thread(self._restart, served.path)
         stop = tenacity.stop_after_delay(self._config.load_s)
         try:
-            await self._patiently(self._load, served, stop=stop)
+            await self._patiently(self._load_once, served, stop=stop)
         except RequestError as error:
             raise SamplingError(
                 f"expected {self._config.base_url} to hold the weights of version "
                 f"{served.version}, {served.path}, got {error}: look at its log"
             ) from None
-        self._doubt, self._recovery = False, None
 
     async def sample(self, asked: Asked, served: Served) -> Sample:
         """Tokens of these weights; a request that is lost is sent again.
@@ -125,8 +131,8 @@ class Engine:
             await asyncio.gather(self._recovery, return_exceptions=True)
         await self._connection.aclose()
 
-    async def _load(self, served: Served) -> None:
-        """Once. A server that is being started answers later, or first as it was."""
+    async def _load_once(self, served: Served) -> None:
+        """A server that is being started answers later, or first as it was."""
         await require_model(self._connection, self._config.model)
         if self._restart is None:
             await self._dialect.load(self._connection, served, self._config.load_s)
@@ -180,15 +186,14 @@ class Engine:
             held = await self._dialect.holds(self._connection, served)
         except RequestError:
             held = None
-        if held:
-            self._doubt, self._recovery = False, None
-            return
-        _LOG.warning(
-            "%s was lost; version %d is loaded again",
-            self._config.base_url,
-            served.version,
-        )
-        await self.load(served)
+        if not held:
+            _LOG.warning(
+                "%s was lost; version %d is loaded again",
+                self._config.base_url,
+                served.version,
+            )
+            await self._load(served)
+        self._doubt, self._recovery = False, None
 
     async def _patiently(
         self, send: Callable[..., Coroutine[Any, Any, Any]], *asked: Any, stop: Any

@@ -99,7 +99,7 @@ def published(request, folder, tmp_path_factory):
     with (
         EngineServer(request.param, folder) as server,
         _Opener(folder, target)(
-            server, timeout_s=1.0, attempts=3, seen_as=str(seen_as)
+            server, timeout_s=3.0, attempts=3, seen_as=str(seen_as)
         ) as sampler,
     ):
         sampler.publish(_params(1), version=1)
@@ -266,7 +266,7 @@ def test_cancelling_ends_a_request(published):
     started = time.monotonic()
     sampler.drain()
     # Long before the request's time is over, after which it would be sent again.
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 2.5
     with pytest.raises(CancelledError):
         slow.result()
     assert sum(future.cancelled() for future in futures) == 1
@@ -330,14 +330,15 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(server, opened):
         assert _gap(2, _samples(sampler)) < _BOUND
 
 
-def test_a_server_that_stays_away_fails_what_waits_until_weights_come(vllm, opened):
-    with opened(vllm, load_s=2.0) as sampler:
+def test_a_server_that_is_lost_for_good_fails_all_until_weights_come(vllm, opened):
+    with opened(vllm) as sampler:
         sampler.publish(_params(1), version=1)
-        vllm.stop()
-        for future in _ask(sampler):
-            with pytest.raises(SamplingError, match=r"weights of version 1.*no connect"):
-                future.result(timeout=60)
-        vllm.start(vllm._folder)
+        vllm.model, vllm.faults = "other", ["restart"]
+        errors = [future.exception(timeout=60) for future in _ask(sampler)]
+        assert {type(error) for error in errors} == {SamplingError}
+        with pytest.raises(SamplingError, match=r"of version 1.*\['other'\] instead"):
+            _samples(sampler, numbers=[0])
+        vllm.model = "policy"
         sampler.publish(_params(2), version=2)
         assert _gap(2, _samples(sampler)) < _BOUND
 

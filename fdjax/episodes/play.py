@@ -19,7 +19,7 @@ from fdjax.episodes.words import words
 from fdjax.judge.answer import AfterThinking, Extract
 from fdjax.ranges import Whole, require_fields
 from fdjax.records import Problem
-from fdjax.sampling import Sampler
+from fdjax.sampling import Sampler, SamplingError
 from fdjax.tools import Observation, Toolbox
 
 __all__ = ["Budget", "Play"]
@@ -68,6 +68,7 @@ class Play:
     _calls: int = 0
     """How many were made."""
     _seconds: dict[str, float] = field(default_factory=dict)
+    _reason: str = ""
 
     def __post_init__(self) -> None:
         self._turns.append(Turn(role="user", tokens=self.prompt))
@@ -101,9 +102,13 @@ class Play:
         context = np.concatenate([turn.tokens for turn in self._turns]).tolist()
         with self._timed("sample"):
             key = jax.random.fold_in(self.key, number)
-            sample = await asyncio.wrap_future(
-                self.sampler.submit(context, key, max_new_tokens=most)
-            )
+            try:
+                sample = await asyncio.wrap_future(
+                    self.sampler.submit(context, key, max_new_tokens=most)
+                )
+            except SamplingError as error:
+                self._reason = str(error)
+                return "lost"
         self._turns.append(
             Turn(
                 role="assistant",
@@ -181,6 +186,7 @@ class Play:
             ended=ended,
             text=written if from_file and written is not None else text,
             from_file=from_file,
+            reason=self._reason,
             seconds=self._seconds,
         )
 

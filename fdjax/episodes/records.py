@@ -13,9 +13,10 @@ from fdjax.tools import Observation
 
 __all__ = ["Ended", "Episode", "Row", "Turn"]
 
-Ended = Literal["answer", "calls", "prompt", "tokens", "turn"]
+Ended = Literal["answer", "calls", "lost", "prompt", "tokens", "turn"]
 """Why an episode ended: the policy answered; it called on when no calls were left; the
-prompt was too long; the episode's tokens were used up; one turn's were."""
+request for a turn was lost; the prompt was too long; the episode's tokens were used up;
+one turn's were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Row(NamedTuple):
     logprobs: Float32[np.ndarray, " N"]
     """0 outside the mask."""
     entropy: Float32[np.ndarray, " N"]
-    """0 outside the mask."""
+    """0 outside the mask; NaN where the sampler does not know it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,8 @@ class Episode:
     in a fence where these hold no answer."""
     from_file: bool = False
     """Whether it is the file."""
+    reason: str = ""
+    """Of a request that was lost: what the sampler says."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of sampling and of tools."""
 
@@ -116,8 +119,14 @@ class Episode:
             tokens=_joined([turn.tokens for turn in turns], np.int32),
             mask=_joined(own, np.bool_),
             logprobs=_joined([_values(turn, turn.logprobs) for turn in turns]),
-            entropy=_joined([_values(turn, turn.entropy) for turn in turns]),
+            entropy=_joined([_entropy(turn) for turn in turns]),
         )
+
+
+def _entropy(turn: Turn) -> np.ndarray:
+    if turn.entropy is None and turn.role == "assistant":
+        return np.full(len(turn.tokens), np.nan, np.float32)
+    return _values(turn, turn.entropy)
 
 
 def _values(turn: Turn, values: np.ndarray | None) -> np.ndarray:

@@ -281,27 +281,32 @@ class Pipeline:
             )
         ]
 
-    async def _judgements(self, episodes: Sequence[Episode]) -> Sequence[Judgement]:
-        """Of a group; its prompt is too long for all or for none."""
-        if episodes[0].ended == "prompt":
-            return [self._unsampled(each) for each in episodes]
-        judgements = await self.judge.judge(
-            [(each.problem, each.text) for each in episodes]
-        )
-        if len(judgements) != len(episodes):
+    async def _judgements(self, episodes: Sequence[Episode]) -> list[Judgement]:
+        """Of a group, those that came to something by the judge."""
+        whole = [each for each in episodes if each.ended not in ("prompt", "lost")]
+        found: Sequence[Judgement] = ()
+        if whole:
+            attempts = [(each.problem, each.text) for each in whole]
+            found = await self.judge.judge(attempts)
+        if len(found) != len(whole):
             raise DataError(
-                f"{type(self.judge).__name__}.judge: expected {len(episodes)} "
-                "judgements, one for each attempt in order, got "
-                f"{len(judgements)}"
+                f"{type(self.judge).__name__}.judge: expected {len(whole)} judgements, "
+                f"one for each attempt in order, got {len(found)}"
             )
-        return judgements
+        by_judge = iter(found)
+        return [
+            self._unjudged(each) if each.ended in ("prompt", "lost") else next(by_judge)
+            for each in episodes
+        ]
 
-    def _unsampled(self, episode: Episode) -> Judgement:
-        """On attempts at a prompt that is too long."""
-        reason = (
-            f"nothing was sampled: the prompt has {len(episode.prompt)} tokens, more "
-            f"than Budget.prompt_tokens = {self.prompt_width}"
-        )
+    def _unjudged(self, episode: Episode) -> Judgement:
+        """On an attempt that nobody could make."""
+        reason = f"the attempt was lost: {episode.reason}"
+        if episode.ended == "prompt":
+            reason = (
+                f"nothing was sampled: the prompt has {len(episode.prompt)} tokens, "
+                f"more than Budget.prompt_tokens = {self.prompt_width}"
+            )
         verdict = Verdict(status=Status.CRASHED, reason=reason)
         return Judgement(reward=None, reason=reason, verdict=verdict)
 

@@ -40,8 +40,8 @@ class Probe:
     """Share of judged attempts that passed."""
     pass_at_k: Mapping[str, float | None]
     """k to pass@k, mean over the problems with as many judged attempts."""
-    entropy: float
-    """Policy entropy, nats per sampled token."""
+    entropy: float | None
+    """Policy entropy, nats per sampled token; None where no sample says it."""
     entropies: tuple[float | None, ...]
     """The same of each problem's attempts; None where nothing was sampled."""
     marginal_entropy: float
@@ -143,7 +143,7 @@ def probe(
             else None
         ),
         pass_at_k=_pass_at_k(attempts, samples, ks),
-        entropy=_mean_entropy(attempts) or 0.0,
+        entropy=_mean_entropy(attempts),
         entropies=tuple(map(_mean_entropy, groups)),
         marginal_entropy=float(-(positive * np.log(positive)).sum()),
         top_tokens=tuple(
@@ -188,6 +188,7 @@ def _mean_entropy(attempts: Sequence[Trajectory]) -> float | None:
     """Nats per sampled token."""
     of_tokens = [each.row.entropy[each.row.mask] for each in attempts]
     every = np.concatenate([np.zeros(0), *of_tokens])
+    every = every[~np.isnan(every)]
     return float(every.mean(dtype=np.float64)) if every.size else None
 
 

@@ -64,7 +64,7 @@ class Prober:
             self.rows.write(at, "student", alone)
             said = (
                 f"[dim]{at.arm} at {at.step}:[/] reward {_shown(alone.reward)}, "
-                f"entropy {alone.entropy:.2f}, marginal entropy "
+                f"entropy {_shown(alone.entropy, 2)}, marginal entropy "
                 f"{alone.marginal_entropy:.2f}"
             )
             problems, notes = self._notes(attempts)
@@ -104,5 +104,5 @@ class Prober:
         return [problem for problem, _ in read], [note for _, note in read]
 
 
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _shown(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,8 +1,8 @@
-"""Sampling from the decoder in process: whole batches, or slots filled again."""
+"""Sampling: slots in this process, or a server (`fdjax.sampling.server`)."""
 
 from fdjax.sampling.config import SamplingConfig, SlotsConfig
 from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
-from fdjax.sampling.sampler import Sample, Sampler, SamplerClosedError
+from fdjax.sampling.sampler import Sample, Sampler, SamplerClosedError, SamplingError
 from fdjax.sampling.slots import SlotSampler, SlotUse
 from fdjax.sampling.stop_strings import StopStrings
 
@@ -11,6 +11,7 @@ __all__ = [
     "Sampler",
     "SamplerClosedError",
     "SamplingConfig",
+    "SamplingError",
     "SlotSampler",
     "SlotUse",
     "SlotsConfig",

@@ -13,11 +13,18 @@ from jaxtyping import Float32, Int, Int32, Key
 from fdjax.errors import FdjaxError
 from fdjax.sampling.config import SamplingConfig
 
-__all__ = ["Sample", "Sampler", "SamplerClosedError"]
+__all__ = ["Sample", "Sampler", "SamplerClosedError", "SamplingError"]
 
 
 class SamplerClosedError(FdjaxError, RuntimeError):
     """A sampler was closed, or broke down, before it had sampled what was asked for."""
+
+
+class SamplingError(FdjaxError, RuntimeError):
+    """There is no sample, or an engine does not hold the weights that it should.
+
+    In a future it says that this request is lost; others are not.
+    """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,8 +40,8 @@ class Sample:
     behaviour_logprobs: Float32[np.ndarray, " N"]
     """Nats, under what was drawn from: the policy after top-k, top-p and min-p,
     normalised anew. More than `logprobs` where something was cut."""
-    entropy: Float32[np.ndarray, " N"]
-    """Nats, of the policy at τ, before any cut."""
+    entropy: Float32[np.ndarray, " N"] | None
+    """Nats, of the policy at τ, before any cut; None where a sampler cannot know it."""
     stop: Literal["stop", "length"]
     """Whether a stop token or string ended it, or its budget."""
     version: int
@@ -45,8 +52,9 @@ class Sample:
 class Sampler(Protocol):
     """Draws tokens after prompts; in this process, or elsewhere.
 
-    A token is a function of weights, prefix, key and its number alone, never of what
-    else is sampled at the time.
+    In this process a token is a function of weights, prefix, key and its number alone,
+    never of what else is sampled at the time. Elsewhere it may not be: a server draws
+    with random numbers of its own.
     """
 
     @property
@@ -66,7 +74,8 @@ class Sampler(Protocol):
 
         Args:
           prompt: token ids; the next turn of an episode is its whole prefix.
-          key: typed; the n-th token is drawn with fold_in(key, n).
+          key: typed; the n-th token is drawn with fold_in(key, n), or the key becomes
+            a server's seed.
           max_new_tokens: tokens after which it ends unfinished.
           temperature: τ, positive; the sampler's own with None.
 

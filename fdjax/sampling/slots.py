@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from fdjax.sampling.config import SamplingConfig, SlotsConfig
 from fdjax.sampling.draw import Drawn
 from fdjax.sampling.pool import Pool
 from fdjax.sampling.programs import decode_program, prefill_program
+from fdjax.sampling.published import Published
 from fdjax.sampling.request import Limits, Request
 from fdjax.sampling.sampler import Sample, SamplerClosedError
 from fdjax.sampling.schedule import Row, Schedule
@@ -155,7 +155,7 @@ class SlotSampler:
             self._layout = NamedSharding(mesh, PartitionSpec())
         self._stops, self._strings = frozenset(sampling.stop_tokens), stop_strings
         self._params, self._version = None, 0
-        self._published: list[weakref.ref[jax.Array]] = []
+        self._published = Published()
         self._lock, self._stepping = threading.Lock(), threading.RLock()
         self._wake, self._closed = threading.Event(), False
         self._inbox: list[Request] = []
@@ -217,14 +217,14 @@ class SlotSampler:
         if self._params is not None:
             self.drain()
         self._version = version
-        leaves = jax.tree.leaves(params)
-        if self._params is not None and self._has(leaves):
+        if self._published.has(params):
             return
+        self._published.forget()
         self._params = None
         for pool in self._schedule.pools:
             pool.forget()
         self._params = place_weights(self._model, params)
-        self._published = [weakref.ref(leaf) for leaf in leaves]
+        self._published.note(params)
 
     def step(self) -> bool:
         """Computes some pages of prompts, if any wait, and some tokens of all slots.
@@ -282,12 +282,6 @@ class SlotSampler:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _has(self, leaves: Sequence[jax.Array]) -> bool:
-        """Whether the weights that it has are a copy of these."""
-        return len(leaves) == len(self._published) and all(
-            ref() is leaf for ref, leaf in zip(self._published, leaves, strict=True)
-        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -245,6 +245,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
     sampled = [each for each in rollout.trajectories if each.sampled]
     made, size = len(sampled), len(rollout.trajectories)
     responses = rollout.responses
+    known_entropy = responses.entropy[responses.mask & ~np.isnan(responses.entropy)]
     verdicts = [each.judgement.verdict for each in sampled]
     judged = [verdict for verdict in verdicts if verdict is not None]
     statuses = [verdict.status for verdict in judged]
@@ -260,9 +261,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
         "reward/mean": Mean(
             float(rollout.rewards[rollout.known].sum()), int(rollout.known.sum())
         ),
-        "rollout/entropy": Mean(
-            float(responses.entropy.sum()), int(responses.mask.sum())
-        ),
+        "rollout/entropy": Mean(float(known_entropy.sum()), known_entropy.size),
         "rollout/length": Mean(int(responses.mask.sum()), made),
         "rollout/turns": Mean(sum(each.episode.own_turns for each in sampled), made),
         "rollout/calls": Mean(

@@ -10,7 +10,8 @@ import pytest
 from fdjax.errors import ConfigError, InstallError
 from fdjax.feedback import AnthropicEndpoint, Kind, OpenAIEndpoint
 from fdjax.feedback.chat import Question, RequestError
-from fdjax.feedback.chat.endpoint import redacted, status_error
+from fdjax.feedback.chat.endpoint import status_error
+from fdjax.http import redacted
 from feedback.model_server import ModelServer
 
 QUESTION = Question(system="", user="why?", template="t@1")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 
 import jax
@@ -24,7 +25,12 @@ from fdjax.judge import AfterThinking, Judgement, LeanJudge, last_fence
 from fdjax.lean import CheckRequest, FakeBackend, Status, Verifier, WorkerDiedError
 from fdjax.lean.backends.fake import accepted, rejected
 from fdjax.records import Problem
-from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
+from fdjax.sampling import (
+    SamplingConfig,
+    SamplingError,
+    SlotSampler,
+    SlotsConfig,
+)
 from fdjax.train.rollout_source import rollout_metrics
 from scripted import Scripted
 from small_tokenizers import sentencepiece
@@ -144,6 +150,38 @@ def test_a_prompt_that_is_too_long_costs_its_own_attempts(place):
     assert metrics["reward/mean"] == (2, 2)
     assert metrics["verdict/crashed"] == (0, 2)
     assert metrics["rollout/finished"] == (2, 2)
+
+
+class Losing(Scripted):
+    """Gives up the requests of some attempts; a server that knows no entropies."""
+
+    def submit(self, prompt, key, **request):
+        future = super().submit(prompt, key, **request)
+        place = len(self.asked) - 1
+        sample = replace(future.result(), entropy=None)
+        future = Future()
+        if place in (1, 3):
+            future.set_exception(SamplingError("no answer in six attempts"))
+        else:
+            future.set_result(sample)
+        return future
+
+
+def test_a_request_that_is_lost_costs_its_attempt():
+    writer = Noting()
+    pipeline = replace(saying(writer=writer), sampler=Losing(("  rfl",) * 4))
+    rollout = collect(pipeline)
+    assert rollout.known.tolist() == [True, False, True, False]
+    assert informed(rollout) == [True, False, True, False]
+    lost = rollout.trajectories[1]
+    assert lost.episode.ended == "lost"
+    assert lost.judgement.reason == "the attempt was lost: no answer in six attempts"
+    assert len(writer.shown) == 2
+    metrics = rollout_metrics(rollout)
+    assert metrics["reward/mean"] == (2, 2)
+    # Nobody knows it, and nobody says 0.
+    assert metrics["rollout/entropy"] == (0, 0)
+    assert metrics["rollout/length"].total == rollout.responses.mask.sum()
 
 
 def test_an_outage_leaves_rewards_missing_and_keeps_what_was_decided(caplog):

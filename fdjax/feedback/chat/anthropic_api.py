@@ -11,14 +11,12 @@ from fdjax.feedback.chat.endpoint import (
     RequestError,
     json_answer,
     malformed,
-    redacted,
     reported,
-    require_address,
     require_parameters,
-    secret_of,
     status_error,
 )
 from fdjax.feedback.failure import Kind
+from fdjax.http import redacted, require_address, secret_of
 from fdjax.ranges import Whole, require_fields
 
 __all__ = ["AnthropicEndpoint"]

@@ -1,5 +1,6 @@
 """Eight fake CPU devices, strict promotion: mistakes raise instead of rounding."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def pytest_xdist_auto_num_workers() -> int:
     """A worker a core where memory allows; none beside pytest itself for only one."""
     workers = fitting_workers(WORKER_MB)
     return workers if workers > 1 else 0
+
+
+def pytest_collection(session):
+    """Nothing that is collected is garbage, and looking costs seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish(session):
+    """What has been collected stays: no later search for garbage looks at it."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -18,7 +18,7 @@ LONGEST = (
     *("test_interruption", "test_cluster", "test_native", "test_loop", "test_kernels"),
     *("test_wasm", "test_processes", "test_generate", "test_from_hidden"),
     *("test_selftest", "test_kimina", "test_step", "test_repl", "test_benchmarks"),
-    *("test_slots", "test_prover", "test_recipe"),
+    *("test_slots", "test_prover", "test_recipe", "test_lora", "test_sandbox"),
 )
 """Files that workers begin with, the longest first, and none of them at the end."""
 

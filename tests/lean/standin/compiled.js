@@ -71,7 +71,7 @@ class Modules {
     }
   }
 
-  // Whether a command is none that a module brings.
+  // Whether what a command does is in the module of its text.
   declares({ syntax }) {
     return DECLARATIONS.includes(this.kindOf(this.lean, syntax));
   }
@@ -119,4 +119,4 @@ class Modules {
   }
 }
 
-module.exports = { Modules, isMade };
+module.exports = { Modules, isMade, keptOf };

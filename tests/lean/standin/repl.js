@@ -4,7 +4,8 @@
 //                  "compiled": DIR, "word": TEXT}'
 //
 // Our program (see `fdjax.lean.backends.session`) is made once for all processes, under one
-// `word`, and put in place of the declarations of the same text under another one.
+// `word` (see compiled.js). A session that begins with the same text under another word
+// gets its declarations from there; all that follows them is elaborated as it comes.
 //
 // A request is one JSON object and a blank line, the answer is the same. Commands only:
 // {"cmd", "env"?} -> {"env", "messages"?, "sorries"?} or {"message"}. As in the original,
@@ -14,7 +15,7 @@
 const fs = require('fs');
 const path = require('path');
 const { Worker, isMainThread } = require('worker_threads');
-const { Modules, isMade } = require('./compiled.js');
+const { Modules, isMade, keptOf } = require('./compiled.js');
 
 const STACK_MB = 256;
 const FOREVER_MS = 1e9; // the REPL has no time limit
@@ -48,7 +49,7 @@ class Repl {
     this.elaborator = elaborator;
     this.lean = elaborator.lean;
     this.modules = new Modules(elaborator, settings.compiled, settings.host);
-    this.words = new Set(); // of the programs so far
+    this.words = new Set(); // of sessions that began with the program
     this.environments = new Map();
     this.states = [];
     this.imports = []; // of the states with nothing else
@@ -61,7 +62,9 @@ class Repl {
   // With the program under the word that it was made with.
   reply(request) {
     const [, word] = PROGRAM.exec(request.cmd) ?? [];
-    if (word) this.words.add(word);
+    const isKnown = word
+      && isMade(settings.compiled, request.cmd.replaceAll(word, settings.word));
+    if (isKnown) this.words.add(word);
     const used = [...this.words].find((each) => request.cmd.includes(each));
     if (!used) return JSON.stringify(this.answer(request), null, 1);
     const cmd = request.cmd.replaceAll(used, settings.word);
@@ -90,7 +93,8 @@ class Repl {
       if (names && program) state = this.fresh(names, program);
     }
     const shown = elaborator.render(cursor.messages, ...this.limits()).messages;
-    const answer = this.run(cmd, cursor, state, shown, Boolean(names && program));
+    const declared = names && program ? Buffer.byteLength(keptOf(program)) : 0;
+    const answer = this.run(cmd, cursor, state, shown, declared);
     if (env === undefined && !this.steps.length) this.imports[answer.env] = names;
     return answer;
   }
@@ -116,15 +120,17 @@ class Repl {
     return this.elaborator.open('').parser;
   }
 
-  run(cmd, cursor, base, shown, isDeclared) {
+  // What is declared in so many bytes at the beginning is in the state.
+  run(cmd, cursor, base, shown, declared) {
     const { lean, elaborator } = this;
     const text = Buffer.from(cmd, 'utf8');
     let { steps, state } = this.resume(text, cursor, base);
     shown = steps.length ? [...steps[steps.length - 1].shown] : shown;
     for (;;) {
       const command = elaborator.parse(cursor, state);
+      const end = lean.field(cursor.parser, 0) >>> 1;
       shown.push(...elaborator.render(command.messages, ...this.limits()).messages);
-      if (!isDeclared || !this.modules.declares(command)) {
+      if (end > declared || !this.modules.declares(command)) {
         const result = elaborator.elaborate(
           cursor, command, lean.retain(state), FOREVER_MS);
         const log = elaborator.messagesOf(result.state);
@@ -133,7 +139,6 @@ class Repl {
         lean.release(result.state);
       }
       if (elaborator.isEnd(command.syntax)) break;
-      const end = lean.field(cursor.parser, 0) >>> 1;
       steps.push({ end, state, parser: lean.retain(cursor.parser), shown: [...shown] });
     }
     Object.assign(this, { steps, text, base });

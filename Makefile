@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 # tests/conftest.py.
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
-# A hundred processes import JAX in the tests. Without bytecode on the disk each of them
+# Dozens of processes import JAX in the tests. Without bytecode on the disk each of them
 # compiles two thousand files first; pip leaves that to the first one.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -58,15 +58,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return workers if workers > 1 else 0
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """Nothing that is collected is garbage, and looking costs seconds."""
+    """What is collected stays, and looking for garbage in it takes seconds each time."""
     gc.disable()
-
-
-def pytest_collection_finish(session):
-    """What has been collected stays: no later search for garbage looks at it."""
-    gc.enable()
-    gc.freeze()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):

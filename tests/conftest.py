@@ -60,7 +60,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """What is collected stays, and looking for garbage in it takes seconds each time."""
+    """What is collected stays; each look for garbage in it would take seconds."""
     gc.disable()
     try:
         return (yield)

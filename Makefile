@@ -15,6 +15,10 @@ READY := $(VENV)/.ready
 # tests/conftest.py.
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
+# Dozens of processes import JAX in the tests. Without bytecode on the disk each of them
+# compiles two thousand files first; pip leaves that to the first one.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test jax parity tpu check lock clean
 
 # On a CPU, XLA maps and unmaps its buffers in each step unless glibc keeps the memory.

@@ -1,5 +1,6 @@
 """Eight fake CPU devices, strict promotion: mistakes raise instead of rounding."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ LONGEST = (
     *("test_interruption", "test_cluster", "test_native", "test_loop", "test_kernels"),
     *("test_wasm", "test_processes", "test_from_hidden"),
     *("test_selftest", "test_kimina", "test_step", "test_repl", "test_benchmarks"),
-    *("test_slots", "test_prover", "test_recipe"),
+    *("test_slots", "test_prover", "test_recipe", "test_lora", "test_sandbox"),
 )
 """Files that workers begin with, the longest first, and none of them at the end."""
 
@@ -55,6 +56,17 @@ def pytest_xdist_auto_num_workers() -> int:
     """A worker a core where memory allows; none beside pytest itself for only one."""
     workers = fitting_workers(WORKER_MB)
     return workers if workers > 1 else 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """What is collected stays; each look for garbage in it would take seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):

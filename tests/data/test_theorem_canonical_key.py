@@ -1,3 +1,4 @@
+import functools
 import random
 import re
 
@@ -9,7 +10,17 @@ from fdjax.data.theorems import canonical_key, generate_problems
 from fdjax.errors import DataError
 from fdjax.records import Problem
 
-PROBLEMS = generate_problems(90, seed=23)
+COUNT = 90
+
+
+@functools.cache
+def problems():
+    return generate_problems(COUNT, seed=23)
+
+
+@functools.cache
+def keys():
+    return {canonical_key(problem): problem for problem in problems()}
 
 
 def key(statement):
@@ -110,22 +121,21 @@ def disguise(statement, rng):
 
 
 @settings(deadline=None)
-@given(index=st.integers(0, len(PROBLEMS) - 1), seed=st.integers(0, 2**32))
+@given(index=st.integers(0, COUNT - 1), seed=st.integers(0, 2**32))
 def test_generated_statements_keep_their_key_in_disguise(index, seed):
-    problem = PROBLEMS[index]
+    problem = problems()[index]
     other = disguise(problem.statement, random.Random(seed))
     assert key(other) == canonical_key(problem)
-    keys = {canonical_key(p): p for p in PROBLEMS}
-    assert keys[key(other)] is problem
+    assert keys()[key(other)] is problem
 
 
 def test_disguise_changes_the_text():
-    changed = [disguise(p.statement, random.Random(0)) for p in PROBLEMS]
+    changed = [disguise(p.statement, random.Random(0)) for p in problems()]
     same_body = sum(
         c.partition(" (")[2] == p.statement.partition(" (")[2]
-        for c, p in zip(changed, PROBLEMS, strict=True)
+        for c, p in zip(changed, problems(), strict=True)
     )
-    assert same_body < len(PROBLEMS) / 4
+    assert same_body < COUNT / 4
 
 
 @pytest.mark.parametrize(

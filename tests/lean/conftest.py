@@ -19,6 +19,7 @@ from fdjax.lean import (
 )
 from fdjax.lean.backends.kimina import KiminaBackend, Patience
 from fdjax.lean.backends.program import program_file
+from fdjax.lean.backends.session import Program
 from fdjax.lean.embedded.location import (
     HOST_DIR,
     default_target,
@@ -32,6 +33,8 @@ from serving import Server
 
 STANDIN = Path(__file__).parent / "standin"
 ROOT = Path(__file__).parents[2]
+WORD = f"fdjax_{'0' * 16}"
+"""What the program in a session is kept under, see `repl.js`."""
 SHORT_LIVED = ("--liftoff-only", "--wasm-lazy-validation")
 """Options of Node.js: optimizing what a stand-in runs costs more than it saves."""
 
@@ -68,16 +71,18 @@ def full_lean_folder():
 
 @pytest.fixture(scope="session")
 def lean_command(full_lean_folder):
-    """Starts the stand-in for a toolchain's `lean`, with the checker compiled."""
+    """Starts the stand-in for a toolchain's `lean`, with our programs compiled."""
     compiled = ROOT / ".pytest_cache" / "lean" / host_version()
     compiled.mkdir(parents=True, exist_ok=True)
+    session = compiled / "session.lean"
     arguments = [
         *(node_executable(), *SHORT_LIVED, STANDIN / "lean.js"),
         *(HOST_DIR, full_lean_folder, runtime_file(full_lean_folder), compiled),
     ]
     with (compiled / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        subprocess.run([*arguments, "--compile", program_file()], check=True)
+        session.write_text(Program(word=WORD).begin(""))
+        subprocess.run([*arguments, "--compile", program_file(), session], check=True)
     return arguments
 
 
@@ -121,13 +126,15 @@ def native(lake_project):
 
 
 @pytest.fixture(scope="session")
-def repl_command(full_lean_folder):
+def repl_command(full_lean_folder, lean_command):
     """Starts a process with the community REPL's protocol and a real Lean behind it."""
     settings = {
         "host": str(HOST_DIR),
         "install": str(full_lean_folder),
         "runtime": str(runtime_file(full_lean_folder)),
         "memory_mb": 2048,
+        "compiled": str(lean_command[-1]),
+        "word": WORD,
     }
     program = [node_executable(), *SHORT_LIVED, STANDIN / "repl.js"]
     return [*map(str, program), json.dumps(settings)]

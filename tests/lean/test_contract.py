@@ -54,6 +54,9 @@ BACKENDS = [
     pytest.param("remote", marks=pytest.mark.slow),
 ]
 
+LIMITS = Limits(memory_mb=4096)
+"""A stand-in reads the library into its memory where a toolchain would map it."""
+
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
@@ -63,7 +66,7 @@ def backend(request):
 
 @pytest.fixture(scope="module")
 def verifier(backend):
-    with Verifier(lambda: backend, workers=1) as verifier:
+    with Verifier(lambda: backend, workers=1, limits=LIMITS) as verifier:
         yield verifier
 
 
@@ -425,7 +428,7 @@ def test_a_warning_that_is_cut_off_is_admitted(verifier):
     tail = "\ntheorem cheat : 1 = 2 := sorry"
     infos = "\n".join(["#check Nat.add_comm"] * 20) + tail
     warnings = "\n".join(f"theorem t{i} : 1 = 2 := sorry" for i in range(20)) + tail
-    limits = Limits(output_bytes=100)
+    limits = replace(LIMITS, output_bytes=100)
     behind_infos, behind_warnings = verifier.elaborate([infos, warnings], limits=limits)
     assert behind_infos.complete
     assert "hasSorry" in {d.kind for d in behind_infos.diagnostics}
@@ -446,7 +449,7 @@ def test_a_smaller_limit_holds_for_one_call(verifier):
     if verifier.identity.startswith("kimina/"):
         pytest.skip("a Kimina server's limit leaves time for our program, too")
     slow = "theorem t : (List.range 90000).foldl (· + ·) 0 = 3 := by decide +kernel"
-    [elaboration] = verifier.elaborate([slow], limits=Limits(wall_s=0.5))
+    [elaboration] = verifier.elaborate([slow], limits=replace(LIMITS, wall_s=0.5))
     assert elaboration.ended == "timeout"
     assert 0.5 <= elaboration.seconds < verifier.limits.wall_s / 2
 
@@ -457,5 +460,5 @@ def request(target, proof):
         header=target.header,
         statement=target.statement,
         proof=proof,
-        limits=Limits(wall_s=60.0),  # on a busy machine, too
+        limits=replace(LIMITS, wall_s=60.0),  # on a busy machine, too
     )

@@ -367,14 +367,16 @@ def test_the_sampled_loss_has_the_gradient_of_reverse_kl_in_expectation():
 
 
 MESHES = {
+    "one": {},
     "batch": {"data": 2, "fsdp": 4},
     "cube": {"data": 2, "fsdp": 2, "tensor": 2},
     "vocabulary": {"data": 1, "tensor": 8},
 }
 
 
-def _on_mesh(sizes, rows=None):
-    mesh = mesh_of(**sizes)
+@functools.cache
+def _on_mesh(name, rows=None):
+    mesh = mesh_of(**MESHES[name])
     batch = jax.tree.map(jnp.asarray, _inputs(10))
     by_batch = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     table = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
@@ -420,10 +422,10 @@ def _on_mesh(sizes, rows=None):
     return compiled, compiled(placed["hidden"], placed["head"], placed)
 
 
-@pytest.mark.parametrize("sizes", MESHES.values(), ids=MESHES)
-def test_eight_devices_equal_one(sizes):
-    _, one = _on_mesh({})
-    _, many = _on_mesh(sizes, rows=3)
+@pytest.mark.parametrize("name", ["batch", "cube", "vocabulary"])
+def test_eight_devices_equal_one(name):
+    _, one = _on_mesh("one")
+    _, many = _on_mesh(name, rows=3)
     _assert_same(many, one)
 
 
@@ -452,7 +454,7 @@ def test_values_of_rows_come_back_in_their_places(sizes):
 
 def test_the_vocabulary_is_never_gathered():
     """Of a chunk only numbers a row, and slopes of hidden states, cross devices."""
-    compiled, _ = _on_mesh(MESHES["cube"], rows=3)
+    compiled, _ = _on_mesh("cube", rows=3)
     inside, outside = set(), set()
     for line in compiled.as_text().splitlines():
         found = re.search(r" = (.*?) (all|reduce|collective)-[a-z-]+\(", line)

@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,6 +54,12 @@ def train_step():
     return make_train_step(MODEL, IMITATION, OPTIMIZER, mesh_of())
 
 
+@functools.cache
+def first_state():
+    """Where every run begins; a step donates its state, so each gets a copy."""
+    return init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0))
+
+
 def run(
     folder,
     *,
@@ -85,7 +92,7 @@ def run(
                 }
                 | settings,
             ),
-            given or init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0)),
+            given or jax.tree.map(jnp.copy, first_state()),
             mesh=mesh,
             directory=folder / "checkpoints",
             writer=writer,
@@ -415,7 +422,7 @@ def test_a_run_that_ends_in_iterations_without_a_step_says_so(tmp_path):
 
 
 def test_training_does_not_begin_from_nan(tmp_path):
-    state = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0))
+    state = jax.tree.map(jnp.copy, first_state())
     state.params["embedding"] = state.params["embedding"] * np.nan
     with pytest.raises(CheckpointError, match="infinity in embedding;"):
         run(tmp_path, given=state)

@@ -27,19 +27,31 @@ IMITATION = make_objective(MODEL, (SFT(),))
 
 
 @functools.cache
-def run(steps=3, *, rate=0.25, on=(1, 1, 1), microbatches=1):
-    """A short run on a mesh of data, fsdp and tensor; compiled once for all tests."""
+def start_of(teacher, on=(1, 1, 1)):
+    """A fresh state on a mesh of data, fsdp and tensor."""
     mesh = mesh_of(*on)
-    teacher = EMATeacher(rate=rate)
-    state = init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0), teacher=teacher)
+    return init_state(MODEL, OPTIMIZER, mesh, jax.random.key(0), teacher=teacher)
+
+
+@functools.cache
+def step_of(teacher, on=(1, 1, 1), microbatches=1):
+    """Its step; the caller's state would be donated, so it is copied."""
     step = make_train_step(
         MODEL,
         DISTILLATION,
         OPTIMIZER,
-        mesh,
+        mesh_of(*on),
         teacher=teacher,
         microbatches=microbatches,
     )
+    return lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
+
+
+@functools.cache
+def run(steps=3, *, on=(1, 1, 1), microbatches=1):
+    """A short run; compiled once for all tests."""
+    teacher = EMATeacher(rate=0.25)
+    state, step = start_of(teacher, on), step_of(teacher, on, microbatches)
     history = []
     for index in range(steps):
         state, metrics = step(state, distillation_data(seed=index))
@@ -47,13 +59,9 @@ def run(steps=3, *, rate=0.25, on=(1, 1, 1), microbatches=1):
     return state, history
 
 
-@functools.cache
 def one_device():
-    """Start and step on one device; the caller's state is donated, so it is copied."""
-    teacher = BaseTeacher()
-    start = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=teacher)
-    step = make_train_step(MODEL, DISTILLATION, OPTIMIZER, mesh_of(), teacher=teacher)
-    return start, lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
+    """Start and step on one device, with a teacher that stays."""
+    return start_of(BaseTeacher()), step_of(BaseTeacher())
 
 
 def leaves(tree):
@@ -187,6 +195,6 @@ def test_the_state_holds_a_teacher_where_one_is_read_and_is_no_live_one(
 ):
     step = make_train_step(MODEL, objective, OPTIMIZER, mesh_of(), teacher=teacher)
     other = None if held else BaseTeacher()
-    wrong = init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0), teacher=other)
+    wrong = start_of(other)
     with pytest.raises(ConfigError, match="without;" if held else "got one with;"):
         step(wrong, distillation_data())

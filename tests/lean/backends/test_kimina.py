@@ -99,10 +99,10 @@ def test_a_fault_costs_no_other_proof(server):
 
 
 def test_the_server_says_when_to_come_back(client, server):
-    server.faults.append((429, ("Retry-After", "3")))
+    server.faults.append((429, ("Retry-After", "1")))
     begin = time.monotonic()
     assert status(client, TRUE, "  rfl") is Status.VERIFIED
-    assert time.monotonic() - begin >= 3
+    assert time.monotonic() - begin >= 1
 
 
 @pytest.mark.parametrize("fault", ["malformed", "empty"])
@@ -240,10 +240,10 @@ def test_a_time_limit_counts_only_when_the_time_was_used(client, server):
 def test_a_proof_that_uses_up_its_time(server):
     client = KiminaBackend(server.url, trusted_s=1.0)
     begin = time.monotonic()
-    report = client.check(request(TRUE, "  hang", wall_s=2.0))
+    report = client.check(request(TRUE, "  hang", wall_s=1.0))
     client.close()
     assert report.timed_out
-    assert report.seconds >= 2.0
+    assert report.seconds >= 1.0
     assert time.monotonic() - begin < 5
 
 

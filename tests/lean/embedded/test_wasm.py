@@ -57,7 +57,7 @@ def alive(pid):
     return state != "Z"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def killable(lean_folder):
     """A verifier with one worker, and the backend in it."""
     backend = WasmBackend(lean_folder)
@@ -67,8 +67,7 @@ def killable(lean_folder):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_file_may_repeat_a_header_with_notation(killable, end):
-    verifier, _ = killable
+def test_a_file_may_repeat_a_header_with_notation(verifier, end):
     five = problem("theorem five : ‹5› = 5", 'notation "‹5›" => 5')
     text = f"{five.header}{end}{five.statement} := rfl{end}"
     own = 'notation "‹6›" => 6\n' + text
@@ -102,18 +101,19 @@ def test_a_killed_worker_is_replaced_and_the_proof_retried(killable):
     assert verifier.statistics.crashed == 0
 
 
-def test_a_worker_killed_twice_is_a_crash_and_the_pool_goes_on(lean_folder, doomed):
+def test_a_worker_killed_twice_is_a_crash_and_the_pool_goes_on(killable, doomed):
+    verifier, _ = killable
+    restarts = verifier.statistics.restarts
     items = [(TRUE, "  rfl"), (SWAP, "  doomed"), (SWAP, "  exact ⟨h.2, h.1⟩")]
-    with Verifier(lambda: WasmBackend(lean_folder), workers=1) as verifier:
-        verdicts = verifier.verify(items)
-        assert [verdict.status for verdict in verdicts] == [
-            Status.VERIFIED,
-            Status.CRASHED,
-            Status.VERIFIED,
-        ]
-        assert "failed twice" in verdicts[1].reason
-        assert verifier.statistics.crashed == 1
-        assert verifier.statistics.restarts == 2
+    verdicts = verifier.verify(items)
+    assert [verdict.status for verdict in verdicts] == [
+        Status.VERIFIED,
+        Status.CRASHED,
+        Status.VERIFIED,
+    ]
+    assert "failed twice" in verdicts[1].reason
+    assert verifier.statistics.crashed == 1
+    assert verifier.statistics.restarts == restarts + 2
 
 
 def test_timeout_is_the_proofs_own_time(backend):

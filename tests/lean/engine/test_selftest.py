@@ -7,8 +7,15 @@ import pytest
 from fdjax.cli import main
 from fdjax.lean import WasmBackend
 from fdjax.lean.embedded import wasm as wasm_module
+from fdjax.lean.engine import selftest as selftest_module
 from fdjax.lean.engine.selftest import selftest
 from fdjax.lean.facts.policy import POLICY
+
+
+@pytest.fixture(autouse=True)
+def short_proofs(monkeypatch):
+    """Half a second is as long for a proof that would take minutes."""
+    monkeypatch.setattr(selftest_module, "WALL_S", 0.5)
 
 
 def failures(backend, header=""):

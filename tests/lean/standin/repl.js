@@ -1,6 +1,11 @@
 // The community REPL's protocol over the embedded Lean, for tests.
 //
-//   node repl.js '{"host": DIR, "install": DIR, "runtime": FILE, "memory_mb": N}'
+//   node repl.js '{"host": DIR, "install": DIR, "runtime": FILE, "memory_mb": N,
+//                  "compiled": DIR, "word": TEXT}'
+//
+// Our program (see `fdjax.lean.backends.session`) is made once for all processes, under one
+// `word` (see compiled.js). A session that begins with the same text under another word
+// gets its declarations from there; all that follows them is elaborated as it comes.
 //
 // A request is one JSON object and a blank line, the answer is the same. Commands only:
 // {"cmd", "env"?} -> {"env", "messages"?, "sorries"?} or {"message"}. As in the original,
@@ -10,11 +15,13 @@
 const fs = require('fs');
 const path = require('path');
 const { Worker, isMainThread } = require('worker_threads');
+const { Modules, isMade, keptOf } = require('./compiled.js');
 
 const STACK_MB = 256;
 const FOREVER_MS = 1e9; // the REPL has no time limit
 let lean = null;
 const RENDER = [1 << 28, 60000]; // bytes, milliseconds
+const PROGRAM = /^elab "(fdjax_[0-9a-f]{16})"/m;
 const settings = JSON.parse(process.argv[2]);
 const host = (file) => require(path.join(settings.host, file));
 
@@ -41,45 +48,68 @@ class Repl {
   constructor(elaborator) {
     this.elaborator = elaborator;
     this.lean = elaborator.lean;
+    this.modules = new Modules(elaborator, settings.compiled, settings.host);
+    this.words = new Set(); // of sessions that began with the program
+    this.environments = new Map();
     this.states = [];
+    this.imports = []; // of the states with nothing else
     this.proofStates = 0;
     this.steps = []; // of the text elaborated last, see `resume`
     this.text = Buffer.alloc(0);
     this.base = null;
   }
 
-  answer(request) {
+  // With the program under the word that it was made with.
+  reply(request) {
+    const [, word] = PROGRAM.exec(request.cmd) ?? [];
+    const isKnown = word
+      && isMade(settings.compiled, request.cmd.replaceAll(word, settings.word));
+    if (isKnown) this.words.add(word);
+    const used = [...this.words].find((each) => request.cmd.includes(each));
+    if (!used) return JSON.stringify(this.answer(request), null, 1);
+    const cmd = request.cmd.replaceAll(used, settings.word);
+    const answer = JSON.stringify(this.answer({ ...request, cmd }), null, 1);
+    return answer.replaceAll(settings.word, used);
+  }
+
+  answer({ cmd, env }) {
     const { elaborator } = this;
-    let state;
-    const cursor = elaborator.open(request.cmd);
-    if (request.env === undefined) {
+    const cursor = elaborator.open(cmd);
+    const program = isMade(settings.compiled, cmd) ? cmd : undefined;
+    let state = this.states[env];
+    let names = this.imports[env];
+    if (env === undefined) {
       try {
-        const names = elaborator.importNames(cursor.imports);
-        state = this.fresh(names);
+        names = elaborator.importNames(cursor.imports);
+        state = this.fresh(names, program);
       } catch (error) {
         return this.keep(this.fresh([]), []); // the original shows nothing else
       }
     } else {
-      state = this.states[request.env];
       if (!state) return { message: 'Unknown environment.' };
       // No header is looked for: an `import` here is a command like any other, an
       // error.
       cursor.parser = this.beginning;
+      if (names && program) state = this.fresh(names, program);
     }
     const shown = elaborator.render(cursor.messages, ...this.limits()).messages;
-    return this.run(request.cmd, cursor, state, shown);
+    const declared = names && program ? Buffer.byteLength(keptOf(program)) : 0;
+    const answer = this.run(cmd, cursor, state, shown, declared);
+    if (env === undefined && !this.steps.length) this.imports[answer.env] = names;
+    return answer;
   }
 
   limits() {
     return [RENDER[0], performance.now() + RENDER[1]];
   }
 
-  fresh(names) {
+  // The state behind imports, and with what was made of the program.
+  fresh(names, program) {
     const { elaborator } = this;
-    const key = names.join(' ');
-    this.environments ??= new Map();
+    const key = JSON.stringify([names, program !== undefined]);
     if (!this.environments.has(key)) {
-      const environment = elaborator.environment(names);
+      const environment = program === undefined
+        ? elaborator.environment(names) : this.modules.load(program, names);
       this.environments.set(key, elaborator.newState(environment, elaborator.options({})));
     }
     return this.environments.get(key);
@@ -90,21 +120,25 @@ class Repl {
     return this.elaborator.open('').parser;
   }
 
-  run(cmd, cursor, base, shown) {
+  // What is declared in so many bytes at the beginning is in the state.
+  run(cmd, cursor, base, shown, declared) {
     const { lean, elaborator } = this;
     const text = Buffer.from(cmd, 'utf8');
     let { steps, state } = this.resume(text, cursor, base);
     shown = steps.length ? [...steps[steps.length - 1].shown] : shown;
     for (;;) {
       const command = elaborator.parse(cursor, state);
-      shown.push(...elaborator.render(command.messages, ...this.limits()).messages);
-      const result = elaborator.elaborate(cursor, command, lean.retain(state), FOREVER_MS);
-      const log = elaborator.messagesOf(result.state);
-      shown.push(...elaborator.render(log, ...this.limits()).messages);
-      state = elaborator.continueState(result.state);
-      lean.release(result.state);
-      if (elaborator.isEnd(command.syntax)) break;
       const end = lean.field(cursor.parser, 0) >>> 1;
+      shown.push(...elaborator.render(command.messages, ...this.limits()).messages);
+      if (end > declared || !this.modules.declares(command)) {
+        const result = elaborator.elaborate(
+          cursor, command, lean.retain(state), FOREVER_MS);
+        const log = elaborator.messagesOf(result.state);
+        shown.push(...elaborator.render(log, ...this.limits()).messages);
+        state = elaborator.continueState(result.state);
+        lean.release(result.state);
+      }
+      if (elaborator.isEnd(command.syntax)) break;
       steps.push({ end, state, parser: lean.retain(cursor.parser), shown: [...shown] });
     }
     Object.assign(this, { steps, text, base });
@@ -159,8 +193,8 @@ async function main() {
   elaborator.compiler.compilesAll = true; // as Lean does
   const repl = new Repl(elaborator);
   for (const request of requests()) {
-    const answer = repl.answer(JSON.parse(request));
-    writeAll(1, Buffer.from(JSON.stringify(answer, null, 1) + '\n\n'));
+    const answer = repl.reply(JSON.parse(request));
+    writeAll(1, Buffer.from(answer + '\n\n'));
   }
   process.exit(0);
 }

@@ -104,6 +104,8 @@ def code(text: str) -> Iterator[Token]:
     strings: list[int] = []  # where the interpolated ones around begin
     for kind, piece, start in tokens(text):
         end = start + len(piece)
+        if kind == "literal" and start < done:
+            continue  # quotes of a name that has been read, as in `α'0'`
         if kind == "string" and piece[-1] == "{" and piece[0] != "}":
             strings.append(start)
         elif kind == "string" and piece[0] == "}" and piece[-1] != "{":

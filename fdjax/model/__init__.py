@@ -1,10 +1,10 @@
 """One decoder for Llama, Qwen2 and Qwen3, as pure functions over a pytree."""
 
-from fdjax.model.cache import Cache, Pages
 from fdjax.model.config import ModelConfig
 from fdjax.model.families import config_from_hf, config_to_hf
 from fdjax.model.lora import Adapted, Adapter, LoRA, adapt, init_adapters, merge
 from fdjax.model.paged import pages_sharding
+from fdjax.model.pages import Pages
 from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
 from fdjax.model.transformer import Model
 from fdjax.model.vocabulary import check_vocabulary
@@ -17,7 +17,6 @@ from fdjax.model.weights_dtype import (
 __all__ = [
     "Adapted",
     "Adapter",
-    "Cache",
     "LinearScaling",
     "Llama3Scaling",
     "LoRA",

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from fdjax.model.config import ModelConfig
 from fdjax.model.layers import RMSNorm, dense, fan_in_normal, read
 from fdjax.model.rope import rotate
 
-__all__ = ["Attention", "causal_attention", "step_attention"]
+__all__ = ["Attention", "causal_attention"]
 
 _MASKED = -1e30
 """Score of a pair that may not attend; finite, so that no row becomes NaN."""
@@ -172,48 +172,3 @@ def _attend(
     )
     out = out / weights.sum(axis=-1)[..., None]
     return jnp.moveaxis(out, 3, 1).reshape(query.shape).astype(query.dtype)
-
-
-def step_attention(
-    query: Float[Array, "B N H"],
-    *,
-    prompt_key: Float[Array, "P M S H"],
-    prompt_value: Float[Array, "P M S H"],
-    prompt_mask: Bool[Array, "P S"],
-    key: Float[Array, "B M T H"],
-    value: Float[Array, "B M T H"],
-    mask: Bool[Array, "B T"],
-) -> Float[Array, "B N H"]:
-    """One token of each row against its prompt and its slots, in one softmax.
-
-    Row b reads prompt b // (B/P): the keys of a prompt are read once for its group.
-
-    Args:
-      query: N query heads.
-      prompt_key: M heads of each prompt.
-      prompt_value: M heads of each prompt.
-      prompt_mask: False marks padding of the prompts.
-      key: M heads of each row's slots.
-      value: M heads of each row's slots.
-      mask: slots to read; at least one in each row.
-    """
-    rows, heads, size = query.shape
-    prompts, kv_heads, width, _ = prompt_key.shape
-    group, shared = rows // prompts, heads // kv_heads
-    own = query.reshape(rows, kv_heads, shared, size)
-    grouped = query.reshape(prompts, group, kv_heads, shared, size)
-    before = jnp.einsum(
-        "pgmrh,pmsh->pgmrs", grouped, prompt_key, preferred_element_type=jnp.float32
-    )
-    before = jnp.where(prompt_mask[:, None, None, None], before * size**-0.5, _MASKED)
-    since = jnp.einsum("bmrh,bmth->bmrt", own, key, preferred_element_type=jnp.float32)
-    since = jnp.where(mask[:, None, None], since * size**-0.5, _MASKED)
-    scores = jnp.concatenate(
-        [before.reshape(rows, kv_heads, shared, width), since], axis=-1
-    )
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    before, since = weights[..., :width], weights[..., width:]
-    before = before.reshape(prompts, group, kv_heads, shared, width)
-    out = jnp.einsum("pgmrs,pmsh->pgmrh", before, prompt_value).reshape(own.shape)
-    out += jnp.einsum("bmrt,bmth->bmrh", since, value)
-    return out.reshape(query.shape)

@@ -12,8 +12,8 @@ from jax.experimental.pallas.ops.tpu.ragged_paged_attention import (
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32
 
-from fdjax.model.cache import Pages
 from fdjax.model.config import ModelConfig
+from fdjax.model.pages import Pages
 from fdjax.sharding import batch_parts
 
 __all__ = ["PagedAttention", "kernel_attention", "paged_attention", "pages_sharding"]

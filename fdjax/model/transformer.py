@@ -11,12 +11,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Int32
 
 from fdjax.errors import ConfigError
-from fdjax.model.attention import step_attention
 from fdjax.model.blocks import Block, Ends, recomputed
-from fdjax.model.cache import Cache, Pages
 from fdjax.model.config import ModelConfig
 from fdjax.model.kernels import Attend, choose_attention
 from fdjax.model.paged import PagedAttention
+from fdjax.model.pages import Pages
 from fdjax.model.rope import rope_angles
 from fdjax.ops import head_logits
 
@@ -128,15 +127,35 @@ class Model:
             at least 0; equal ids stand side by side. Sequences do not see one another.
           positions: for RoPE; the count of valid tokens of the sequence before each
             by default.
+
+        Raises:
+          ConfigError: there are more tokens than the model has positions.
         """
         if segments is None:
             segments = jnp.zeros_like(tokens)
         if positions is None:
             positions = _positions(valid, segments)
-        hidden, _ = self._forward(
-            params, tokens, valid, segments, positions, keep=False
+        config = self.config
+        if tokens.shape[1] > config.max_position_embeddings:
+            raise ConfigError(
+                "expected at most max_position_embeddings = "
+                f"{config.max_position_embeddings} tokens, got {tokens.shape[1]}"
+            )
+        angles = self._angles(positions)
+        # Padding is a sequence of its own, which no token sees.
+        seen = jnp.where(valid, segments + 1, 0)
+
+        def layer(x: jax.Array, block_params: Any) -> tuple[jax.Array, None]:
+            block = nnx.merge(self._graphs[0], block_params)
+            query, key, value = block.attention.project(block.attention_norm(x), angles)
+            x += block.attention.mix(self._attend(query, key, value, segments=seen))
+            return x + block.mlp(block.mlp_norm(x)), None
+
+        x = self._embed(params, tokens, valid)
+        x, _ = jax.lax.scan(
+            recomputed(layer, config), x, params["layers"], unroll=config.unroll
         )
-        return hidden
+        return self._last_norm(params, x)
 
     def head(
         self, params: Any, hidden: Float[Array, "*batch D"]
@@ -147,131 +166,6 @@ class Model:
     def output_embeddings(self, params: Any) -> Float[Array, "V D"]:
         """The table that `head` multiplies with, for losses that take it themselves."""
         return params["embedding" if self.config.tie_word_embeddings else "head"]
-
-    def init_cache(self, batch: int, slots: int) -> Cache:
-        """A cache of `batch` rows with no prompt and room for `slots` tokens."""
-        config, dtype = self.config, self._dtype
-        empty = (config.num_layers, batch, config.num_kv_heads, 0, config.head_dim)
-        free = (config.num_layers, batch, config.num_kv_heads, slots, config.head_dim)
-        return Cache(
-            prompt_keys=jnp.zeros(empty, dtype),
-            prompt_values=jnp.zeros(empty, dtype),
-            prompt_valid=jnp.zeros((batch, 0), bool),
-            keys=jnp.zeros(free, dtype),
-            values=jnp.zeros(free, dtype),
-            valid=jnp.zeros((batch, slots), bool),
-            positions=jnp.zeros((batch,), jnp.int32),
-            used=jnp.zeros((), jnp.int32),
-        )
-
-    def prefill(
-        self,
-        params: Any,
-        tokens: Int[Array, "P S"],
-        *,
-        valid: Bool[Array, "P S"],
-        slots: int,
-        samples_per_prompt: int = 1,
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """Reads prompts that end at the right edge, so padding stands on the left.
-
-        Args:
-          params: of `init`.
-          tokens: left-padded prompts.
-          valid: False on padding.
-          slots: tokens that will be decoded after each prompt.
-          samples_per_prompt: G; rows that continue each prompt and share its cache.
-
-        Returns:
-          Logits of each row's first new token and the cache; B = P·G rows, the G of a
-          prompt side by side.
-        """
-        group = samples_per_prompt
-        segments = jnp.zeros_like(tokens)
-        positions = _positions(valid, segments)
-        hidden, (keys, values) = self._forward(
-            params, tokens, valid, segments, positions, keep=True
-        )
-        logits = self.head(params, hidden[:, -1])
-        cache = self.init_cache(tokens.shape[0] * group, slots)._replace(
-            prompt_keys=keys,
-            prompt_values=values,
-            prompt_valid=valid,
-            positions=jnp.repeat(positions[:, -1] + 1, group),
-        )
-        return jnp.repeat(logits, group, axis=0), cache
-
-    def decode(
-        self,
-        params: Any,
-        cache: Cache,
-        token: Int[Array, " B"],
-        *,
-        valid: Bool[Array, " B"],
-    ) -> tuple[Float[Array, "B V"], Cache]:
-        """Appends one token to each row; no more often than the cache has slots.
-
-        Args:
-          params: of `init`.
-          cache: of `prefill` or `init_cache`.
-          token: ids; anything where not valid.
-          valid: False on rows that have ended: they use up the slot, but later tokens
-            do not see it.
-
-        Returns:
-          Logits of each row's next token and the grown cache.
-        """
-        config = self.config
-        slot = jnp.arange(cache.slots) == cache.used
-        # A row that has ended reads its own slot, so that no softmax is empty.
-        mask = cache.valid | slot[None]
-        angles = self._angles(cache.positions[:, None])
-        x = self._embed(params, token[:, None], valid[:, None])
-
-        def layer(carry: Any, inputs: Any) -> tuple[Any, None]:
-            x, keys, values = carry
-            index, block_params, prompt_key, prompt_value = inputs
-            block = nnx.merge(self._graphs[0], block_params)
-            query, key, value = block.attention.project(block.attention_norm(x), angles)
-            keys, values = (
-                jax.lax.dynamic_update_slice(
-                    buffer,
-                    jnp.swapaxes(new, 1, 2)[None],
-                    (index, 0, 0, cache.used, 0),
-                )
-                for buffer, new in ((keys, key), (values, value))
-            )
-            heads = step_attention(
-                query[:, 0],
-                prompt_key=prompt_key,
-                prompt_value=prompt_value,
-                prompt_mask=cache.prompt_valid,
-                key=jax.lax.dynamic_index_in_dim(keys, index, keepdims=False),
-                value=jax.lax.dynamic_index_in_dim(values, index, keepdims=False),
-                mask=mask,
-            )
-            x += block.attention.mix(heads[:, None])
-            return (x + block.mlp(block.mlp_norm(x)), keys, values), None
-
-        (x, keys, values), _ = jax.lax.scan(
-            layer,
-            (x, cache.keys, cache.values),
-            (
-                jnp.arange(config.num_layers),
-                params["layers"],
-                cache.prompt_keys,
-                cache.prompt_values,
-            ),
-            unroll=config.unroll,
-        )
-        logits = self.head(params, self._last_norm(params, x[:, 0]))
-        return logits, cache._replace(
-            keys=keys,
-            values=values,
-            valid=cache.valid | (slot[None] & valid[:, None]),
-            positions=cache.positions + valid.astype(jnp.int32),
-            used=cache.used + 1,
-        )
 
     def init_pages(self, count: int, page: int) -> Pages:
         """Empty pages for `extend`: `count` a layer, of `page` tokens, in each part."""
@@ -357,41 +251,6 @@ class Model:
             theta=config.rope_theta,
             scaling=config.rope_scaling,
         )
-
-    def _forward(
-        self,
-        params: Any,
-        tokens: jax.Array,
-        valid: jax.Array,
-        segments: jax.Array,
-        positions: jax.Array,
-        *,
-        keep: bool,
-    ) -> tuple[jax.Array, Any]:
-        """The causal pass; with `keep` also keys and values [L, B, M, T, H]."""
-        config = self.config
-        if tokens.shape[1] > config.max_position_embeddings:
-            raise ConfigError(
-                "expected at most max_position_embeddings = "
-                f"{config.max_position_embeddings} tokens, got {tokens.shape[1]}"
-            )
-        angles = self._angles(positions)
-        # Padding is a sequence of its own, which no token sees.
-        seen = jnp.where(valid, segments + 1, 0)
-
-        def layer(x: jax.Array, block_params: Any) -> tuple[jax.Array, Any]:
-            block = nnx.merge(self._graphs[0], block_params)
-            query, key, value = block.attention.project(block.attention_norm(x), angles)
-            x += block.attention.mix(self._attend(query, key, value, segments=seen))
-            x += block.mlp(block.mlp_norm(x))
-            kept = (jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
-            return x, kept if keep else None
-
-        x = self._embed(params, tokens, valid)
-        x, kept = jax.lax.scan(
-            recomputed(layer, config), x, params["layers"], unroll=config.unroll
-        )
-        return self._last_norm(params, x), kept
 
 
 def _positions(

@@ -207,7 +207,7 @@ def test_packed_sequences_equal_separate_rows():
 
 @pytest.mark.slow
 def test_context_up_to_32768_tokens():
-    """The full forward in blocks of queries equals a decode step at the far end."""
+    """The full forward in blocks of queries equals a step over pages at the far end."""
     config = _config(
         num_layers=1,
         num_heads=1,
@@ -220,12 +220,26 @@ def test_context_up_to_32768_tokens():
     tokens = np.random.default_rng(0).integers(0, 48, (1, 32_768), np.int32)
     valid = np.ones(tokens.shape, bool)
     got = jax.jit(model.hidden)(params, tokens, valid=valid)
-    _, cache = jax.jit(model.prefill, static_argnames="slots")(
-        params, tokens[:, :-1], valid=valid[:, :-1], slots=1
+    # All pages but the last token's, each a row of its own; then that token.
+    page = 64
+    pages = model.init_pages(1 + 32_768 // page, page)
+    table = 1 + np.arange(32_768 // page, dtype=np.int32)
+    extend = jax.jit(model.extend)
+    _, pages = extend(
+        params,
+        pages,
+        tokens.reshape(-1, page),
+        tables=np.tile(table, (len(table), 1)),
+        starts=page * np.arange(len(table), dtype=np.int32),
     )
-    last, _ = jax.jit(model.decode)(
-        params, cache, tokens[:, -1], valid=np.ones(1, bool)
+    hidden, _ = extend(
+        params,
+        pages,
+        tokens[:, -1:],
+        tables=table[None],
+        starts=np.array([32_767], np.int32),
     )
+    last = model.head(params, hidden[:, 0])
     np.testing.assert_allclose(
         model.head(params, got[:, -1]), last, rtol=1e-4, atol=1e-4
     )

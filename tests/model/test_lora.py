@@ -89,21 +89,6 @@ def test_merging_adds_in_float32_and_keeps_the_type():
     )
 
 
-def test_the_sampler_reads_adapters_as_the_causal_pass_does():
-    model, base, _, moved = start()
-    params = adapt(base, moved)
-    first, cache = jax.jit(functools.partial(model.prefill, slots=4))(
-        params, TOKENS[:, :9], valid=VALID[:, :9]
-    )
-    # The last row is nothing but padding there.
-    whole = logits(model, params)[:3]
-    np.testing.assert_allclose(first[:3], whole[:, 8], atol=2e-5)
-    step = jax.jit(model.decode)
-    for position in range(9, 12):
-        after, cache = step(params, cache, TOKENS[:, position], valid=np.ones(4, bool))
-        np.testing.assert_allclose(after[:3], whole[:, position], atol=2e-5)
-
-
 @functools.cache
 def gradients():
     """By the adapters, and by the merged weights in their place."""

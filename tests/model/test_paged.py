@@ -156,27 +156,6 @@ def test_pages_then_tokens_equal_the_full_forward(kind):
         )
 
 
-def test_a_step_equals_that_of_the_other_cache():
-    model, params = _case()
-    tokens = np.random.default_rng(3).integers(0, 40, (3, 6), np.int32)
-    every = np.ones((3,), bool)
-    cache = model.init_cache(3, 6)
-    pages = model.init_pages(7, _PAGE)
-    tables = 1 + np.arange(6, dtype=np.int32).reshape(3, 2)
-    for position in range(6):
-        token = tokens[:, position]
-        want, cache = jax.jit(model.decode)(params, cache, token, valid=every)
-        hidden, pages = _extend(model)(
-            params,
-            pages,
-            token[:, None],
-            tables=tables,
-            starts=np.full((3,), position, np.int32),
-        )
-        got = model.head(params, hidden[:, 0])
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-
-
 def test_eight_devices_have_pages_of_their_own():
     model, params = _case()
     mesh = make_mesh(data=2, fsdp=2, tensor=2)

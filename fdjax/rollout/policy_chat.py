@@ -19,7 +19,7 @@ from fdjax.feedback import Kind, PolicyFeedback, Usage
 from fdjax.feedback.chat.chat import Answer, Failure, Question, Reply, at_no_cost
 from fdjax.feedback.chat.recording import Recording, question_key
 from fdjax.records import Problem
-from fdjax.sampling import Sampler
+from fdjax.sampling import Sampler, SamplingError
 
 __all__ = ["PolicyChat"]
 
@@ -248,14 +248,17 @@ class PolicyChat:
             )
         # Of what is asked alone: the key is of this rollout.
         number = int(question_key({}, question)[:8], 16)
-        sample = await asyncio.wrap_future(
-            self._sampler.submit(
-                prompt,
-                jax.random.fold_in(under_way.key, number),
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
+        try:
+            sample = await asyncio.wrap_future(
+                self._sampler.submit(
+                    prompt,
+                    jax.random.fold_in(under_way.key, number),
+                    max_new_tokens=settings.max_new_tokens,
+                    temperature=settings.temperature,
+                )
             )
-        )
+        except SamplingError as error:
+            return Failure(kind=Kind.SERVER, text=str(error))
         [text] = continuation_texts(self._tokenizer, [sample.tokens])
         return Reply(
             text=text,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -21,7 +22,12 @@ from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.records import Problem
 from fdjax.rollout import PolicyChat
-from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
+from fdjax.sampling import (
+    SamplingConfig,
+    SamplingError,
+    SlotSampler,
+    SlotsConfig,
+)
 from scripted import Scripted
 from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
 
@@ -312,6 +318,33 @@ def test_a_sampler_that_refuses_costs_the_feedback(made, settings, params):
         Kind.FAILED,
     ]
     assert "RESOURCE_EXHAUSTED" in found[0].error
+
+
+def test_a_request_that_is_lost_costs_its_own_feedback(made, settings, params):
+    lost = iter([False, True, False])
+
+    def second():
+        if next(lost):
+            raise_in_future.append(SamplingError("no answer in six attempts"))
+
+    raise_in_future = []
+    pipeline, sampler = made(settings, says=second)
+    submit = sampler._slots.submit
+
+    def losing(*given, **request):
+        future = submit(*given, **request)
+        if not raise_in_future:
+            return future
+        failed = Future()
+        failed.set_exception(raise_in_future.pop())
+        return failed
+
+    sampler._slots.submit = losing
+    found = notes(pipeline, params)
+    assert [note.kind for note in found].count(Kind.SERVER) == 1
+    [error] = [note.error for note in found if note.kind is Kind.SERVER]
+    assert "no answer in six attempts" in error
+    assert sum(note.available for note in found) >= 2
 
 
 def test_an_error_of_the_judge_ends_the_wait(made, settings, params, verifier):

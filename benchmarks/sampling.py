@@ -39,6 +39,7 @@ from benchmarks.figures import machine, print_facts, write_figures
 from benchmarks.peers import peer_python
 from fdjax.checkpoint import load_pretrained
 from fdjax.model import Model
+from fdjax.plots.drawing import blank, dress
 from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import make_mesh
 
@@ -85,6 +86,8 @@ class Config:
     """With PyTorch and transformers; "none" to leave them out."""
     tunix_python: str | None = None
     """With Tunix; "none" to leave it out."""
+    figure: Path | None = None
+    """Where to draw how many slots are busy in the long tail."""
     json: Path | None = None
     """Where to write all figures."""
 
@@ -95,7 +98,7 @@ def main(config: Config) -> None:
         sys.exit(f"sampling: unknown parts {sorted(unknown)}; use {list(PARTS)}")
     about = machine() | {"jax": version("jax"), "fdjax": version("fdjax")}
     found: dict[str, Any] = {"machine": about, "settings": asdict(config)}
-    found["settings"] |= {"folder": config.folder.name, "json": None}
+    found["settings"] |= {"folder": config.folder.name, "json": None, "figure": None}
     source = load_pretrained(config.folder, make_mesh())
     params = jax.device_put(source.params, jax.devices()[0])
     model = Model(source.model.config)
@@ -211,14 +214,23 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
     )
     sampler.publish(params, 0)
     busy: list[float] = []
+    courses: dict[str, list[tuple[int, float]]] = {}
 
     def by_slots(prompts: np.ndarray) -> Any:
-        found = _seconds(lambda: busy.append(_all(sampler, prompts, budgets)))
+        courses["filled again"] = []
+        found = _seconds(
+            lambda: busy.append(
+                _all(sampler, prompts, budgets, courses["filled again"])
+            )
+        )
         return found
 
     def whole(prompts: np.ndarray) -> Any:
         some = slice(config.slots)
-        once = _seconds(lambda: _all(sampler, prompts[some], budgets[some]))
+        courses["whole batch"] = []
+        once = _seconds(
+            lambda: _all(sampler, prompts[some], budgets[some], courses["whole batch"])
+        )
         count = -(-config.requests // config.slots)
         return {name: value * count for name, value in once.items()}
 
@@ -229,6 +241,8 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
     ways = {"slots": by_slots, "whole batch": whole}
     found = _turns(ways, fresh, config.repeats, sum(budgets))
     found |= {"busy while any wait": round(statistics.median(busy), 3)}
+    if config.figure is not None:
+        _draw(courses, config.figure)
     return {"requests": config.requests} | found
 
 
@@ -263,21 +277,49 @@ def _group(model: Model, params: Any, config: Config) -> dict[str, Any]:
     return {"group": config.group} | _turns(ways, fresh, config.repeats, tokens)
 
 
-def _all(sampler: SlotSampler, prompts: np.ndarray, budgets: Sequence[int]) -> float:
-    """Samples for all; the share of busy slots while any request waited for one."""
+def _all(
+    sampler: SlotSampler,
+    prompts: np.ndarray,
+    budgets: Sequence[int],
+    course: list[tuple[int, float]] | None = None,
+) -> float:
+    """Samples for all; the share of busy slots while any request waited for one.
+
+    `course` gets the share of busy slots over the token steps since the beginning.
+    """
     before = sampler.use()
     futures = [
         sampler.submit(row, jax.random.key(number), max_new_tokens=budget)
         for number, (row, budget) in enumerate(zip(prompts, budgets, strict=True))
     ]
     busy = sampler.use()
-    while sampler.step():
+    last, goes_on = before, True
+    while goes_on:
+        goes_on = sampler.step()
+        now = sampler.use()
+        if course is not None and now.steps > last.steps:
+            share = (now.drawn - last.drawn) / ((now.steps - last.steps) * now.slots)
+            course.append((now.steps - before.steps, share))
+        last = now
         if sum(not future.done() for future in futures) > before.slots:
-            busy = sampler.use()
+            busy = now
     lengths = [len(future.result(timeout=0).tokens) for future in futures]
     assert lengths == list(budgets)
     steps = busy.steps - before.steps
     return (busy.drawn - before.drawn) / (steps * before.slots) if steps else 1.0
+
+
+def _draw(courses: dict[str, list[tuple[int, float]]], path: Path) -> None:
+    """The share of busy slots over the token steps, of the last turn."""
+    figure = blank((8.0, 3.2))
+    axes = figure.subplots()
+    dress(axes, "token steps", "share of busy slots")
+    for (name, course), colour in zip(courses.items(), ("C0", "C1"), strict=True):
+        steps, shares = zip(*course, strict=True)
+        axes.step(steps, shares, where="pre", color=colour, label=name)
+    axes.set_ylim(0, 1.05)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def _turns(

@@ -35,9 +35,11 @@ def test_every_part_is_measured(tmp_path, capsys):
             repeats=1,
             transformers_python="none",
             tunix_python="none",
+            figure=tmp_path / "slots.png",
             json=out,
         )
     )
+    assert (tmp_path / "slots.png").stat().st_size > 1_000
     found = json.loads(out.read_text())
     for part, tokens in (("throughput", 12), ("group", 6)):
         (row,) = found[part]

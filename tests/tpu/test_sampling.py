@@ -108,6 +108,7 @@ def test_a_step_of_64_slots_fits_and_moves_rows_alone(chip, record_property):
         number=row,
         budget=row,
         active=_array(mesh, SLOTS, dtype=jnp.bool_),
+        temperature=_array(mesh, SLOTS, dtype=jnp.float32),
         keys=_array(mesh, SLOTS, 2, dtype=jnp.uint32),
         tables=_array(mesh, SLOTS, columns),
     )
@@ -136,6 +137,7 @@ def test_pages_of_prompts_on_eight_small_chips():
         ends=row,
         keys=_array(mesh, BLOCKS, 2, dtype=jnp.uint32),
         numbers=row,
+        temperature=_array(mesh, BLOCKS, dtype=jnp.float32),
     )
     compiled = prefill_program(model, SAMPLING).lower(params, pages, blocks).compile()
     shapes = _check(compiled, pages, ceiling)

@@ -197,6 +197,33 @@ def test_a_run_says_early_that_reviews_do_not_fit(small, capsys):
     assert not (small.folder / "long").exists()
 
 
+def test_a_policy_is_told_of_its_tools(tmp_path, capsys):
+    config = replace(MODEL.config, max_position_embeddings=4096)
+    write_description(tmp_path / "description", config, TOKENIZER)
+    save_pretrained(
+        MODEL.init(jax.random.key(0)),
+        config,
+        tmp_path / "policy",
+        description=tmp_path / "description",
+    )
+    write_problems(PROBLEMS, tmp_path / "problems.jsonl")
+    arguments = [
+        *("--policy", str(tmp_path / "policy"), "--runs", str(tmp_path / "runs")),
+        *("--problems", str(tmp_path / "problems.jsonl"), "--dry-run"),
+        *("--attempts.problems", "4", "--attempts.max-new-tokens", "64"),
+    ]
+    assert prover.main([*arguments, "--episode", "tools"]) == 0
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert said.count("You may use tools.") == 2  # as the policy and its teacher read
+    assert "read_library: Read at most 50 lines" in said
+    assert prover.main(arguments) == 0
+    assert "You may use tools." not in capsys.readouterr().out
+    away = [*arguments, "--episode", "tools", "lean:kimina", "--lean.url", "http://a"]
+    assert prover.main(away) == 2
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "expected a Lean of this machine for an episode with tools" in said
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not PRETRAINED, reason="FDJAX_TEST_MODEL names no folder of a pretrained chat model"

@@ -8,8 +8,7 @@ documentation has. In float32, on the processor, from random prompts, no stop to
 
 - throughput: so many tokens after each prompt of a batch, prompts read included;
 - long tail: most requests end early, some run long. Beside it the same sampler with
-  whole batches: each waits until the longest of the one before has ended. One of them
-  is run, and counted as often as it takes for all requests;
+  whole batches: each waits until the longest of the one before has ended;
 - group: members of a group share their prompt, or each has one of its own.
 
 Contenders take turns in this process, peers in processes of their own; a peer's
@@ -226,19 +225,23 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
         return found
 
     def whole(prompts: np.ndarray) -> Any:
-        some = slice(config.slots)
-        courses["whole batch"] = []
-        once = _seconds(
-            lambda: _all(sampler, prompts[some], budgets[some], courses["whole batch"])
-        )
-        count = -(-config.requests // config.slots)
-        return {name: value * count for name, value in once.items()}
+        courses["whole batches"] = course = []
+
+        def all_batches() -> None:
+            for start in range(0, config.requests, config.slots):
+                some = slice(start, start + config.slots)
+                own: list[tuple[int, float]] = []
+                _all(sampler, prompts[some], budgets[some], own)
+                done = course[-1][0] if course else 0
+                course.extend((done + steps, share) for steps, share in own)
+
+        return _seconds(all_batches)
 
     fresh = (
         rng.integers(3, size, (config.requests, config.prompt), np.int32)
         for _ in range(9_999)
     )
-    ways = {"slots": by_slots, "whole batch": whole}
+    ways = {"slots": by_slots, "whole batches": whole}
     found = _turns(ways, fresh, config.repeats, sum(budgets))
     found |= {"busy while any wait": round(statistics.median(busy), 3)}
     if config.figure is not None:

@@ -25,8 +25,8 @@ def held_bytes(
 ) -> Mapping[str, int]:
     """Bytes on the fullest device of what stays from step to step.
 
-    Activations, gradients and the sampler's cache come on top while a step or a sampler
-    runs.
+    On top come activations and gradients while a step runs, and the sampler's own
+    weights and pages.
 
     Args:
       model: the policy.

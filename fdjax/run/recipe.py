@@ -338,8 +338,8 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in held.items())
     context.display.say(
         f"To be held on each device, GiB: {parts}; together "
-        f"{sum(held.values()) / GIB:.2f}, and activations, gradients and the sampler's "
-        "cache on top"
+        f"{sum(held.values()) / GIB:.2f}, and on top activations, gradients, the "
+        "sampler's own weights and pages"
     )
     with (
         context.timed("load"),

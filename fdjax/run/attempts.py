@@ -72,7 +72,10 @@ class AttemptLog:
     def _heat(
         self, state: TrainState, data: StepData, rollout: Rollout
     ) -> dict[int, list[float | None]]:
-        """Row to the KL of its last turn's tokens, nats, None where not scored."""
+        """Row to the KL of its last turn's tokens, nats, None where not scored.
+
+        Where a file was judged, the last turn is not what is shown.
+        """
         first = data.batches[0]
         read = first.feedback if isinstance(first, Batch) else None
         if read is None:
@@ -90,7 +93,10 @@ class AttemptLog:
         ):
             # An iteration's attempts are dealt in turn to its optimizer steps.
             row = index * len(data.batches)
-            last = rollout.trajectories[row].episode.last
+            episode = rollout.trajectories[row].episode
+            if episode.from_file:
+                continue
+            last = episode.last
             heat[row] = [
                 round(float(value), 4) if counts else None
                 for value, counts in zip(values[last], scored[last], strict=True)

@@ -95,7 +95,8 @@ class AttemptsConfig:
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
     stop_strings: tuple[str, ...] = ()
-    """End an attempt, or its turn, as the policy's stop tokens do."""
+    """End an attempt, or its turn, as the policy's stop tokens do; not where the policy
+    reviews itself."""
     sampling: PassRateSampling | None = None
     """Leaves out problems that are never or always solved of late; by default all are
     drawn equally often."""

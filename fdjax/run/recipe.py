@@ -276,6 +276,12 @@ class Recipe:
             strings = StopStrings(strings=attempts.stop_strings, decode=self._decode)
         longest = [(self.teacher_width, attempts.max_new_tokens)]
         if isinstance(writer, PolicyFeedback):
+            if strings is not None:
+                raise ConfigError(
+                    "expected no attempts.stop_strings where the policy reviews "
+                    f"itself, got {attempts.stop_strings}: they would end its reviews, "
+                    "too"
+                )
             longest.append((writer.prompt_tokens, writer.max_new_tokens))
         return make_sampler(
             self._config.sampler,

@@ -13,14 +13,15 @@ class Published:
 
     def __init__(self) -> None:
         """None yet."""
-        self._leaves: list[weakref.ref[jax.Array]] | None = None
+        self._structure: Any = None
+        self._leaves: list[weakref.ref[jax.Array]] = []
 
     def has(self, params: Any) -> bool:
-        """Whether these arrays were noted last; equal ones are others."""
-        leaves = jax.tree.leaves(params)
+        """Whether these arrays were noted last, in this tree; equal ones are others."""
+        leaves, structure = jax.tree.flatten(params)
         return (
-            self._leaves is not None
-            and len(leaves) == len(self._leaves)
+            self._structure is not None
+            and structure == self._structure
             and all(
                 noted() is leaf
                 for noted, leaf in zip(self._leaves, leaves, strict=True)
@@ -29,8 +30,9 @@ class Published:
 
     def note(self, params: Any) -> None:
         """From now on it has these."""
-        self._leaves = [weakref.ref(leaf) for leaf in jax.tree.leaves(params)]
+        leaves, self._structure = jax.tree.flatten(params)
+        self._leaves = [weakref.ref(leaf) for leaf in leaves]
 
     def forget(self) -> None:
         """It has none, or not all of any."""
-        self._leaves = None
+        self._structure, self._leaves = None, []

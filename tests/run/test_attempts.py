@@ -1,6 +1,7 @@
 """What the report shows of an FD iteration: the KL of scored tokens, in chunks."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -31,7 +32,8 @@ def batch():
     return distillation_data(rows=ROWS, length=LENGTH)
 
 
-def written(state, batch, done=0):
+def written(state, batch, done=0, files=()):
+    """The log, and the KL of each row; of `files` a file was judged."""
     rows = []
     log = AttemptLog(
         model=MODEL,
@@ -50,6 +52,11 @@ def written(state, batch, done=0):
             for tokens, valid in zip(batch.responses, batch.response_valid, strict=True)
         ],
     )
+    attempts = list(rollout.trajectories)
+    for row in files:
+        episode = replace(attempts[row].episode, from_file=True)
+        attempts[row] = replace(attempts[row], episode=episode)
+    rollout = replace(rollout, trajectories=tuple(attempts))
     data = StepData(batches=[batch], metrics={}, rollout=rollout)
     log.write("fd", done, state, data)
     return log, [row["kl"] for row in rows]
@@ -68,6 +75,11 @@ def expected(state, batch):
         for params, states in zip((state.params, state.teacher), hidden, strict=True)
     )
     return np.sum(np.exp(log_q) * (log_q - log_p), axis=-1)
+
+
+def test_a_file_is_not_shown_with_the_kl_of_other_words(state, batch):
+    _, rows = written(state, batch, files=(1,))
+    assert [row is None for row in rows[:3]] == [False, True, False]
 
 
 def test_kl_of_scored_tokens_at_the_temperature_of_sampling(state, batch):

@@ -11,7 +11,7 @@ import pytest
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError, DataError
-from fdjax.feedback import ConstantFeedback
+from fdjax.feedback import ConstantFeedback, PolicyFeedback
 from fdjax.judge import Judgement
 from fdjax.metrics import read_metrics
 from fdjax.run import (
@@ -227,6 +227,29 @@ def test_the_experiment_in_the_documents_is_one(policy, tmp_path, monkeypatch, c
     said = capsys.readouterr().out
     assert stop.value.code == 0, said
     assert "What is 0 + 0?" in said
+
+
+def test_stop_strings_end_attempts_and_would_end_reviews(policy, tmp_path, capsys):
+    def one_step(config):
+        phase = PhaseConfig(name="grpo", terms=(GRPO(),), steps=1, optimizer=OPTIMIZER)
+        return (Arm(name="grpo", phases=(phase,)),)
+
+    given = config(policy, tmp_path)
+    ends = ("e", "o", "t", " ")
+    given = replace(given, attempts=replace(given.attempts, stop_strings=ends))
+    assert run(given, arms=one_step) == 0
+    rows = read_metrics(tmp_path / "own" / "samples.jsonl")
+    ended = [row for row in rows if any(end in row["text"] for end in ends)]
+    assert len(ended) >= 2
+    assert {row["ended"] for row in ended} == {"answer"}
+
+    def reviewing(context):
+        review = PolicyFeedback(prompt_tokens=40, max_new_tokens=8)
+        return replace(task(context), writer=review)
+
+    assert run(replace(given, name="reviews"), task=reviewing, arms=one_step) == 2
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "they would end its reviews, too" in said
 
 
 def test_a_probe_asks_for_what_it_measures(policy, tmp_path):

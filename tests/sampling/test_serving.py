@@ -15,6 +15,7 @@ from fdjax.sampling import (
     SlotsConfig,
     slots,
 )
+from fdjax.sampling.published import Published
 from tiny import MODEL
 
 PROMPT = list(range(5, 16))
@@ -115,6 +116,17 @@ def test_weights_that_it_has_are_not_copied_again(weights, monkeypatch):
     assert len(placed) == 3
     # Pages of the prompt are known as long as the weights are.
     assert sampler.use().reused == 8
+
+
+def test_equal_arrays_and_other_trees_are_other_weights(params):
+    published = Published()
+    assert not published.has(params)
+    published.note(params)
+    assert published.has({**params})
+    assert not published.has({"other": params})
+    assert not published.has(jax.tree.map(lambda leaf: leaf + 0, params))
+    published.forget()
+    assert not published.has(params)
 
 
 def test_a_sampler_that_is_closed_serves_nobody(params):

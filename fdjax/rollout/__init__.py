@@ -2,6 +2,7 @@
 
 from fdjax.rollout.arrays import Batch, TeacherPrompts
 from fdjax.rollout.batch import fit_feedback, rollout_batch, supervised_batch
+from fdjax.rollout.codec import decode_group, encode_group
 from fdjax.rollout.event_loop import EventLoop
 from fdjax.rollout.pipeline import OpensTools, Pipeline
 from fdjax.rollout.policy_chat import PolicyChat
@@ -17,6 +18,8 @@ __all__ = [
     "Rollout",
     "TeacherPrompts",
     "Trajectory",
+    "decode_group",
+    "encode_group",
     "fit_feedback",
     "rollout_batch",
     "supervised_batch",

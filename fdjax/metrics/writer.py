@@ -65,6 +65,8 @@ class MetricsWriter(RowWriter):
           step: last step of the arm that the checkpoint holds.
           expected: rows that the arm wrote up to it, at least.
         """
+        if self._path is None:
+            return
         present = sum(
             row.get(_GAP, 1)
             for row in read_rows(self._path)

@@ -25,9 +25,11 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require
 from fdjax.records import Problem
 from fdjax.rollout.event_loop import EventLoop
+from fdjax.rollout.exchange import exchange
 from fdjax.rollout.policy_chat import PolicyChat
 from fdjax.rollout.trajectory import Rollout, Trajectory
-from fdjax.sampling import Sampler
+from fdjax.sampling import Sampler, SlotSampler
+from fdjax.sharding import share
 from fdjax.tools import Toolbox
 
 __all__ = ["OpensTools", "Pipeline"]
@@ -86,11 +88,10 @@ class Pipeline:
                 f"expected tools where episodes call, and only there, got {self.tools} "
                 f"and calls {self.episodes.calls}: give both or neither"
             )
-        if self.tools is not None and jax.process_count() > 1:
+        if jax.process_count() > 1 and isinstance(self.sampler, SlotSampler):
             raise ConfigError(
-                "expected one process with tools, got "
-                f"{jax.process_count()}: when a tool answers decides what is sampled "
-                "together, and processes would differ"
+                "expected a SharedSampler, because several processes sample together, "
+                "got a SlotSampler: give SharedSampler(sampler)"
             )
         if not isinstance(self.judge, LeanJudge):
             return
@@ -160,20 +161,27 @@ class Pipeline:
         if not problems:
             raise DataError("Pipeline.collect: expected problems, got none")
         timer = timer or StageTimer()
-        prompts = self.episodes.prompts(problems, feedback)
+        # A process plays, judges and comments on its own groups, with a key that is
+        # its own, too: what it does is no program of all.
+        mine = share(len(problems))
+        key = _local(key)
+        own = problems[mine.start : mine.stop]
+        notes = feedback and feedback[mine.start : mine.stop]
+        prompts = self.episodes.prompts(own, notes) if own else []
         with timer.stage("sample"):
             self.sampler.publish(params, version)
         asks = nullcontext(lambda: None)
         if self.policy is not None and comment:
             asks = self.policy.round(
-                key, phase=self.phase, step=version, groups=len(problems)
+                key, phase=self.phase, step=version, groups=len(own)
             )
         with asks as written:
             groups = self.loop.run(
                 self._groups(
-                    problems,
+                    own,
                     prompts,
                     key,
+                    first=mine.start,
                     group_size=group_size,
                     comment=comment,
                     timer=timer,
@@ -181,10 +189,11 @@ class Pipeline:
                 ),
                 self.sampler.serve,
             )
-        trajectories = tuple(each for group in groups for each in group)
-        _warn_of_missing(trajectories)
+        _warn_of_missing([each for group in groups for each in group])
+        with timer.stage("gather"):
+            groups = exchange(groups, problems)
         return Rollout(
-            trajectories=trajectories,
+            trajectories=tuple(each for group in groups for each in group),
             group_size=group_size,
             prompt_width=self.prompt_width,
             response_width=self.episodes.budget.tokens,
@@ -198,6 +207,7 @@ class Pipeline:
         prompts: Sequence[Sequence[int]],
         key: Key[Array, ""],
         *,
+        first: int,
         group_size: int,
         comment: bool,
         timer: StageTimer,
@@ -205,30 +215,32 @@ class Pipeline:
     ) -> list[list[Trajectory]]:
         """Each group through all stages, all at once, in order.
 
-        `written` is called when a group has its feedback, or will have none.
+        `first` is the place of the first group in the rollout. `written` is called when
+        a group has its feedback, or will have none.
         """
+        if not problems:
+            return []
         try:
             async with asyncio.TaskGroup() as tasks:
                 with self.sampler.together():
                     played = [
                         [
                             tasks.create_task(
-                                self._played(problem, prompt, key, first + member)
+                                self._played(
+                                    problem, prompt, key, group * group_size + member
+                                )
                             )
                             for member in range(group_size)
                         ]
-                        for first, problem, prompt in zip(
-                            range(0, len(problems) * group_size, group_size),
-                            problems,
-                            prompts,
-                            strict=True,
+                        for group, (problem, prompt) in enumerate(
+                            zip(problems, prompts, strict=True), first
                         )
                     ]
                     # Each asks for its first turn.
                     await asyncio.sleep(0)
                 judged = [
                     tasks.create_task(self._judged(group, episodes))
-                    for group, episodes in enumerate(played)
+                    for group, episodes in enumerate(played, first)
                 ]
                 done = judged
                 if comment:
@@ -346,6 +358,12 @@ async def _feedback(writer: Writer, group: Sequence[Trajectory]) -> list[Feedbac
     for row, note in zip(rows, await write_safely(writer, attempts), strict=True):
         notes[row] = note
     return notes
+
+
+def _local(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The same key on a device of this process alone."""
+    data = jax.device_get(jax.random.key_data(key))
+    return jax.random.wrap_key_data(jax.device_put(data), impl=jax.random.key_impl(key))
 
 
 def _warn_of_missing(trajectories: Sequence[Trajectory]) -> None:

@@ -11,7 +11,15 @@ from fdjax.errors import ConfigError
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
-from fdjax.ranges import SEED, Among, TupleOf, Whole, require, require_fields
+from fdjax.ranges import (
+    FLAG,
+    SEED,
+    Among,
+    TupleOf,
+    Whole,
+    require,
+    require_fields,
+)
 from fdjax.run.folder import RESUMES, Resume
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "EvaluationConfig",
     "MeshConfig",
     "PolicyConfig",
+    "ProcessesConfig",
     "RunConfig",
     "SamplerConfig",
     "require_folder_name",
@@ -70,6 +79,35 @@ class MeshConfig:
     """Devices that share the batch and the parameters."""
     tensor: int = 1
     """Devices that share heads, the inner layer and the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessesConfig:
+    """Several processes that run one program: the same command on every host.
+
+    On TPU pods, SLURM and Kubernetes `join` is enough; elsewhere give the other three.
+    """
+
+    join: bool = False
+    """Wait for the others before anything else, as the platform tells of them."""
+    coordinator: str | None = None
+    """host:port of process 0, on a port of it that is free."""
+    count: int | None = None
+    """Processes in the run."""
+    index: int | None = None
+    """This one, from 0."""
+
+    def __post_init__(self) -> None:
+        require_fields(self, join=FLAG)
+        if self.count is not None:
+            require_fields(self, count=Whole(1))
+        if self.index is not None:
+            require_fields(self, index=Whole(0, (self.count or 1) - 1))
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others to wait for."""
+        return self.join or self.coordinator is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +221,8 @@ class RunConfig:
     """Where runs are kept."""
     resume: Resume = "no"
     """Continue the run of this name: alone or with `newest` from its newest
-    checkpoints, with `whole` from the newest that are not damaged."""
+    checkpoints, with `whole` from the newest that are not damaged; `auto` begins it
+    where there is none."""
     dry_run: bool = False
     """Print the resolved settings and what would be computed and held; do nothing."""
     seed: int = 0
@@ -194,6 +233,7 @@ class RunConfig:
     """A run for each of these instead, in `seed<number>` below the folder of this name;
     then a report on all of them."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    processes: ProcessesConfig = field(default_factory=ProcessesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -18,6 +18,7 @@ from fdjax.rollout import EventLoop
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
 from fdjax.run.folder import Resume, Run, begun_phases, open_run
+from fdjax.sharding import on_first
 from fdjax.train import StoppedError, StopRequest, stop_on_signal
 
 __all__ = ["RunContext", "run_folder"]
@@ -74,6 +75,10 @@ class RunContext(Generic[Config]):
         """The PRNG key of one purpose: initialisation, training, evaluation, ..."""
         return jax.random.fold_in(jax.random.key(self.config.seed), purpose)
 
+    def own_file(self, name: str) -> Path | None:
+        """A file of the run, for the process that writes it; None on the others."""
+        return _own_file(self.folder, name)
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Adds the wall time of the block to `seconds[name]`."""
@@ -114,8 +119,10 @@ def run_folder(
       ConfigError: the folder cannot be had (`open_run`).
     """
     folder = config.runs / config.name
-    resumes = config.resume != "no"
-    with open_run(folder, config, rules, resume=resumes) as opened:
+    resumes = config.resume in ("newest", "whole") or (
+        config.resume == "auto" and on_first((folder / "config.json").exists)
+    )
+    with _opened(folder, config, rules, resume=resumes) as opened:
         for note in opened.notes:
             display.say(f"[yellow]Since the run began:[/] {escape(note)}")
         try:
@@ -129,10 +136,29 @@ def run_folder(
                     "What was trained is kept: the corrected command goes on with "
                     "--resume."
                 )
-            elif not resumes:
+            elif not resumes and jax.process_index() == 0:
                 # Nothing was trained: the corrected command must find its place free.
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+@contextmanager
+def _opened(
+    folder: Path, config: RunSettings, rules: ResumeRules, *, resume: bool
+) -> Iterator[Run]:
+    """The folder, which the first process opens and locks for all."""
+    with ExitStack() as stack:
+
+        def opened() -> dict[str, Any]:
+            run = stack.enter_context(open_run(folder, config, rules, resume=resume))
+            return {"id": run.id, "notes": run.notes}
+
+        said = on_first(opened)
+        yield Run(folder=folder, id=said["id"], notes=tuple(said["notes"]))
+
+
+def _own_file(folder: Path, name: str) -> Path | None:
+    return folder / name if jax.process_index() == 0 else None
 
 
 @contextlib.contextmanager
@@ -141,8 +167,8 @@ def _writers(
 ) -> Iterator[RunContext[Config]]:
     with (
         stop_on_signal() as stop,
-        MetricsWriter(opened.folder / "metrics.jsonl") as writer,
-        SampleWriter(opened.folder / "samples.jsonl") as samples,
+        MetricsWriter(_own_file(opened.folder, "metrics.jsonl")) as writer,
+        SampleWriter(_own_file(opened.folder, "samples.jsonl")) as samples,
         contextlib.closing(EventLoop()) as loop,
         ExitStack() as resources,
     ):

@@ -17,7 +17,7 @@ from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_sum, scale_logits
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Rollout, Trajectory
-from fdjax.sharding import batch_parts
+from fdjax.sharding import batch_parts, on_host
 from fdjax.train import response_hidden
 
 __all__ = ["Probe", "probe"]
@@ -213,7 +213,7 @@ def _summed_marginal(
             _filled(column[start : start + rows], rows)
             for column in (prompts, valid, *responses[:3])
         ]
-        total += np.asarray(_summed(model, params, *columns, temperature=temperature))
+        total += on_host(_summed(model, params, *columns, temperature=temperature))
     return total
 
 

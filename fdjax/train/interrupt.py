@@ -1,9 +1,10 @@
-"""Stopping between steps: Ctrl-C asks, the loop saves and then obeys."""
+"""Stopping between steps: a signal asks, the loop saves and then obeys."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fdjax.errors import FdjaxError
+from fdjax.sharding import gather
 from fdjax.signals import first_stop_signal
 
 __all__ = ["StopRequest", "StoppedError", "stop_on_signal"]
@@ -12,17 +13,36 @@ __all__ = ["StopRequest", "StoppedError", "stop_on_signal"]
 class StoppedError(FdjaxError, RuntimeError):
     """The run was asked to stop; its state is saved."""
 
+    def __init__(self, message: str, signal: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
+        """Number of the signal that asked, if one did."""
+
 
 class StopRequest:
     """Whether somebody asked the run to stop."""
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal: int | None = None
+        """Number of the signal that asked, if one did."""
+
+    def agreed(self) -> bool:
+        """Whether a process was asked, for all of them alike; a collective.
+
+        A host that goes away tells its own process alone.
+        """
+        told = f"{int(self.requested)} {self.signal or 0}".encode()
+        asked = [fact.split() for fact in gather(told)]
+        signals = [int(number) for requested, number in asked if requested == b"1"]
+        if signals:
+            self.requested, self.signal = True, max(signals) or None
+        return self.requested
 
     def check(self) -> None:
         """Raises `StoppedError` at a point where nothing is half done."""
-        if self.requested:
-            raise StoppedError("Stopped on request between two steps.")
+        if self.agreed():
+            raise StoppedError("Stopped on request between two steps.", self.signal)
 
 
 @contextmanager
@@ -31,7 +51,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def ask(number: int) -> None:
-        request.requested = True
+        request.requested, request.signal = True, number
 
     with first_stop_signal(ask):
         yield request

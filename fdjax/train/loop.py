@@ -152,11 +152,12 @@ def train(
         try:
             on_step(done, under_way.latest)
             while not under_way.over:
-                if stop.requested:
+                if stop.agreed():
                     under_way.save()
                     store.wait()
                     raise StoppedError(
-                        f"Stopped {phase.name} after {under_way.at.done} iterations."
+                        f"Stopped {phase.name} after {under_way.at.done} iterations.",
+                        stop.signal,
                     )
                 under_way.iterate(mesh, on_data)
                 on_step(under_way.at.done, under_way.latest)

@@ -1,4 +1,4 @@
-"""A small policy that has learnt some proofs, and the flags of a prover's run with it."""
+"""A small policy that has learnt some proofs, and a prover's flags with it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

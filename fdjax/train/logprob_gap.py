@@ -42,7 +42,7 @@ class LogprobGap:
         Metrics: rollout/logprob_gap (nats, mean over sampled tokens of |sampler -
         trainer|), rollout/logprob_gap_max (nats, the largest).
         """
-        rows = self._rows(len(rollout.trajectories))
+        rows = self.rows(len(rollout.trajectories))
         responses = rollout.responses
         columns = jax.tree.map(
             lambda column: column[:rows], (*rollout.prompts, *responses[:4])
@@ -68,7 +68,8 @@ class LogprobGap:
             "rollout/logprob_gap_max": Mean(float(largest), 1),
         }
 
-    def _rows(self, attempts: int) -> int:
+    def rows(self, attempts: int) -> int:
+        """How many of so many attempts are read."""
         parts = 1 if self._model.mesh is None else batch_parts(self._model.mesh)
         return max(1, min(_ROWS, attempts) // parts) * parts
 

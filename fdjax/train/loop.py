@@ -18,6 +18,7 @@ from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
+from fdjax.train.flights import settled
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
 from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
@@ -243,7 +244,7 @@ class _Run:
         """Begins to write a checkpoint."""
         at = self.at
         host: dict[str, Any] = {
-            "source": at.position,
+            "source": settled(at.position),
             "window": at.window.get_state(),
         }
         if self._phase.until is not None:

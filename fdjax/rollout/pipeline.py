@@ -1,7 +1,8 @@
 """From problems to judged attempts with feedback: play, judge, write, in groups."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Number, Whole, require, require_fields
 from fdjax.records import Problem
 from fdjax.rollout.event_loop import EventLoop
-from fdjax.rollout.pending import Groups, Pending
+from fdjax.rollout.pending import Groups, Pending, restored_groups
 from fdjax.rollout.policy_chat import PolicyChat
 from fdjax.rollout.stages import OpensTools, Stages
 from fdjax.rollout.trajectory import Rollout, Trajectory
@@ -60,6 +61,8 @@ class Pipeline:
     phase: str = ""
     """Of which phase the attempts are, in recordings of what the policy says of them.
     """
+    watch: Callable[[Future[Any]], AbstractContextManager[Any]] = nullcontext
+    """Around each wait for attempts, judges and writers; may cancel the work."""
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
     """Where episodes, judge and writer run; pipelines with the same writer share one.
     """
@@ -197,33 +200,77 @@ class Pipeline:
             )
         groups = Groups(first=mine.start)
         with asks as written:
-            stages = Stages(
-                sampler=self.sampler,
-                episodes=self.episodes,
-                tools=self.tools,
-                judge=self.judge,
-                judge_deadline_s=self.judge_deadline_s,
-                writer=self.writer if comment else None,
-                feedback_deadline_s=self.feedback_deadline_s,
-                key=key,
-                group_size=group_size,
-                timer=timer,
-                written=written,
-                groups=groups,
-            )
-            done = self.loop.start(stages.run(own, prompts))
+            stages = self._stages(groups, comment=comment, timer=timer, written=written)
+            done = self.loop.start(stages.run(own, prompts, key, group_size))
             try:
-                self.sampler.serve(groups.played if self.policy is None else done)
+                with self.watch(done):
+                    self.sampler.serve(groups.played if self.policy is None else done)
+                    # On other processes only these are, where one was asked to stop.
+                    if groups.played.cancelled():
+                        raise CancelledError
             except BaseException:
                 done.cancel()
                 raise
         return Pending(
             problems=problems,
-            version=version,
             groups=groups,
             done=done,
+            watch=self.watch,
             sampler=self.sampler,
             rollout=partial(self.rollout, group_size=group_size),
+        )
+
+    def resume(
+        self,
+        saved: Mapping[str, Any],
+        problems: Mapping[str, Problem],
+        *,
+        group_size: int,
+        comment: bool = True,
+    ) -> Pending:
+        """Goes on with a rollout that was sampled before, of which groups may be whole.
+
+        Args:
+          saved: what `Pending.settle` told of it.
+          problems: by fingerprint; its own are among them.
+          group_size: G.
+          comment: whether the writer is asked for feedback on the attempts.
+
+        Raises:
+          DataError: it is of other problems, or damaged.
+        """
+        own_problems, found = restored_groups(saved, problems)
+        mine = share(len(found))
+        groups = Groups(first=mine.start)
+        stages = self._stages(groups, comment=comment)
+        return Pending(
+            problems=own_problems,
+            groups=groups,
+            done=self.loop.start(stages.resume(found[mine.start : mine.stop])),
+            watch=self.watch,
+            sampler=self.sampler,
+            rollout=partial(self.rollout, group_size=group_size),
+        )
+
+    def _stages(
+        self,
+        groups: Groups,
+        *,
+        comment: bool,
+        timer: StageTimer | None = None,
+        written: Callable[[], None] = lambda: None,
+    ) -> Stages:
+        return Stages(
+            sampler=self.sampler,
+            episodes=self.episodes,
+            tools=self.tools,
+            judge=self.judge,
+            judge_deadline_s=self.judge_deadline_s,
+            writer=self.writer if comment else None,
+            feedback_deadline_s=self.feedback_deadline_s,
+            timer=timer or StageTimer(),
+            written=written,
+            groups=groups,
         )
 
     def rollout(

@@ -19,7 +19,7 @@ from fdjax.judge import Judge, Judgement
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
 from fdjax.records import Problem
-from fdjax.rollout.pending import Groups
+from fdjax.rollout.pending import Groups, is_whole
 from fdjax.rollout.trajectory import Trajectory
 from fdjax.sampling import Sampler
 from fdjax.tools import Toolbox
@@ -52,20 +52,33 @@ class Stages:
     writer: Writer | None
     """None where nobody is asked for feedback."""
     feedback_deadline_s: float
-    key: Key[Array, ""]
-    """Of the rollout, on a device of this process."""
-    group_size: int
     timer: StageTimer
     written: Callable[[], None]
     """Called when a group has its feedback, or will have none."""
     groups: Groups = field(repr=False)
 
     async def run(
-        self, problems: Sequence[Problem], prompts: Sequence[Sequence[int]]
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[Sequence[int]],
+        key: Key[Array, ""],
+        size: int,
     ) -> list[list[Trajectory]]:
-        """Each group through all stages, in order."""
+        """Groups of `size` attempts through all stages, in order.
+
+        Args:
+          problems: of the groups.
+          prompts: token ids that put them.
+          key: of the rollout, on a device of this process.
+          size: attempts at each problem.
+        """
         try:
-            found = await self._run(problems, prompts) if problems else []
+            found = []
+            if problems:
+                found = await self._run(problems, prompts, key, size)
+        except asyncio.CancelledError:
+            self.groups.played.cancel()
+            raise
         except BaseException as error:
             # Whoever waits for the episodes alone learns it, too.
             if not self.groups.played.done():
@@ -76,40 +89,70 @@ class Stages:
         _warn_of_missing([each for group in found for each in group])
         return found
 
-    async def _run(
-        self, problems: Sequence[Problem], prompts: Sequence[Sequence[int]]
+    async def resume(
+        self, groups: Sequence[list[Trajectory]]
     ) -> list[list[Trajectory]]:
-        groups, size = self.groups, self.group_size
+        """Groups that are sampled, through the stages that they lack."""
+        self.groups.played.set_result(
+            [[each.episode for each in group] for group in groups]
+        )
+
+        async def rest(place: int, group: list[Trajectory]) -> list[Trajectory]:
+            if not is_whole(group):
+                episodes = [each.episode for each in group]
+                group = await self._commented(await self._judged(place, episodes))
+            self.groups.whole[place] = group
+            return group
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                done = [
+                    tasks.create_task(rest(place, group))
+                    for place, group in enumerate(groups, self.groups.first)
+                ]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in done]
+
+    async def _run(
+        self,
+        problems: Sequence[Problem],
+        prompts: Sequence[Sequence[int]],
+        key: Key[Array, ""],
+        size: int,
+    ) -> list[list[Trajectory]]:
+        first = self.groups.first
         try:
             async with asyncio.TaskGroup() as tasks:
                 with self.sampler.together():
                     played = [
                         [
                             tasks.create_task(
-                                self._played(problem, prompt, group * size + member)
+                                self._played(
+                                    problem,
+                                    prompt,
+                                    jax.random.fold_in(key, group * size + member),
+                                )
                             )
                             for member in range(size)
                         ]
                         for group, (problem, prompt) in enumerate(
-                            zip(problems, prompts, strict=True), groups.first
+                            zip(problems, prompts, strict=True), first
                         )
                     ]
                     # Each asks for its first turn.
                     await asyncio.sleep(0)
-                done = judged = [
-                    tasks.create_task(self._judged(group, episodes))
-                    for group, episodes in enumerate(played, groups.first)
+                judged = [
+                    tasks.create_task(self._judged_once_played(place, group))
+                    for place, group in enumerate(played, first)
                 ]
-                if self.writer is not None:
-                    done = [
-                        tasks.create_task(self._commented(group, self.writer))
-                        for group in judged
-                    ]
-                for task in done:
-                    task.add_done_callback(groups.finished.add)
+                done = [
+                    tasks.create_task(self._finished_once_judged(place, group))
+                    for place, group in enumerate(judged, first)
+                ]
                 with self.timer.stage("sample"):
                     await asyncio.wait([each for group in played for each in group])
-                groups.played.set_result(
+                self.groups.played.set_result(
                     [[each.result() for each in group] for group in played]
                 )
                 with self.timer.stage("verify"):
@@ -122,29 +165,39 @@ class Stages:
         return [task.result() for task in done]
 
     async def _played(
-        self, problem: Problem, prompt: Sequence[int], number: int
+        self, problem: Problem, prompt: Sequence[int], key: Key[Array, ""]
     ) -> Episode:
         opened = nullcontext() if self.tools is None else self.tools.open()
         with opened as toolbox:
             return await self.episodes.run(
-                problem,
-                self.sampler,
-                toolbox,
-                jax.random.fold_in(self.key, number),
-                prompt=prompt,
+                problem, self.sampler, toolbox, key, prompt=prompt
             )
 
-    async def _judged(
-        self, group: int, played: "Sequence[asyncio.Task[Episode]]"
+    async def _judged_once_played(
+        self, place: int, played: "Sequence[asyncio.Task[Episode]]"
     ) -> list[Trajectory]:
-        episodes = await asyncio.gather(*played)
+        return await self._judged(place, await asyncio.gather(*played))
+
+    async def _finished_once_judged(
+        self, place: int, judged: "asyncio.Task[list[Trajectory]]"
+    ) -> list[Trajectory]:
+        try:
+            group = await self._commented(await judged)
+        finally:
+            self.written()
+        self.groups.whole[place] = group
+        return group
+
+    async def _judged(
+        self, place: int, episodes: Sequence[Episode]
+    ) -> list[Trajectory]:
         start = time.monotonic()
         judgements = await self._judgements(episodes)
         seconds = {"judge": time.monotonic() - start}
         return [
             Trajectory(
                 episode=episode,
-                group=group,
+                group=place,
                 member=member,
                 judgement=judgement,
                 feedback=_NOT_WRITTEN,
@@ -191,16 +244,13 @@ class Stages:
             f"than Budget.prompt_tokens = {self.episodes.budget.prompt_tokens}"
         )
 
-    async def _commented(
-        self, judged: "asyncio.Task[list[Trajectory]]", writer: Writer
-    ) -> list[Trajectory]:
-        try:
-            group = await judged
-            start = time.monotonic()
-            notes = await self._feedback(writer, group)
-            spent = {"feedback": time.monotonic() - start}
-        finally:
-            self.written()
+    async def _commented(self, group: list[Trajectory]) -> list[Trajectory]:
+        """A judged group with what the writer says of it, where one is asked."""
+        if self.writer is None:
+            return group
+        start = time.monotonic()
+        notes = await self._feedback(self.writer, group)
+        spent = {"feedback": time.monotonic() - start}
         return [
             replace(each, feedback=note, seconds=each.seconds | spent)
             for each, note in zip(group, notes, strict=True)

@@ -15,6 +15,7 @@ from fdjax.ranges import (
     FLAG,
     SEED,
     Among,
+    Number,
     TupleOf,
     Whole,
     require,
@@ -132,6 +133,13 @@ class AttemptsConfig:
     """Room for feedback in the teacher's prompt, tokens."""
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
+    staleness: int = 0
+    """k, iterations by which sampling runs ahead, so that judges and writers work while
+    devices do (`RolloutSource`)."""
+    judge_deadline_s: float = 3600.0
+    """Seconds that the judge has for the attempts at a problem."""
+    feedback_deadline_s: float = 3600.0
+    """Seconds that the writer has for them."""
     stop_strings: tuple[str, ...] = ()
     """End an attempt, or its turn, as the policy's stop tokens do; not where the policy
     reviews itself."""
@@ -149,6 +157,9 @@ class AttemptsConfig:
             feedback_tokens=Whole(1),
             calls=Whole(0),
             temperature=TEMPERATURE,
+            staleness=Whole(0),
+            judge_deadline_s=Number(above=0),
+            feedback_deadline_s=Number(above=0),
         )
         for name in ("prompt_tokens", "turn_tokens"):
             if getattr(self, name) is not None:

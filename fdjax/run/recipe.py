@@ -236,7 +236,10 @@ class Recipe:
             tools=self.task.tools,
             judge=self.task.judge,
             writer=self._writer,
+            judge_deadline_s=config.judge_deadline_s,
+            feedback_deadline_s=config.feedback_deadline_s,
             policy=self._policy_chat,
+            watch=self.context.stop.watch,
             loop=self.context.loop,
         )
 
@@ -321,6 +324,8 @@ class Recipe:
                 teacher_width=self.teacher_width if phase.needs.feedback else None,
                 sampling=config.sampling,
                 gap=self._gap,
+                staleness=config.staleness,
+                iterations=phase.steps,
                 after=before,
             )
         return sources

@@ -105,6 +105,8 @@ class SharedSampler:
     def serve(self, until: Future[Any]) -> None:
         """Samples for all processes until the futures of all are done.
 
+        Where one is cancelled, all are.
+
         Nobody begins before every process has asked for something or is done: what is
         sampled together does not depend on who was first.
 
@@ -123,6 +125,10 @@ class SharedSampler:
                 for process, fact in enumerate(facts)
                 if fact["failed"]
             }
+            if any(fact["stopped"] for fact in facts):
+                self._forget()
+                until.cancel()
+                return
             if failed:
                 self._forget()
                 if jax.process_index() in failed:
@@ -140,12 +146,12 @@ class SharedSampler:
         with self._taking:
             asked, self._asked = self._asked, []
         cancelled = [n for n, future in self._own.items() if future.cancelled()]
-        failure = None
-        if until.done():
-            failure = "cancelled" if until.cancelled() else until.exception()
+        done, stopped = until.done(), until.cancelled()
+        failure = until.exception() if done and not stopped else None
         told = {
-            "done": until.done(),
-            "failed": None if failure is None else _reason(failure),
+            "done": done,
+            "stopped": stopped,
+            "failed": failure and f"{type(failure).__name__}: {failure}",
             "first": self._number,
             "asked": [one.told() for one in asked],
             "cancelled": cancelled,
@@ -201,9 +207,3 @@ class SharedSampler:
         for future in self._own.values():
             future.cancel()
         self._own.clear()
-
-
-def _reason(failure: BaseException | str) -> str:
-    if isinstance(failure, str):
-        return failure
-    return f"{type(failure).__name__}: {failure}"

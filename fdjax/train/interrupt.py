@@ -1,7 +1,9 @@
-"""Stopping between steps: a signal asks, the loop saves and then obeys."""
+"""Stopping before a step: a signal asks, the loop saves and then obeys."""
 
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from typing import Any
 
 from fdjax.errors import FdjaxError
 from fdjax.sharding import gather
@@ -26,6 +28,7 @@ class StopRequest:
         self.requested = False
         self.signal: int | None = None
         """Number of the signal that asked, if one did."""
+        self._watched: list[Future[Any]] = []
 
     def agreed(self) -> bool:
         """Whether a process was asked, for all of them alike; a collective.
@@ -39,6 +42,31 @@ class StopRequest:
             self.requested, self.signal = True, max(signals) or None
         return self.requested
 
+    def ask(self, signal: int | None = None) -> None:
+        """Asks; what is watched is cancelled."""
+        self.requested, self.signal = True, signal
+        for work in list(self._watched):
+            work.cancel()
+
+    @contextmanager
+    def watch(self, work: Future[Any]) -> Iterator[None]:
+        """Cancels the work that the block waits for when somebody asks.
+
+        Raises:
+          StoppedError: it was; on several processes, on all of them.
+        """
+        self._watched.append(work)
+        try:
+            if self.requested:
+                work.cancel()
+            yield
+        except CancelledError:
+            if not self.agreed():
+                raise
+            raise StoppedError("Stopped on request.", self.signal) from None
+        finally:
+            self._watched.remove(work)
+
     def check(self) -> None:
         """Raises `StoppedError` at a point where nothing is half done."""
         if self.agreed():
@@ -49,9 +77,5 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM into a request; a second one acts at once."""
     request = StopRequest()
-
-    def ask(number: int) -> None:
-        request.requested, request.signal = True, number
-
-    with first_stop_signal(ask):
+    with first_stop_signal(request.ask):
         yield request

@@ -18,7 +18,7 @@ from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
-from fdjax.train.flights import settled
+from fdjax.train.deferred import settled
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
 from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
@@ -102,7 +102,7 @@ def train(
       writer: receives one row of metrics for each `log_every` iterations.
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
-      stop: asked between iterations.
+      stop: asked between iterations, and by what the source waits for.
       run: identity of the run, kept in its checkpoints; those of another are refused.
       resume: the newest checkpoint, which must be whole; the newest that is "whole";
         or that of a step. Where training goes on from an earlier one, later ones are
@@ -153,16 +153,18 @@ def train(
         try:
             on_step(done, under_way.latest)
             while not under_way.over:
-                if stop.agreed():
-                    under_way.save()
-                    store.wait()
-                    raise StoppedError(
-                        f"Stopped {phase.name} after {under_way.at.done} iterations.",
-                        stop.signal,
-                    )
+                stop.check()
                 under_way.iterate(mesh, on_data)
                 on_step(under_way.at.done, under_way.latest)
             store.wait()
+        except StoppedError:
+            # All processes are here, before an optimizer step.
+            under_way.save()
+            store.wait()
+            raise StoppedError(
+                f"Stopped {phase.name} after {under_way.at.done} iterations.",
+                stop.signal,
+            ) from None
         except BaseException as error:
             # On several processes one that failed would wait for the others to save.
             alone = jax.process_count() == 1

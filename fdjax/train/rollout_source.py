@@ -3,7 +3,6 @@
 import operator
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 import jax
@@ -20,7 +19,6 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
 from fdjax.rollout import Batch, Pending, Pipeline, Rollout, rollout_batch
-from fdjax.train.flights import Flight
 from fdjax.train.logprob_gap import LogprobGap
 from fdjax.train.sources import ResumableSource, StepData
 from fdjax.train.state import TrainState
@@ -148,12 +146,13 @@ class RolloutSource(ResumableSource):
         self._teacher_width = teacher_width if needs.feedback else None
         self._group_size = group_size
         self._updates = updates_per_rollout
+        self._after = after
         self._problems = problems
         self._staleness = staleness
         self._iterations = iterations
         self._begun = 0
         """Rollouts that were sampled, or are."""
-        self._flights: deque[Flight] = deque()
+        self._flights: deque[Pending] = deque()
         """Those that no iteration has had."""
         self._advantage = needs.advantage and jax.jit(_ADVANTAGES[needs.advantage])
 
@@ -164,6 +163,9 @@ class RolloutSource(ResumableSource):
         and `rollout_batch`; rollout/staleness (optimizer steps since an attempt was
         sampled).
         """
+        if self._after is not None:
+            self._after.drop()
+            self._after = None
         known, step = self._counts(), int(jax.device_get(state.step))
         rollout, of_gap = self._rollout(state, step, timer)
         age = sum(step - each.episode.version for each in rollout.trajectories)
@@ -208,15 +210,25 @@ class RolloutSource(ResumableSource):
           CheckpointError: it is a position in other data.
         """
         super().set_state(state)
+        self.drop()
         self._begun = state["ahead"]["begun"]
         by_content = {fingerprint([each]): each for each in self._problems}
-        make = partial(self._pipeline.rollout, group_size=self._group_size)
         self._flights = deque(
             each
-            if isinstance(each, Flight)
-            else Flight.restored(each, by_content, make)
+            if isinstance(each, Pending)
+            else self._pipeline.resume(
+                each,
+                by_content,
+                group_size=self._group_size,
+                comment=self._needs.feedback,
+            )
             for each in state["ahead"]["flights"]
         )
+
+    def drop(self) -> None:
+        """Gives up what was sampled ahead: nobody trains on it any more."""
+        while self._flights:
+            self._flights.pop().cancel()
 
     def skip(self, iterations: int) -> None:
         """See `ResumableSource.skip`."""
@@ -239,7 +251,7 @@ class RolloutSource(ResumableSource):
                     break
                 self._begun += 1
                 pending = self._begin(state, step, number, None)
-                self._flights.append(Flight.of(pending))
+                self._flights.append(pending)
                 # Later these weights are gone.
                 of_gap = self._gap_of(state, pending.sampled(self._gap_groups))
         with timer.stage("wait"):

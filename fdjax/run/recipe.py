@@ -141,6 +141,7 @@ class Recipe:
 
             def on_step(name: str, done: int, metrics: dict[str, float]) -> None:
                 reached[name] = done
+                context.saved(name)
                 values = [
                     f"{label} {metrics[key]:.2f}"
                     for key, label in _SHOWN.items()
@@ -166,6 +167,8 @@ class Recipe:
                 on_data=on_data,
                 on_step=on_step,
             )
+        for phase in arm.phases:
+            context.journal.passed(phase.name)
         measure(arm.phases[-1].name, state)
         target = context.folder / "policies" / arm.name
         # A folder of this name is whole, however the process ends.
@@ -240,6 +243,7 @@ class Recipe:
             feedback_deadline_s=config.feedback_deadline_s,
             policy=self._policy_chat,
             watch=self.context.stop.watch,
+            journal=self.context.journal,
             loop=self.context.loop,
         )
 

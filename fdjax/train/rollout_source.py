@@ -213,6 +213,7 @@ class RolloutSource(ResumableSource):
         super().set_state(state)
         self.drop()
         self._begun = state["ahead"]["begun"]
+        flights = state["ahead"]["flights"]
         by_content = {fingerprint([each]): each for each in self._problems}
         self._flights = deque(
             each
@@ -222,8 +223,9 @@ class RolloutSource(ResumableSource):
                 by_content,
                 group_size=self._group_size,
                 comment=self._needs.feedback,
+                number=number,
             )
-            for each in state["ahead"]["flights"]
+            for number, each in enumerate(flights, self._begun - len(flights))
         )
 
     def drop(self) -> None:
@@ -241,7 +243,6 @@ class RolloutSource(ResumableSource):
     ) -> tuple[Rollout, Metrics]:
         """The oldest that is there, and what is to be said of the newest."""
         if not self._staleness:
-            self._begun += 1
             rollout = self._begin(state, step, 0, timer).result()
             with timer.stage("data"):
                 return rollout, self._gap_of(state, rollout)
@@ -250,7 +251,6 @@ class RolloutSource(ResumableSource):
             for number in range(1 + self._staleness - len(self._flights)):
                 if self._begun == self._iterations:
                     break
-                self._begun += 1
                 pending = self._begin(state, step, number, None)
                 self._flights.append(pending)
                 # Later these weights are gone.
@@ -265,6 +265,7 @@ class RolloutSource(ResumableSource):
     ) -> Pending:
         """A rollout of the current policy, one of perhaps several at this step."""
         key = jax.random.fold_in(state.key, state.step)
+        self._begun += 1
         return self._pipeline.begin(
             state.policy,
             next(self.stream),
@@ -273,6 +274,7 @@ class RolloutSource(ResumableSource):
             version=step,
             comment=self._needs.feedback,
             timer=timer,
+            number=self._begun - 1,
         )
 
     def _gap_of(self, state: TrainState, rollout: Rollout) -> Metrics:

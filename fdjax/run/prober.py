@@ -81,6 +81,7 @@ class Prober:
                 said += f"; teacher with feedback: reward {_shown(informed.reward)}"
             elif reads:
                 said += "; [bold red]teacher not measured: no feedback[/]"
+            self.student.sampler.rest()
         self.context.display.say(said)
 
     def _notes(self, attempts: Sequence[Trajectory]) -> tuple[list[Problem], list[str]]:

@@ -52,7 +52,7 @@ class SharedSampler:
     submits all of it in the order of the processes. So all run the same programs in the
     same order, whatever came when. A sample goes to the process that asked.
 
-    `publish` and `serve` are collectives: all processes call both, in the thread that
+    `publish`, `rest` and `serve` are collectives: all processes call them, in the thread that
     drives their devices. A process has served once all are done.
     """
 
@@ -101,6 +101,10 @@ class SharedSampler:
     def publish(self, params: Any, version: int) -> None:
         """See `Sampler.publish`."""
         self._inner.publish(params, version)
+
+    def rest(self) -> None:
+        """See `Sampler.rest`."""
+        self._inner.rest()
 
     def serve(self, until: Future[Any]) -> None:
         """Samples for all processes until the futures of all are done.

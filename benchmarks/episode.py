@@ -117,6 +117,9 @@ class Scripted:
     def publish(self, params: Any, version: int) -> None:
         """It has no weights (`Sampler`)."""
 
+    def rest(self) -> None:
+        """Nothing is on any device (`Sampler`)."""
+
     def together(self) -> AbstractContextManager[None]:
         """It takes up each request as it comes (`Sampler`)."""
         return nullcontext()

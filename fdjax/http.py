@@ -2,18 +2,24 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fdjax.encoding import decode
 from fdjax.errors import ConfigError
 from fdjax.jsonl import shorten
 
+if TYPE_CHECKING:
+    import httpx
+
 __all__ = [
     "BUSY",
+    "LARGEST_ANSWER",
     "NO_SECRET",
+    "bound_answer",
     "explanation",
     "redacted",
     "require_address",
@@ -25,6 +31,9 @@ BUSY = (408, 409, 425)
 """Statuses below 500 that the same request may not meet again."""
 NO_SECRET = "none"
 """What is sent as a key where none is needed."""
+LARGEST_ANSWER = 64 << 20
+"""Bytes of an answer, as they are sent; 100,000 tokens with their log-probabilities
+are fewer."""
 _HIDDEN = "[key]"
 
 
@@ -112,3 +121,32 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+async def bound_answer(answer: "httpx.Response") -> None:
+    """Hook of an httpx client: an answer past `LARGEST_ANSWER` is broken off.
+
+    Whoever reads it meets an `httpx.RemoteProtocolError`, as with any broken answer.
+    """
+    import httpx
+
+    whole = answer.stream
+    assert isinstance(whole, httpx.AsyncByteStream)
+
+    class Bounded(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            read = 0
+            async for part in whole:
+                read += len(part)
+                if read > LARGEST_ANSWER:
+                    raise httpx.RemoteProtocolError(
+                        f"expected an answer of at most {LARGEST_ANSWER} bytes, got "
+                        "more",
+                        request=answer.request,
+                    )
+                yield part
+
+        async def aclose(self) -> None:
+            await whole.aclose()
+
+    answer.stream = Bounded()

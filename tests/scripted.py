@@ -44,6 +44,9 @@ class AtOnce:
     def publish(self, params, version):
         pass
 
+    def rest(self):
+        pass
+
     def together(self):
         return nullcontext()
 
@@ -60,6 +63,8 @@ class Scripted(AtOnce):
         """Prompt and key of each request."""
         self.published = []
         """Weights and version."""
+        self.rests = []
+        """Requests before each of them."""
 
     def submit(self, prompt, key, *, max_new_tokens, temperature=None):
         place = len(self.asked) % len(self.samples)
@@ -71,6 +76,9 @@ class Scripted(AtOnce):
 
     def publish(self, params, version):
         self.published.append((params, version))
+
+    def rest(self):
+        self.rests.append(len(self.asked))
 
 
 def pipeline(sampler, judge, writer, *, width=64, tokens=24, format=PLAIN, **changes):

@@ -59,7 +59,9 @@ def definition(tree: ast.Module, name: str):
     """The statement that gives a name its value in a module."""
     for node in tree.body:
         match node:
-            case ast.ClassDef() | ast.FunctionDef() if node.name == name:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if (
+                node.name == name
+            ):
                 return node
             case ast.Assign(targets=[ast.Name(id=found)]) if found == name:
                 return node
@@ -89,7 +91,7 @@ def lines(module: str) -> Iterator[str]:
         tree, node = resolved(module, name)
         whole = f"{module}.{name}"
         match node:
-            case ast.FunctionDef():
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield whole + signature(node)
             case ast.ClassDef():
                 bases = ", ".join(map(ast.unparse, [*node.bases, *node.keywords]))
@@ -125,7 +127,7 @@ def members(tree: ast.Module, node: ast.ClassDef) -> dict[str, str]:
     return found
 
 
-def signature(node: ast.FunctionDef) -> str:
+def signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """Parameters and result, annotations and defaults as the source has them."""
     result = "" if node.returns is None else f" -> {ast.unparse(node.returns)}"
     return f"({ast.unparse(node.args)}){result}"

@@ -2,7 +2,15 @@
 
 from fdjax.model.config import ModelConfig
 from fdjax.model.families import config_from_hf, config_to_hf
-from fdjax.model.lora import Adapted, Adapter, LoRA, adapt, init_adapters, merge
+from fdjax.model.lora import (
+    Adapted,
+    Adapter,
+    LoRA,
+    adapt,
+    init_adapters,
+    merge,
+    split,
+)
 from fdjax.model.paged import pages_sharding
 from fdjax.model.pages import Pages
 from fdjax.model.rope import LinearScaling, Llama3Scaling, YarnScaling
@@ -32,6 +40,7 @@ __all__ = [
     "init_adapters",
     "merge",
     "pages_sharding",
+    "split",
     "weights_dtype",
     "with_weights_dtype",
 ]

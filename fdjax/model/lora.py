@@ -22,6 +22,7 @@ __all__ = [
     "init_adapters",
     "merge",
     "merged",
+    "split",
 ]
 
 _TARGETS = {
@@ -111,15 +112,33 @@ def adapt(base: Any, adapters: Any) -> Any:
     """A model's parameters with adapters on; copies no array.
 
     Args:
-      base: parameters of the model.
-      adapters: as `init_adapters` makes them.
+      base: parameters of the model; layers may be a list with each layer's own.
+      adapters: as `init_adapters` makes them; layers as those of the base.
     """
     if isinstance(adapters, Adapter):
         return Adapted(base, adapters)
+    if isinstance(adapters, list):
+        return [adapt(*layer) for layer in zip(base, adapters, strict=True)]
     return {
         name: adapt(leaf, adapters[name]) if name in adapters else leaf
         for name, leaf in base.items()
     }
+
+
+def split(params: Any) -> tuple[Any, Any]:
+    """Base and adapters of what `adapt` made; None in place of adapters without any.
+
+    Args:
+      params: of the model, perhaps with adapters; arrays are passed on as they are.
+    """
+    if isinstance(params, Adapted):
+        return params.weight, params.adapter
+    if not isinstance(params, dict):
+        return params, None
+    parts = {name: split(leaf) for name, leaf in params.items()}
+    base = {name: weight for name, (weight, _) in parts.items()}
+    adapters = {name: own for name, (_, own) in parts.items() if own is not None}
+    return base, adapters or None
 
 
 def init_adapters(key: Key[Array, ""], params: Any, lora: LoRA) -> Any:

@@ -22,6 +22,7 @@ from fdjax.ranges import (
     require_fields,
 )
 from fdjax.run.folder import RESUMES, Resume
+from fdjax.sampling.server import ServerConfig
 
 __all__ = [
     "AttemptsConfig",
@@ -185,7 +186,7 @@ class AttemptsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
-    """The sampler's share of the devices (docs/sampling.md)."""
+    """The share of the devices that the sampler has (docs/sampling.md)."""
 
     slots: int | None = None
     """Sequences that are decoded together; by default as many as an iteration has
@@ -247,7 +248,11 @@ class RunConfig:
     processes: ProcessesConfig = field(default_factory=ProcessesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: (
+        Annotated[SamplerConfig, tyro.conf.subcommand("slots")]
+        | Annotated[ServerConfig, tyro.conf.subcommand("server")]
+    ) = field(default_factory=SamplerConfig)
+    """Who samples: slots on the run's own devices, or a server of vLLM or SGLang."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

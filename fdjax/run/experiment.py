@@ -21,6 +21,7 @@ from fdjax.run.joining import alike, join
 from fdjax.run.plan import print_plan
 from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.recipe import Recipe, load_recipe
+from fdjax.run.sampler import MAY_CHANGE, make_sampler
 from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
 from fdjax.run.task import Arm, Task, phases_of
 from fdjax.sharding import make_mesh, on_first, require_alike
@@ -94,10 +95,14 @@ def run_experiment(
             ) as context,
         ):
             learned = task(context)
-            model, tokenizer = described_policy(config.seeded_policy, mesh)
+            policy = described_policy(config.seeded_policy, mesh)
+            model, tokenizer = policy.model, policy.tokenizer
             width = prompt_width(config, learned, model, tokenizer)
+            sampler = make_sampler(config, learned, policy, mesh, width)
+            context.resources.callback(sampler.close)
             print_plan(
-                display.console, config, learned, planned, model, tokenizer, width
+                *(display.console, config, learned, planned),
+                *(model, tokenizer, width, sampler),
             )
         return
     with run_folder(config, rules, display, mesh) as context:
@@ -140,11 +145,15 @@ def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "seeds", "dry_run", "only", "processes", "mesh", "evaluation"),
+        (
+            *("name", "runs", "seeds", "dry_run", "only", "processes", "mesh"),
+            *("evaluation", *MAY_CHANGE),
+        ),
         (),
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, processes, mesh and evaluation may change. ",
+        advice="Name, runs, only, processes, mesh, evaluation and where a server of "
+        "the sampler is may change. ",
     )

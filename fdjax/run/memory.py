@@ -1,18 +1,19 @@
 """What a run holds on each device, known before it holds anything."""
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from fdjax.model import LoRA, Model
+from fdjax.model import LoRA, Model, adapt, init_adapters
+from fdjax.run.sampler import RunSampler
+from fdjax.sampling.memory import device_bytes
+from fdjax.sampling.server import ServerSampler
 from fdjax.train import Teacher, init_state, state_shardings
 
-__all__ = ["held_bytes"]
+__all__ = ["held_bytes", "sampler_bytes"]
 
 
 def held_bytes(
@@ -25,8 +26,8 @@ def held_bytes(
 ) -> Mapping[str, int]:
     """Bytes on the fullest device of what stays from step to step.
 
-    On top come activations and gradients while a step runs, and the sampler's own
-    weights and pages.
+    On top come activations and gradients while a step runs, and what the sampler holds
+    while it samples (`sampler_bytes`).
 
     Args:
       model: the policy.
@@ -45,9 +46,11 @@ def held_bytes(
         jax.random.key(0),
     )
     held = {
-        "policy" if lora is None else "adapters": _bytes(state.params, layout.params),
-        "moments": _bytes(state.opt_state, layout.opt_state),
-        "teacher": _bytes(state.teacher, layout.teacher),
+        "policy" if lora is None else "adapters": device_bytes(
+            state.params, layout.params
+        ),
+        "moments": device_bytes(state.opt_state, layout.opt_state),
+        "teacher": device_bytes(state.teacher, layout.teacher),
     }
     if lora is None:
         return held
@@ -55,12 +58,27 @@ def held_bytes(
     base = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), state.base
     )
-    return {"base": _bytes(base, layout.base), **held}
+    return {"base": device_bytes(base, layout.base), **held}
 
 
-def _bytes(tree: Any, layout: Any) -> int:
-    leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True)
-    return sum(
-        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf, sharding in leaves
-    )
+def sampler_bytes(
+    sampler: RunSampler, model: Model, lora: LoRA | None = None
+) -> Mapping[str, int]:
+    """Bytes on the fullest device of what stays while a run samples.
+
+    Args:
+      sampler: of the run; a server's memory is its own.
+      model: the policy.
+      lora: the adapters that are on it, if any.
+
+    Returns:
+      Bytes by name: weights, pages; nothing for a server.
+    """
+    if isinstance(sampler, ServerSampler):
+        return {}
+    key = jax.random.key(0)
+    params = jax.eval_shape(model.init, key)
+    if lora is not None:
+        fresh = jax.eval_shape(lambda base: init_adapters(key, base, lora), params)
+        params = adapt(params, fresh)
+    return sampler.held_bytes(params)

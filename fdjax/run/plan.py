@@ -1,6 +1,6 @@
 """What a run would do, said without doing it: settings, phases, memory, prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,13 +13,14 @@ from fdjax.encoding import encode
 from fdjax.model import LoRA, Model
 from fdjax.run.config import RunConfig
 from fdjax.run.folder import to_json
-from fdjax.run.memory import held_bytes
-from fdjax.run.task import Arm, Task
+from fdjax.run.memory import held_bytes, sampler_bytes
+from fdjax.run.sampler import RunSampler
+from fdjax.run.task import Arm, Task, phases_of
 from fdjax.train import PhaseConfig, make_optimizer
 
-__all__ = ["GIB", "held_in", "print_plan"]
+__all__ = ["held_in", "memory_note", "print_plan"]
 
-GIB = 1 << 30
+_GIB = 1 << 30
 _FEEDBACK = "(feedback on the attempt)"
 
 
@@ -31,6 +32,7 @@ def print_plan(
     model: Model,
     tokenizer: PreTrainedTokenizerFast,
     prompt_width: int,
+    sampler: RunSampler,
 ) -> None:
     """Prints the resolved settings and what would be computed and held.
 
@@ -42,6 +44,7 @@ def print_plan(
       model: the policy, without its weights.
       tokenizer: its own.
       prompt_width: tokens of the student's prompts.
+      sampler: of the run; nothing was published.
     """
     console.rule("settings")
     text = encode(to_json(config), indent=1).decode()
@@ -56,9 +59,10 @@ def print_plan(
                 f"at most {phase.steps}" if phase.until else str(phase.steps),
                 escape(", ".join(map(_term, phase.terms))),
                 ", ".join(_passes(phase)),
-                f"{sum(held.values()) / GIB:.2f}",
+                f"{sum(held.values()) / _GIB:.2f}",
             )
     console.print(table)
+    console.print(memory_note(arms, model, config.policy.lora, sampler))
     attempts = config.attempts
     console.print(
         f"An iteration: {attempts.problems} problems × {attempts.group_size} attempts "
@@ -91,6 +95,35 @@ def held_in(
         lora=lora,
     )
     return dict(held) if lora else {"pretrained": held["policy"], **held}
+
+
+def memory_note(
+    arms: Sequence[Arm],
+    model: Model,
+    lora: LoRA | None,
+    sampler: RunSampler,
+) -> str:
+    """What is on each device of a run, and when; of the phase that holds most."""
+    held = max(
+        (held_in(phase, model, lora) for phase in phases_of(arms)),
+        key=lambda parts: sum(parts.values()),
+    )
+    sampling = sampler_bytes(sampler, model, lora)
+    always = sum(held.values())
+    note = (
+        f"To be held on each device, GiB: {_parts(held)}; together "
+        f"{always / _GIB:.2f}. In a step gradients and activations come on top"
+    )
+    if not sampling:
+        return f"{note}; the sampler's memory is the server's."
+    return (
+        f"{note}, while sampling the sampler's {_parts(sampling)} instead: "
+        f"{(always + sum(sampling.values())) / _GIB:.2f}."
+    )
+
+
+def _parts(held: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size / _GIB:.2f}" for name, size in held.items())
 
 
 def _term(term: Any) -> str:

@@ -1,12 +1,14 @@
 """The policy of a run before its weights are read: model, tokenizer, widths."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 from jax.sharding import Mesh
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fdjax.checkpoint import open_source
+from fdjax.checkpoint.description import stop_tokens
 from fdjax.data.chat import prompt_tokens
 from fdjax.data.packing import padded_width
 from fdjax.errors import ConfigError
@@ -15,13 +17,23 @@ from fdjax.model import Model
 from fdjax.run.config import PolicyConfig, RunConfig
 from fdjax.run.task import Task
 
-__all__ = ["described_policy", "prompt_width"]
+__all__ = ["PolicyDescription", "described_policy", "prompt_width"]
 
 
-def described_policy(
-    settings: PolicyConfig, mesh: Mesh
-) -> tuple[Model, PreTrainedTokenizerFast]:
-    """The policy without its weights, and its tokenizer.
+@dataclass(frozen=True, kw_only=True)
+class PolicyDescription:
+    """A policy without its weights."""
+
+    model: Model
+    tokenizer: PreTrainedTokenizerFast
+    folder: Path
+    """Of config.json and tokenizer."""
+    stop_tokens: tuple[int, ...]
+    """Ids that end an answer (`Pretrained.stop_tokens`)."""
+
+
+def described_policy(settings: PolicyConfig, mesh: Mesh) -> PolicyDescription:
+    """The policy without its weights.
 
     Raises:
       CheckpointError: there is no such policy.
@@ -40,7 +52,12 @@ def described_policy(
         attention=settings.attention,
     )
     tokenizer = AutoTokenizer.from_pretrained(found.description)
-    return Model(config, mesh), cast(PreTrainedTokenizerFast, tokenizer)
+    return PolicyDescription(
+        model=Model(config, mesh),
+        tokenizer=cast(PreTrainedTokenizerFast, tokenizer),
+        folder=found.description,
+        stop_tokens=stop_tokens(found.description),
+    )
 
 
 def prompt_width(

@@ -83,6 +83,7 @@ class Prober:
                 said += f"; teacher with feedback: reward {_shown(informed.reward)}"
             elif reads:
                 said += "; [bold red]teacher not measured: no feedback[/]"
+            self.student.sampler.rest()
         self.context.journal.passed(probed)
         self.context.display.say(said)
 

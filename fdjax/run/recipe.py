@@ -1,5 +1,6 @@
 """A run from a pretrained policy: load, measure, train each arm, measure, save."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +24,13 @@ from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
-from fdjax.run.plan import GIB, held_in
+from fdjax.run.plan import memory_note
 from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.prober import Prober
 from fdjax.run.probes import ProbeAt, ProbeRows
 from fdjax.run.sampler import make_sampler
 from fdjax.run.task import BASE, Arm, Task, phases_of
-from fdjax.sampling import Sampler, SamplingConfig, StopStrings
+from fdjax.sampling import Sampler
 from fdjax.sharding import batch_parts, on_first
 from fdjax.train import (
     LogprobGap,
@@ -59,6 +60,8 @@ class Recipe:
     arms: tuple[Arm, ...]
     policy: Pretrained
     tokenizer: PreTrainedTokenizerFast
+    sampler: Sampler
+    """Of all that the policies say: attempts, a teacher's too, and reviews."""
     prompt_width: int
     """Tokens of the student's prompts."""
 
@@ -145,7 +148,7 @@ class Recipe:
                 values = [
                     f"{label} {metrics[key]:.2f}"
                     for key, label in _SHOWN.items()
-                    if key in metrics
+                    if not math.isnan(metrics.get(key, math.nan))
                 ]
                 progress(sum(reached.values()), "  ".join(values[-2:]))
 
@@ -224,7 +227,7 @@ class Recipe:
     def _pipeline(self, width: int) -> Pipeline:
         config = self._config.attempts
         return Pipeline(
-            sampler=self._sampler,
+            sampler=self.sampler,
             episodes=Episodes(
                 tokenizer=self.tokenizer,
                 format=self.task.format,
@@ -267,49 +270,15 @@ class Recipe:
             return None
         return PolicyChat(
             settings,
-            self._sampler,
+            self.sampler,
             self.tokenizer,
             format=self.task.format,
             name=Path(self._config.seeded_policy.source).name,
         )
 
     @cached_property
-    def _sampler(self) -> Sampler:
-        """Of all that the policies say: attempts, a teacher's too, and reviews."""
-        attempts, writer = self._config.attempts, self.task.writer
-        strings = None
-        if attempts.stop_strings:
-            strings = StopStrings(strings=attempts.stop_strings, decode=self._decode)
-        longest = [(self.teacher_width, attempts.max_new_tokens)]
-        if isinstance(writer, PolicyFeedback):
-            if strings is not None:
-                raise ConfigError(
-                    "expected no attempts.stop_strings where the policy reviews "
-                    f"itself, got {attempts.stop_strings}: they would end its reviews, "
-                    "too"
-                )
-            longest.append((writer.prompt_tokens, writer.max_new_tokens))
-        return make_sampler(
-            self._config.sampler,
-            self.policy.model,
-            SamplingConfig(
-                max_new_tokens=max(tokens for _, tokens in longest),
-                temperature=attempts.temperature,
-                stop_tokens=self.policy.stop_tokens,
-            ),
-            self.context.mesh,
-            longest=max(map(sum, longest)),
-            attempts=attempts.problems * attempts.group_size,
-            stop_strings=strings,
-        )
-
-    @cached_property
     def _gap(self) -> LogprobGap:
         return LogprobGap(self.policy.model)
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        """Text with control tokens."""
-        return cast(str, self.tokenizer.decode(tokens, skip_special_tokens=False))
 
     def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
         """The data of each phase; it goes on where the phase before stops."""
@@ -343,18 +312,12 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
       ConfigError: settings do not fit the policy, the mesh or the problems.
     """
     settings = context.config.seeded_policy
-    model, tokenizer = described_policy(settings, context.mesh)
+    described = described_policy(settings, context.mesh)
+    model, tokenizer = described.model, described.tokenizer
     width = prompt_width(context.config, task, model, tokenizer)
-    held = max(
-        (held_in(phase, model, settings.lora) for phase in phases_of(arms)),
-        key=lambda parts: sum(parts.values()),
-    )
-    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in held.items())
-    context.display.say(
-        f"To be held on each device, GiB: {parts}; together "
-        f"{sum(held.values()) / GIB:.2f}, and on top activations, gradients, the "
-        "sampler's own weights and pages"
-    )
+    sampler = make_sampler(context.config, task, described, context.mesh, width)
+    context.resources.callback(sampler.close)
+    context.display.say(memory_note(arms, model, settings.lora, sampler))
     with (
         context.timed("load"),
         context.display.task("Load the policy", None) as progress,
@@ -375,6 +338,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
         arms=tuple(arms),
         policy=policy,
         tokenizer=tokenizer,
+        sampler=sampler,
         prompt_width=width,
     )
 

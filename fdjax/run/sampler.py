@@ -1,68 +1,144 @@
 """The sampler of a run: one for all that its policies say."""
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import jax
 from jax.sharding import Mesh
 
-from fdjax.model import Model
-from fdjax.run.config import SamplerConfig
+from fdjax.checkpoint import save_pretrained
+from fdjax.errors import ConfigError
+from fdjax.feedback import PolicyFeedback
+from fdjax.model import ModelConfig
+from fdjax.run.config import RunConfig, SamplerConfig
+from fdjax.run.policy import PolicyDescription
+from fdjax.run.task import Task
 from fdjax.sampling import (
-    Sampler,
     SamplingConfig,
     SharedSampler,
     SlotSampler,
     SlotsConfig,
     StopStrings,
 )
+from fdjax.sampling.server import ServerConfig, ServerSampler
 from fdjax.sharding import batch_parts, make_mesh
 
-__all__ = ["make_sampler"]
+__all__ = ["MAY_CHANGE", "RunSampler", "make_sampler"]
 
+RunSampler = SlotSampler | SharedSampler | ServerSampler
+
+MAY_CHANGE = tuple(
+    f"sampler.{name}"
+    for name in (
+        *("base_url", "folder", "seen_as", "key_env", "concurrency", "timeout_s"),
+        *("attempts", "longest_pause_s", "load_s"),
+    )
+)
+"""Settings that a resumed run may change: where a server is, and how long to wait."""
 _SLOTS = 64
 
 
 def make_sampler(
-    settings: SamplerConfig,
-    model: Model,
-    sampling: SamplingConfig,
+    config: RunConfig,
+    task: Task,
+    policy: PolicyDescription,
     mesh: Mesh,
-    *,
-    longest: int,
-    attempts: int,
-    stop_strings: StopStrings | None = None,
-) -> Sampler:
-    """A sampler on the devices of the training mesh, in a shape of its own.
+    prompt_width: int,
+) -> RunSampler:
+    """The sampler that the settings name; it holds nothing and has asked nobody yet.
 
-    Several processes share it.
+    Several processes share slots.
 
     Args:
-      settings: as the run has them.
-      model: the policy.
-      sampling: how to draw.
-      mesh: of training.
-      longest: tokens of the longest prompt with what follows it.
-      attempts: of an iteration.
-      stop_strings: end rows, too.
+      config: of the run.
+      task: says whether the policy reviews its own attempts.
+      policy: without its weights.
+      mesh: of training; slots have its devices in a shape of their own.
+      prompt_width: tokens of the student's prompts.
 
     Raises:
-      ConfigError: settings do not fit the model or the devices.
+      ConfigError: settings do not fit the policy, the devices or the server.
+      InstallError: a package that asks servers is missing.
     """
-    shared = mesh.shape["fsdp"] * mesh.shape["tensor"]
-    tensor = settings.tensor or math.gcd(shared, model.config.num_kv_heads)
-    own = make_mesh(data=-1, tensor=tensor)
+    attempts, writer = config.attempts, task.writer
+    asked = [(prompt_width + attempts.feedback_tokens, attempts.max_new_tokens)]
+    if isinstance(writer, PolicyFeedback):
+        if attempts.stop_strings:
+            raise ConfigError(
+                "expected no attempts.stop_strings where the policy reviews itself, "
+                f"got {attempts.stop_strings}: they would end its reviews, too"
+            )
+        asked.append((writer.prompt_tokens, writer.max_new_tokens))
+    sampling = SamplingConfig(
+        max_new_tokens=max(tokens for _, tokens in asked),
+        temperature=attempts.temperature,
+        stop_tokens=policy.stop_tokens,
+    )
+    if isinstance(config.sampler, ServerConfig):
+        return _on_server(config.sampler, attempts.stop_strings, sampling, policy)
+
+    def decode(tokens: Sequence[int]) -> str:
+        text = policy.tokenizer.decode(tokens, skip_special_tokens=False)
+        return cast(str, text)
+
+    strings = None
+    if attempts.stop_strings:
+        strings = StopStrings(strings=attempts.stop_strings, decode=decode)
+    own = _sampling_mesh(config.sampler, policy.model.config, mesh)
     parts = batch_parts(own)
-    slots = settings.slots or min(attempts, _SLOTS)
+    slots = config.sampler.slots or min(attempts.problems * attempts.group_size, _SLOTS)
     sampler = SlotSampler(
-        model,
+        policy.model,
         sampling,
         SlotsConfig(
-            longest=longest,
+            longest=max(map(sum, asked)),
             slots=-(-slots // parts) * parts,
-            page=settings.page,
-            capacity=settings.capacity,
+            page=config.sampler.page,
+            capacity=config.sampler.capacity,
         ),
         own,
-        stop_strings=stop_strings,
+        stop_strings=strings,
     )
     return sampler if jax.process_count() == 1 else SharedSampler(sampler)
+
+
+def _on_server(
+    settings: ServerConfig,
+    stop_strings: Sequence[str],
+    sampling: SamplingConfig,
+    policy: PolicyDescription,
+) -> ServerSampler:
+    if stop_strings:
+        raise ConfigError(
+            f"expected no attempts.stop_strings with a server, got {stop_strings}: it "
+            "may drop the tokens that hold them; leave them out, or sample in slots"
+        )
+
+    def export(params: Any, folder: Path) -> None:
+        save_pretrained(params, policy.model.config, folder, description=policy.folder)
+
+    return ServerSampler(policy.model, sampling, settings, export)
+
+
+def _sampling_mesh(settings: SamplerConfig, model: ModelConfig, mesh: Mesh) -> Mesh:
+    """The devices of training, as many of them sharing the weights as is set."""
+    sizes = {
+        "devices": mesh.size,
+        "heads": model.num_heads,
+        "key-value heads": model.num_kv_heads,
+        "inner width": model.intermediate_size,
+        "vocabulary": model.vocab_size,
+    }
+    tensor = settings.tensor
+    if tensor is None:
+        shared = mesh.shape["fsdp"] * mesh.shape["tensor"]
+        tensor = math.gcd(shared, *sizes.values())
+    if any(size % tensor for size in sizes.values()):
+        given = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise ConfigError(
+            f"expected sampler.tensor to divide each of {given}, got {tensor}: "
+            f"{math.gcd(*sizes.values())} is the most that does"
+        )
+    return make_mesh(data=-1, tensor=tensor)

@@ -91,3 +91,17 @@ class SlotsConfig:
                 raise ConfigError(
                     f"expected SlotsConfig.{name} to be a power of two, got {value}"
                 )
+
+    @property
+    def columns(self) -> int:
+        """Pages of the longest row."""
+        return -(-self.longest // self.page)
+
+    def pages(self, parts: int) -> int:
+        """Pages of each part of a mesh's batch, the first of which is nobody's.
+
+        Args:
+          parts: of the batch, as many slots in each.
+        """
+        capacity = self.capacity or self.slots * self.columns * self.page
+        return 1 + -(-capacity // (parts * self.page))

@@ -89,6 +89,14 @@ class Sampler(Protocol):
         """Weights for whatever is submitted from now on."""
         ...
 
+    def rest(self) -> None:
+        """Samples all that was submitted, then leaves the devices to others.
+
+        Memory that it holds there is free until the next `publish`; before it nothing
+        is sampled.
+        """
+        ...
+
     def together(self) -> AbstractContextManager[None]:
         """What is submitted within it is taken up at once, and nothing before its end.
 

@@ -125,6 +125,19 @@ class Schedule:
         self._rows[row.part][row.slot] = None
         self.pools[row.part].let_go(row.pages)
 
+    def clear(self) -> list[Request]:
+        """Frees all slots and empties the queue.
+
+        Returns:
+          The requests that were there; those in slots come first.
+        """
+        left = [row.request for row in self.rows()] + [*self.queue]
+        self.queue.clear()
+        for part, blocks in enumerate(self.blocks):
+            blocks.clear()
+            self._rows[part] = [None] * self.slots
+        return left
+
     def _preempt(self, row: Row) -> None:
         self.leave(row)
         self.preempted += 1

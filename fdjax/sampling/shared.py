@@ -1,7 +1,7 @@
 """A sampler that several processes drive together: what one asks for, all sample."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,8 +52,8 @@ class SharedSampler:
     submits all of it in the order of the processes. So all run the same programs in the
     same order, whatever came when. A sample goes to the process that asked.
 
-    `publish` and `serve` are collectives: all processes call both, in the thread that
-    drives their devices. A process has served once all are done.
+    `publish`, `rest` and `serve` are collectives: all processes call them, in the
+    thread that drives their devices. A process has served once all are done.
     """
 
     def __init__(self, inner: SlotSampler) -> None:
@@ -101,6 +101,18 @@ class SharedSampler:
     def publish(self, params: Any, version: int) -> None:
         """See `Sampler.publish`."""
         self._inner.publish(params, version)
+
+    def rest(self) -> None:
+        """See `Sampler.rest`."""
+        self._inner.rest()
+
+    def held_bytes(self, params: Any) -> Mapping[str, int]:
+        """See `SlotSampler.held_bytes`."""
+        return self._inner.held_bytes(params)
+
+    def close(self) -> None:
+        """See `SlotSampler.close`; by each process for itself."""
+        self._inner.close()
 
     def serve(self, until: Future[Any]) -> None:
         """Samples for all processes until the futures of all are done.

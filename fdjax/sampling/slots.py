@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from fdjax.model import Model
 from fdjax.sampling.arrays import Sizes, pack_blocks, pack_slots
 from fdjax.sampling.config import SamplingConfig, SlotsConfig
 from fdjax.sampling.draw import Drawn
+from fdjax.sampling.memory import held_bytes
 from fdjax.sampling.pool import Pool
 from fdjax.sampling.programs import decode_program, prefill_program
 from fdjax.sampling.published import Published
@@ -32,7 +33,7 @@ from fdjax.sampling.request import Limits, Request
 from fdjax.sampling.sampler import Sample, SamplerClosedError
 from fdjax.sampling.schedule import Row, Schedule
 from fdjax.sampling.stop_strings import StopStrings
-from fdjax.sampling.weights import place_weights
+from fdjax.sampling.weights import Weights, copy_shapes
 from fdjax.sharding import batch_parts
 
 __all__ = ["SlotSampler", "SlotUse"]
@@ -93,7 +94,7 @@ class SlotSampler:
         *,
         stop_strings: StopStrings | None = None,
     ) -> None:
-        """Allocates the pages; weights come with the first `publish`.
+        """Takes no memory of the devices yet: `publish` does.
 
         Args:
           model: the decoder.
@@ -106,8 +107,8 @@ class SlotSampler:
           stop_strings: end rows beside the tokens of `sampling` that do.
 
         Raises:
-          ConfigError: the model has not that many positions or tokens, or slots do not
-            divide over the mesh.
+          ConfigError: the model has not that many positions or tokens, or slots or
+            weights do not divide over the mesh.
         """
         most, size = model.config.max_position_embeddings, model.config.vocab_size
         if config.longest > most:
@@ -126,11 +127,10 @@ class SlotSampler:
                 f"expected SlotsConfig.slots to divide by the {parts} parts of the "
                 f"mesh's batch, got {config.slots}"
             )
-        columns = -(-config.longest // config.page)
-        capacity = config.capacity or config.slots * columns * config.page
-        # The first page is nobody's.
-        count = 1 + -(-capacity // (parts * config.page))
+        count = config.pages(parts)
         self._model, self._sampling = Model(model.config, mesh), sampling
+        # Better an error now than with the first weights.
+        copy_shapes(self._model, jax.eval_shape(self._model.init, jax.random.key(0)))
         self._limits = Limits(
             budget=sampling.max_new_tokens,
             longest=min(config.longest, (count - 1) * config.page),
@@ -139,7 +139,7 @@ class SlotSampler:
         self._sizes = Sizes(
             slots=config.slots // parts,
             page=config.page,
-            columns=columns,
+            columns=config.columns,
             words=jax.random.key_data(jax.random.key(0)).size,
         )
         self._config, self._parts = config, parts
@@ -147,17 +147,16 @@ class SlotSampler:
             [Pool(count, config.page) for _ in range(parts)], self._sizes.slots
         )
         self._layout: Sharding = SingleDeviceSharding(jax.local_devices()[0])
-        self._pages: Any = self._model.init_pages(count, config.page)
-        if mesh is None:
-            # Bound to its device from the start: else the first call compiles twice.
-            self._pages = jax.device_put(self._pages, self._layout)
-        else:
+        if mesh is not None:
             self._layout = NamedSharding(mesh, PartitionSpec())
         self._stops, self._strings = frozenset(sampling.stop_tokens), stop_strings
-        self._params, self._version = None, 0
+        self._params: Any = None
+        self._pages: Any = None
+        self._version, self._weights = 0, Weights(self._model)
         self._published = Published()
         self._lock, self._stepping = threading.Lock(), threading.RLock()
         self._wake, self._closed = threading.Event(), False
+        self._halted = ""
         self._inbox: list[Request] = []
         self._number = self._steps = self._drawn = self._computed = 0
         self._programs: set[str] = set()
@@ -203,7 +202,8 @@ class SlotSampler:
         """Samples all that was submitted, then takes other weights.
 
         So every sample is of one version. Old weights are dropped before new ones come.
-        Those that it has already are not copied again.
+        Those that it has already are not copied again, nor is a base under adapters.
+        After `rest`, or after sampling broke down, pages are allocated anew.
 
         Args:
           params: of `Model.init`, perhaps with adapters (`fdjax.model.adapt`); copied
@@ -213,18 +213,32 @@ class SlotSampler:
         Raises:
           SamplerClosedError: it was closed.
         """
-        self._check_open()
-        if self._params is not None:
-            self.drain()
-        self._version = version
-        if self._published.has(params):
-            return
-        self._published.forget()
-        self._params = None
-        for pool in self._schedule.pools:
-            pool.forget()
-        self._params = place_weights(self._model, params)
-        self._published.note(params)
+        with self._stepping:
+            if self._closed:
+                raise SamplerClosedError(_CLOSED)
+            if self._params is not None:
+                self.drain()
+            self._version = version
+            if self._published.has(params):
+                return
+            self._forget()
+            self._params = self._weights.copy(params)
+            if self._pages is None:
+                self._pages = self._empty_pages()
+            self._published.note(params)
+            self._halted = ""
+
+    def rest(self) -> None:
+        """See `Sampler.rest`: weights and pages go, compiled programs stay.
+
+        Raises:
+          SamplerClosedError: it was closed.
+        """
+        with self._stepping:
+            self._check_open()
+            if self._params is not None:
+                self.drain()
+            self._free()
 
     def step(self) -> bool:
         """Computes some pages of prompts, if any wait, and some tokens of all slots.
@@ -268,9 +282,19 @@ class SlotSampler:
             programs=len(self._programs),
         )
 
+    def held_bytes(self, params: Any) -> Mapping[str, int]:
+        """Bytes on the fullest device from `publish` to `rest`: weights and pages.
+
+        Args:
+          params: what would be published, or its shapes.
+        """
+        return held_bytes(self._model, self._config, params)
+
     def close(self) -> None:
         """Fails what is pending, and lets go of weights and pages."""
-        self._fail(_CLOSED)
+        with self._stepping:
+            self._closed = True
+            self._halt(_CLOSED)
 
     def __enter__(self) -> "SlotSampler":
         return self
@@ -284,8 +308,29 @@ class SlotSampler:
         self.close()
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise SamplerClosedError(_CLOSED)
+        if self._halted:
+            raise SamplerClosedError(self._halted)
+
+    def _forget(self) -> None:
+        """It has no weights now, and so no page holds anything that can be shared."""
+        self._published.forget()
+        self._params = None
+        for pool in self._schedule.pools:
+            pool.forget()
+
+    def _free(self) -> None:
+        """Lets go of all that it has on the devices."""
+        self._forget()
+        self._weights.drop()
+        self._pages = None
+
+    def _empty_pages(self) -> Any:
+        count, size = self._config.pages(self._parts), self._config.page
+        pages = self._model.init_pages(count, size)
+        if self._model.mesh is not None:
+            return pages
+        # Bound to its device from the start: else the first call compiles twice.
+        return jax.device_put(pages, self._layout)
 
     def _step(self) -> bool:
         self._check_open()
@@ -302,8 +347,8 @@ class SlotSampler:
                 self._prefill()
             self._decode()
         except BaseException as error:
-            # The pages were donated: nothing can go on.
-            self._fail(f"sampling broke down: {error!r}")
+            # The pages were donated: nothing of this can go on.
+            self._halt(f"sampling broke down: {error!r}; publish weights to go on")
             raise
         return bool(self._pending() or self._inbox)
 
@@ -370,15 +415,13 @@ class SlotSampler:
             if future.set_running_or_notify_cancel():
                 future.set_result(sample)
 
-    def _fail(self, reason: str) -> None:
-        """Closes it; whoever waits learns why."""
+    def _halt(self, reason: str) -> None:
+        """Samples no more; whoever waits learns why, and whoever asks from now on."""
         with self._lock:
-            self._closed = True
-            waiting = [row.request for row in self._schedule.rows()]
-            waiting += [*self._schedule.queue, *self._inbox]
-            self._schedule.queue.clear()
+            self._halted = reason
+            waiting = [*self._schedule.clear(), *self._inbox]
             self._inbox.clear()
-        self._params = self._pages = None
+        self._free()
         self._wake.set()
         for future in (request.future for request in waiting):
             if not future.done() and future.set_running_or_notify_cancel():

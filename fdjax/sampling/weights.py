@@ -10,13 +10,49 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 
-from fdjax.model import Adapted, Adapter, Model
+from fdjax.model import Adapter, Model, adapt, split
+from fdjax.sampling.published import Published
 from fdjax.sharding import DEFAULT_RULES, shardings
 
-__all__ = ["place_weights", "weights_layout"]
+__all__ = ["Weights", "copy_shapes", "place_weights", "weights_layout"]
 
 _RULES = {**DEFAULT_RULES, "embed": None}
 """Every part of the batch has all weights: decoding gathers none."""
+
+
+class Weights:
+    """A sampler's copies of a policy: a base under adapters is copied once."""
+
+    def __init__(self, model: Model) -> None:
+        """None yet.
+
+        Args:
+          model: with the mesh to sample on, or none for the first device.
+        """
+        self._model = model
+        self._noted, self._base = Published(), None
+
+    def copy(self, params: Any) -> Any:
+        """`params` for sampling, after the copy of another base was dropped.
+
+        What a policy without adapters is made of counts as its base.
+
+        Args:
+          params: of `Model.init`, or of `adapt`.
+        """
+        base, adapters = split(params)
+        if not self._noted.has(base):
+            self.drop()
+            self._base = place_weights(self._model, base)
+            self._noted.note(base)
+        if adapters is None:
+            return self._base
+        return adapt(self._base, place_weights(self._model, adapters))
+
+    def drop(self) -> None:
+        """It has none; arrays that nobody else holds are freed."""
+        self._noted.forget()
+        self._base = None
 
 
 def place_weights(model: Model, params: Any) -> Any:
@@ -30,18 +66,36 @@ def place_weights(model: Model, params: Any) -> Any:
 
     Args:
       model: with the mesh to sample on, or none for the first device.
-      params: of `Model.init`, or of `adapt`.
+      params: of `Model.init`, or adapters of it.
     """
-    # On CPUs XLA would copy a layer's weights out of the stack for each token.
-    layers = model.config.num_layers if _device(model).platform == "cpu" else 0
-    take = _taking(model.config.dtype, layers)
-    layout = weights_layout(model, jax.eval_shape(take, params))
+    take = _copying(model)
+    _, layout = copy_shapes(model, params)
     wanted = _devices(jax.tree.leaves(layout)[0])
     if all(_devices(leaf.sharding) == wanted for leaf in jax.tree.leaves(params)):
         # Cut anew by the program: `device_put` would cut on the host.
         leaves, structure = jax.tree.flatten(layout)
         return _placing(take, tuple(leaves), structure)(params)
     return jax.device_put(jax.jit(take)(params), layout, may_alias=True)
+
+
+def copy_shapes(model: Model, params: Any) -> tuple[Any, Any]:
+    """Shapes of the arrays that `place_weights` makes, and where they go.
+
+    Args:
+      model: with the mesh to sample on, or none for the first device.
+      params: as there, or their shapes.
+
+    Raises:
+      ConfigError: `tensor` does not divide heads, inner layer or vocabulary.
+    """
+    shapes = jax.eval_shape(_copying(model), params)
+    return shapes, weights_layout(model, shapes)
+
+
+def _copying(model: Model) -> Callable[[Any], Any]:
+    # On CPUs XLA would copy a layer's weights out of the stack for each token.
+    layers = model.config.num_layers if _device(model).platform == "cpu" else 0
+    return _taking(model.config.dtype, layers)
 
 
 @cache
@@ -80,7 +134,16 @@ def _devices(sharding: Sharding) -> list[Any]:
 
 
 def weights_layout(model: Model, params: Any) -> Any:
-    """Where each array goes: over a mesh cut along `tensor`, and nothing else."""
+    """Where each array goes: over a mesh cut along `tensor`, and nothing else.
+
+    Args:
+      model: with the mesh to sample on.
+      params: of `Model.init` or adapters of it, or their shapes; layers may be a list
+        with each layer's own.
+
+    Raises:
+      ConfigError: `tensor` does not divide heads, inner layer or vocabulary.
+    """
     if model.mesh is None:
         single = SingleDeviceSharding(_device(model))
         return jax.tree.map(lambda _: single, params)
@@ -93,17 +156,13 @@ def _device(model: Model) -> Any:
 
 
 def _axes(axes: Any, params: Any) -> Any:
-    """Logical axes of parameters that may have adapters on, and layers apart."""
-    if isinstance(params, Adapted):
+    """Logical axes of parameters or of their adapters; layers may lie apart."""
+    if isinstance(params, Adapter):
         # A has the weight's inputs, stacked or not, then the rank.
-        inputs = params.adapter.a.ndim - 1
+        inputs = params.a.ndim - 1
         stack = ("layer",) if axes[0] == "layer" else ()
-        adapter = Adapter(
-            (*axes[:inputs], "rank"),
-            (*stack, "rank", *axes[inputs:]),
-            params.adapter.scale,
-        )
-        return Adapted(axes, adapter)
+        a, b = (*axes[:inputs], "rank"), (*stack, "rank", *axes[inputs:])
+        return Adapter(a, b, params.scale)
     if isinstance(params, list):
         layer = jax.tree.map(lambda names: names[1:], axes, is_leaf=_is_names)
         return [_axes(layer, one) for one in params]

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from fdjax.tools.tool import ToolError
 
@@ -15,9 +16,17 @@ __all__ = ["Hit", "find", "find_by_ripgrep", "find_line_by_line", "words_of"]
 WORDS = 8
 """The most words of a search."""
 RIPGREP_S = 60.0
+"""Of one that runs; before, it waits for its turn."""
+RIPGREPS = os.cpu_count() or 1
+"""Programs that run at a time: hundreds of episodes may search at once, and each would
+take descriptors, and the time of all others."""
 SKIPPED = (".git", "build")
 """Folders that hold no sources."""
 _SUFFIX = ".lean"
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+    WeakKeyDictionary()
+)
+"""Of the programs of each event loop."""
 
 
 class Hit(NamedTuple):
@@ -87,6 +96,12 @@ async def find_by_ripgrep(
         *(f"--glob=*{_SUFFIX}", *(f"--glob=!{name}/" for name in SKIPPED)),
         *("--regexp", ".*".join(map(re.escape, words)), "--", "."),
     ]
+    loop = asyncio.get_running_loop()
+    async with _TURNS.setdefault(loop, asyncio.Semaphore(RIPGREPS)):
+        return await _hits(command, folder, hits)
+
+
+async def _hits(command: Sequence[str], folder: Path, hits: int) -> list[Hit]:
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
@@ -100,10 +115,14 @@ async def find_by_ripgrep(
     found: list[Hit] = []
     try:
         async with asyncio.timeout(RIPGREP_S):
-            while len(found) < hits and (line := await process.stdout.readline()):
+            while line := await process.stdout.readline():
                 path, _, rest = line.decode(errors="replace").partition("\0")
                 number, _, text = rest.partition(":")
                 found.append(Hit(path.removeprefix("./"), int(number), text.strip()))
+                if len(found) == hits:
+                    break
+            else:
+                await process.wait()
     except TimeoutError as error:
         raise ToolError("the search took too long; use longer words") from error
     finally:

@@ -266,7 +266,7 @@ class RolloutSource(ResumableSource):
         """A rollout of the current policy, one of perhaps several at this step."""
         key = jax.random.fold_in(state.key, state.step)
         self._begun += 1
-        return self._pipeline.begin(
+        pending = self._pipeline.begin(
             state.policy,
             next(self.stream),
             jax.random.fold_in(key, number) if number else key,
@@ -276,6 +276,9 @@ class RolloutSource(ResumableSource):
             timer=timer,
             number=self._begun - 1,
         )
+        # What comes next on the devices is the step, which may need them whole.
+        self._pipeline.sampler.rest()
+        return pending
 
     def _gap_of(self, state: TrainState, rollout: Rollout) -> Metrics:
         return self._gap.measure(state.policy, rollout) if self._gap else {}

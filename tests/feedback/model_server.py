@@ -77,6 +77,8 @@ class ModelServer:
                 return response(200, good)[:-40]
             case "dropped":
                 return b""
+            case "too_large":
+                return response(200, json.dumps(good) + 1_000_000 * " ")
             case "malformed":
                 return response(200, json.dumps(good)[:-10])
             case "another_shape":

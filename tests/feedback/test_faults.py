@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fdjax import http
 from fdjax.feedback import (
     AnthropicEndpoint,
     Critique,
@@ -30,6 +31,7 @@ FAULTS = {
     "slow": "nothing for longer than `timeout_s`",
     "half": "half an answer, then the connection ends",
     "dropped": "the connection ends without an answer",
+    "too_large": "more than 64 MiB",
     "malformed": "malformed JSON",
     "another_shape": "JSON of another shape",
     "content_type": "a page of HTML with status 200",
@@ -77,7 +79,9 @@ async def table_of(api):
 @pytest.fixture(scope="module")
 def tables():
     """Rows of both SDKs."""
-    return {api: asyncio.run(table_of(api)) for api in ("openai", "anthropic")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "LARGEST_ANSWER", 100_000)
+        return {api: asyncio.run(table_of(api)) for api in ("openai", "anthropic")}
 
 
 def outcome(note):

@@ -24,6 +24,7 @@ from fdjax.run import (
     experiment,
     read_probes,
 )
+from fdjax.sampling import SlotSampler
 from fdjax.train import FD, GRPO, EMATeacher, OptimizerConfig, PhaseConfig
 from tiny import PROBLEMS
 
@@ -252,9 +253,15 @@ def test_stop_strings_end_attempts_and_would_end_reviews(policy, tmp_path, capsy
     assert "they would end its reviews, too" in said
 
 
-def test_a_probe_asks_for_what_it_measures(policy, tmp_path):
-    """Five problems, four at a time: four, and one."""
-    asked = []
+def test_a_probe_asks_for_what_it_measures(policy, tmp_path, monkeypatch):
+    """Five problems, four at a time: four, and one. Then the sampler rests."""
+    asked, rests, rest = [], [], SlotSampler.rest
+
+    def noted(sampler):
+        rests.append(len(asked))
+        rest(sampler)
+
+    monkeypatch.setattr(SlotSampler, "rest", noted)
 
     class Noting(Longer):
         async def judge(self, attempts):
@@ -273,6 +280,7 @@ def test_a_probe_asks_for_what_it_measures(policy, tmp_path):
     base = read_probes(tmp_path / "own" / "probes.jsonl")[0]
     assert len(base["rewards"]) == 5
     assert len(asked) == 5 + 4 + 5  # before, in training, after
+    assert rests == [5, 5 + 4, 5 + 4 + 5]
 
 
 @pytest.mark.parametrize("staleness", [0, 1])

@@ -246,6 +246,8 @@ class EngineServer:
                 answer = {"result": "ok"}
             case "half":
                 return _response(200, answer)[:-20]
+            case "too_large":
+                return _response(200, json.dumps(answer) + 1_000_000 * " ")
             case "no_json":
                 return _response(200, json.dumps(answer)[:-20])
         return _response(200, answer)

@@ -13,7 +13,9 @@ from fdjax.sampling import (
     SamplingConfig,
     SlotSampler,
     SlotsConfig,
-    slots,
+)
+from fdjax.sampling import (
+    weights as copies,
 )
 from fdjax.sampling.published import Published
 from tiny import MODEL
@@ -100,9 +102,9 @@ def test_a_temperature_of_its_own(params, temperature):
 
 def test_weights_that_it_has_are_not_copied_again(weights, monkeypatch):
     placed = []
-    place = slots.place_weights
+    place = copies.place_weights
     monkeypatch.setattr(
-        slots, "place_weights", lambda *given: placed.append(1) or place(*given)
+        copies, "place_weights", lambda *given: placed.append(1) or place(*given)
     )
     params, others = weights
     sampler = made(params)

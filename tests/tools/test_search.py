@@ -1,13 +1,21 @@
 """Search by ripgrep and without it: the same hits in the same order."""
 
 import asyncio
+import os
+import resource
 import shutil
 
 import pytest
 
 from fdjax.tools import Library, Toolbox, ToolError
 from fdjax.tools.library import LINES, ReadLibrary, SearchLibrary
-from fdjax.tools.search import find, find_by_ripgrep, find_line_by_line, words_of
+from fdjax.tools.search import (
+    RIPGREPS,
+    find,
+    find_by_ripgrep,
+    find_line_by_line,
+    words_of,
+)
 
 FILES = {
     "Init/Nat.lean": "theorem Nat.add_comm (a b : Nat) : a + b = _\n\n  lemma x.y*z\n",
@@ -48,6 +56,23 @@ def test_ripgrep_finds_the_same(folder, text, hits):
     words = words_of(text)
     ours = find_line_by_line(folder, words, hits)
     assert asyncio.run(find_by_ripgrep(program, folder, words, hits)) == ours
+
+
+def test_hundreds_of_searches_at_once_take_few_descriptors(folder):
+    if shutil.which("rg") is None:
+        pytest.skip("ripgrep (rg) is not installed")
+
+    async def searches():
+        return await asyncio.gather(*[find(folder, ["nat"], 9) for _ in range(200)])
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/proc/self/fd")) + 30 + 4 * RIPGREPS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        found = asyncio.run(searches())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == [find_line_by_line(folder, ["nat"], 9)] * 200
 
 
 def test_hits_come_in_the_order_of_paths(folder):

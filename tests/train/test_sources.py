@@ -232,6 +232,8 @@ def test_attempts_are_those_of_the_state_at_the_next_problems(pipeline):
     order = batches(PROBLEMS, batch_size=2, seed=0)
     root = jax.random.key(5)
     assert pipeline.sampler.published == [("weights", 0), ("weights", 7)]
+    # Before each step the devices are the trainer's.
+    assert pipeline.sampler.rests == [4, 8]
     assert names_asked(pipeline) == [
         [problem.name for problem in next(order)] for _ in range(2)
     ]

@@ -16,7 +16,7 @@ from fdjax.feedback.chat.endpoint import (
     status_error,
 )
 from fdjax.feedback.failure import Kind
-from fdjax.http import redacted, require_address, secret_of
+from fdjax.http import bound_answer, redacted, require_address, secret_of
 from fdjax.ranges import Whole, require_fields
 
 __all__ = ["AnthropicEndpoint"]
@@ -87,7 +87,12 @@ class AnthropicConnection:
             ) from error
         # Retries are our own: two policies would multiply.
         self._client = anthropic.AsyncAnthropic(
-            api_key=self._secret, base_url=endpoint.base_url, max_retries=0
+            api_key=self._secret,
+            base_url=endpoint.base_url,
+            max_retries=0,
+            http_client=anthropic.DefaultAsyncHttpxClient(
+                event_hooks={"response": [bound_answer]}
+            ),
         )
 
     async def send(self, question: Question, timeout_s: float) -> Completion:

@@ -16,7 +16,7 @@ from fdjax.feedback.chat.endpoint import (
     status_error,
 )
 from fdjax.feedback.failure import Kind
-from fdjax.http import redacted, require_address, secret_of
+from fdjax.http import bound_answer, redacted, require_address, secret_of
 from fdjax.ranges import Among, Whole, require_fields
 
 __all__ = ["OpenAIEndpoint"]
@@ -92,7 +92,12 @@ class OpenAIConnection:
             ) from error
         # Retries are our own: two policies would multiply.
         self._client = openai.AsyncOpenAI(
-            api_key=self._secret, base_url=endpoint.base_url, max_retries=0
+            api_key=self._secret,
+            base_url=endpoint.base_url,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(
+                event_hooks={"response": [bound_answer]}
+            ),
         )
 
     async def send(self, question: Question, timeout_s: float) -> Completion:

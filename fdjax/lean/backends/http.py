@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from fdjax.errors import BackendError, ConfigError, InstallError
+from fdjax.http import bound_answer
 from fdjax.lean.facts.backend import WorkerDiedError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class JsonClient:
         self._settings = {
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {token}"} if token else {},
+            "event_hooks": {"response": [bound_answer]},
         }
         self._lock = threading.Lock()
         self._running: Future[Any] | None = None

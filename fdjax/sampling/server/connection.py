@@ -5,7 +5,14 @@ from typing import Any
 
 from fdjax.encoding import decode
 from fdjax.errors import InstallError
-from fdjax.http import BUSY, explanation, redacted, retry_after_s, secret_of
+from fdjax.http import (
+    BUSY,
+    bound_answer,
+    explanation,
+    redacted,
+    retry_after_s,
+    secret_of,
+)
 from fdjax.jsonl import shorten
 from fdjax.sampling.server.config import ServerConfig
 
@@ -69,6 +76,7 @@ class Connection:
             base_url=config.base_url,
             headers={"Authorization": f"Bearer {self._secret}"},
             limits=httpx.Limits(keepalive_expiry=_IDLE_S),
+            event_hooks={"response": [bound_answer]},
         )
 
     async def get(self, path: str, *, timeout_s: float = 60.0) -> Any:

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +69,7 @@ class Engine:
         self._under_way, self._quiet = 0, asyncio.Event()
         self._doubt, self._tells = False, False
         self._recovery: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Future[None] | None = None
 
     async def load(self, served: Served) -> None:
         """Has the server load weights; nothing may be under way.
@@ -82,15 +86,38 @@ class Engine:
     async def _load(self, served: Served) -> None:
         import tenacity
 
+        until = time.monotonic() + self._config.load_s
         if self._restart is not None:
-            await asyncio.to_thread(self._restart, served.path)
-        stop = tenacity.stop_after_delay(self._config.load_s)
+            await self._start_again(self._restart, served)
+        stop = tenacity.stop_after_delay(max(0.0, until - time.monotonic()))
         try:
             await self._patiently(self._load_once, served, stop=stop)
         except RequestError as error:
             raise SamplingError(
                 f"expected {self._config.base_url} to hold the weights of version "
                 f"{served.version}, {served.path}, got {error}: look at its log"
+            ) from None
+
+    async def _start_again(
+        self, restart: Callable[[str], None], served: Served
+    ) -> None:
+        """Calls `restart` in a thread that need not end: nobody can end it.
+
+        Raises:
+          SamplingError: it has not returned in `load_s`, or one before has not.
+        """
+        try:
+            async with asyncio.timeout(self._config.load_s):
+                if self._restarting is not None:
+                    # Two at a time would fight for the server's place.
+                    await asyncio.wait([self._restarting])
+                self._restarting = _in_thread(restart, served.path)
+                await asyncio.shield(self._restarting)
+        except TimeoutError:
+            raise SamplingError(
+                f"expected `restart` to return within {self._config.load_s:g} s, got "
+                f"nothing for {served.path}: it must not wait for the server's end; or "
+                "raise ServerConfig.load_s"
             ) from None
 
     async def sample(self, asked: Asked, served: Served) -> Sample:
@@ -124,6 +151,8 @@ class Engine:
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)
+        if self._restarting is not None:
+            self._restarting.cancel()
         await self._connection.aclose()
 
     async def _load_once(self, served: Served) -> None:
@@ -211,6 +240,23 @@ class Engine:
     def _is_last(self, state: "tenacity.RetryCallState") -> bool:
         too_long = _error_of(state).pause_s > self._config.longest_pause_s
         return too_long or state.attempt_number >= self._config.attempts
+
+
+def _in_thread(work: Callable[[str], None], given: str) -> asyncio.Future[None]:
+    """Its end; a program that ends does not wait for the thread."""
+    ended: Future[None] = Future()
+    # From here on nobody can cancel it.
+    ended.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            ended.set_result(work(given))
+        # Whatever it is, whoever waits must learn of it.
+        except BaseException as error:  # noqa: BLE001
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name="fdjax-restart", daemon=True).start()
+    return asyncio.wrap_future(ended)
 
 
 def _may_pass(error: BaseException) -> bool:

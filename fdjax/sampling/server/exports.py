@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fdjax.errors import CheckpointError
+from fdjax.sampling.sampler import SamplingError
 from fdjax.sampling.server.dialect import Served
 
 __all__ = ["Exports"]
@@ -37,30 +39,46 @@ class Exports:
         """Exports parameters under a name that no other export has.
 
         The folder appears as a whole: a server that is told its name finds all files.
+
+        Raises:
+          SamplingError: it could not be written; nothing is left of it.
         """
         mark = f"{version}-{secrets.token_hex(4)}"
         target = self._folder / f"weights-{mark}"
-        self._written.append(target)
-        self._folder.mkdir(parents=True, exist_ok=True)
         partly = _partly(target)
-        self._export(params, partly)
-        partly.rename(target)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._export(params, partly)
+            partly.rename(target)
+        except BaseException as error:
+            _remove(partly)
+            # What a full disk looks like through `save_pretrained`, and without it.
+            if isinstance(error, CheckpointError | OSError):
+                raise SamplingError(
+                    f"expected to export the weights of version {version} to "
+                    f"{self._folder}, which holds two versions at a time, got {error}"
+                ) from error
+            raise
+        self._written.append(target)
         path = os.path.join(self._seen_as, target.name)
         return Served(path=path, mark=mark, version=version)
 
     def drop(self, keep: int) -> None:
-        """Removes all but the last ones, what was written in part included."""
+        """Removes all but the last ones."""
         gone = self._written[: len(self._written) - keep]
         for target in gone:
-            for path in (target, _partly(target)):
-                try:
-                    shutil.rmtree(path)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    _LOG.warning("%s cannot be removed: %s", path, error)
+            _remove(target)
         self._written = self._written[len(gone) :]
 
 
 def _partly(target: Path) -> Path:
     return target.with_name(f".{target.name}.partly")
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _LOG.warning("%s cannot be removed: %s", path, error)

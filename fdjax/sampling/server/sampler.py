@@ -69,9 +69,9 @@ class ServerSampler:
           export: writes parameters as a Hugging Face folder that does not exist yet,
             such as `fdjax.checkpoint.save_pretrained` with the rest of its arguments.
           restart: for a server that loads no weights while it runs: starts it again
-            with the weights at a path, in the server's words. It need not wait until
-            the server answers. It is called for each version, and when a server is
-            lost.
+            with the weights at a path, in the server's words. It returns within
+            `load_s`, and need not wait until the server answers. It is called for each
+            version, and when a server is lost.
 
         Raises:
           ConfigError: there are cuts, stop tokens or a probe of another vocabulary, no
@@ -172,8 +172,8 @@ class ServerSampler:
           version: what samples will say.
 
         Raises:
-          SamplingError: the server does not hold the weights, or gives other
-            log-probabilities.
+          SamplingError: the weights cannot be exported, the server does not hold them,
+            or gives other log-probabilities.
           SamplerClosedError: it was closed.
         """
         with self._publishing:
@@ -199,6 +199,14 @@ class ServerSampler:
             self._found(served)
             self._published.note(params)
             self._exports.drop(keep=1)
+
+    def rest(self) -> None:
+        """Waits until all that was submitted is done; the server's memory is its own.
+
+        Raises:
+          SamplerClosedError: it was closed.
+        """
+        self.drain()
 
     def drain(self) -> None:
         """Waits until all that was submitted is done."""

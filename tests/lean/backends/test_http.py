@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from fdjax import http
 from fdjax.errors import BackendError, ConfigError
 from fdjax.lean import WorkerDiedError
 from fdjax.lean.backends.http import JsonClient
@@ -194,8 +195,11 @@ def test_patience_with_absence_and_with_a_busy_server_differ(script):
     client.close()
 
 
-@pytest.mark.parametrize("failure", [(500, {}, {"detail": "died"}), None])
-def test_a_failure_of_one_request_is_its_own(script, failure):
+@pytest.mark.parametrize(
+    "failure", [(500, {}, {"detail": "died"}), (200, {}, b" " * 200_000), None]
+)
+def test_a_failure_of_one_request_is_its_own(script, failure, monkeypatch):
+    monkeypatch.setattr(http, "LARGEST_ANSWER", 100_000)
     script.steps = [failure] * 3
     client = JsonClient(script.url, away_s=5.0, failures=3)
     with pytest.raises(WorkerDiedError, match="none in 3 attempts") as error:

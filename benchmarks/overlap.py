@@ -85,6 +85,9 @@ class Devices(Sampler):
         """Nothing is taken up before its end."""
         return self._taking
 
+    def rest(self) -> None:
+        """Nothing is held."""
+
     def submit(self, prompt: Any, key: Any, **limits: Any) -> Future[Sample]:
         """Some tokens to come."""
         self._asked.append(Future())

@@ -1,7 +1,7 @@
 """From problems to judged attempts with feedback: play, judge, write, in groups."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -212,11 +212,11 @@ class Pipeline:
             )
             done = self.loop.start(stages.run(own, prompts, key, group_size))
             try:
+                until = groups.played if self.policy is None else done
                 with self.watch(done):
-                    self.sampler.serve(groups.played if self.policy is None else done)
-                    # On other processes only these are, where one was asked to stop.
-                    if groups.played.cancelled():
-                        raise CancelledError
+                    self.sampler.serve(until)
+                    # Cancelled, or failed: what the others learned of it, they know.
+                    until.result()
             except BaseException:
                 done.cancel()
                 raise

@@ -8,11 +8,13 @@ import tyro
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
+from fdjax.metrics.trackers import TrackersConfig
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import SEED, Among, TupleOf, Whole, require, require_fields
 from fdjax.run.folder import RESUMES, Resume
+from fdjax.train import GuardsConfig
 
 __all__ = [
     "AttemptsConfig",
@@ -198,10 +200,15 @@ class RunConfig:
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
+    trackers: TrackersConfig = field(default_factory=TrackersConfig)
+    profile: tuple[int, ...] = ()
+    """Iterations of each phase, from 1, that leave a trace of JAX in `profile`."""
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
+        require_fields(self, profile=TupleOf(Whole(1)))
         require_seeds(self.seeds)
 
     @property

@@ -13,7 +13,8 @@ import jax
 from jax.sharding import Mesh
 from rich.markup import escape
 
-from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.metrics import EventWriter, MetricsWriter, SampleWriter
+from fdjax.metrics.trackers import TrackersConfig
 from fdjax.rollout import EventLoop
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
@@ -62,6 +63,8 @@ class RunContext(Generic[Config]):
     display: Display
     writer: MetricsWriter
     samples: SampleWriter
+    events: EventWriter
+    """What guards say."""
     stop: StopRequest
     loop: EventLoop
     """Where judge and writer run."""
@@ -98,7 +101,11 @@ class RunContext(Generic[Config]):
 
 @contextmanager
 def run_folder(
-    config: Config, rules: ResumeRules, display: Display, mesh: Mesh
+    config: Config,
+    rules: ResumeRules,
+    display: Display,
+    mesh: Mesh,
+    trackers: TrackersConfig | None = None,
 ) -> Iterator[RunContext[Config]]:
     """A run's folder, open and locked, with all that is written into it.
 
@@ -109,6 +116,7 @@ def run_folder(
       rules: which of them a resumed run may change.
       display: what a person sees.
       mesh: of the run's devices.
+      trackers: where metrics go beside metrics.jsonl.
 
     Raises:
       ConfigError: the folder cannot be had (`open_run`).
@@ -119,7 +127,9 @@ def run_folder(
         for note in opened.notes:
             display.say(f"[yellow]Since the run began:[/] {escape(note)}")
         try:
-            with _writers(config, opened, display, mesh) as context:
+            with _writers(
+                config, opened, display, mesh, trackers or TrackersConfig()
+            ) as context:
                 yield context
         except StoppedError:
             raise
@@ -137,12 +147,14 @@ def run_folder(
 
 @contextlib.contextmanager
 def _writers(
-    config: Config, opened: Run, display: Display, mesh: Mesh
+    config: Config, opened: Run, display: Display, mesh: Mesh, trackers: TrackersConfig
 ) -> Iterator[RunContext[Config]]:
     with (
         stop_on_signal() as stop,
-        MetricsWriter(opened.folder / "metrics.jsonl") as writer,
+        contextlib.closing(trackers.open(opened.folder, run=opened.id)) as tracking,
+        MetricsWriter(opened.folder / "metrics.jsonl", tracking) as writer,
         SampleWriter(opened.folder / "samples.jsonl") as samples,
+        EventWriter(opened.folder / "events.jsonl") as events,
         contextlib.closing(EventLoop()) as loop,
         ExitStack() as resources,
     ):
@@ -154,6 +166,7 @@ def _writers(
             display=display,
             writer=writer,
             samples=samples,
+            events=events,
             stop=stop,
             loop=loop,
             resources=resources,

@@ -25,6 +25,9 @@ __all__ = ["experiment", "resume_rules"]
 
 Config = TypeVar("Config", bound=RunConfig)
 
+_LOOKS = ("guards", "trackers", "profile")
+"""Settings that look at a run and decide nothing in it."""
+
 
 def experiment(
     default: Config,
@@ -92,7 +95,7 @@ def run_experiment(
                 display.console, config, learned, planned, model, tokenizer, width
             )
         return
-    with run_folder(config, rules, display, mesh) as context:
+    with run_folder(config, rules, display, mesh, config.trackers) as context:
         recipe = load_recipe(context, task(context), planned)
         recipe.run()
         finish(recipe)
@@ -120,10 +123,11 @@ def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "seeds", "dry_run", "only", "mesh", "evaluation"), ()
+        ("name", "runs", "seeds", "dry_run", "only", "mesh", "evaluation", *_LOOKS), ()
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, mesh and evaluation may change. ",
+        advice="Name, runs, only, mesh, evaluation, guards, trackers and profile may "
+        "change. ",
     )

@@ -23,6 +23,7 @@ from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
+from fdjax.run.guarding import Guarding
 from fdjax.run.plan import GIB, held_in
 from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.prober import Prober
@@ -34,6 +35,7 @@ from fdjax.sharding import batch_parts
 from fdjax.train import (
     LogprobGap,
     PhaseConfig,
+    Profile,
     RolloutSource,
     StepData,
     TrainState,
@@ -106,6 +108,7 @@ class Recipe:
             samples=context.samples,
             temperature=settings.attempts.temperature,
         )
+        guarding = Guarding(context=context, task=self.task)
         by_name = {phase.name: phase for phase in arm.phases}
         sources = self._sources(arm)
         reached = dict.fromkeys(by_name, 0)
@@ -141,6 +144,7 @@ class Recipe:
 
             def on_step(name: str, done: int, metrics: dict[str, float]) -> None:
                 reached[name] = done
+                guarding.canaries(name, done)
                 values = [
                     f"{label} {metrics[key]:.2f}"
                     for key, label in _SHOWN.items()
@@ -161,6 +165,10 @@ class Recipe:
                 samples=context.samples,
                 stop=context.stop,
                 lora=settings.policy.lora,
+                guards=guarding.guards,
+                profile=Profile(
+                    iterations=settings.profile, folder=context.folder / "profile"
+                ),
                 run=context.run,
                 resume="whole" if settings.resume == "whole" else "newest",
                 on_data=on_data,

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,18 @@ from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
+from fdjax.train.guards import (
+    UNGUARDED,
+    AlarmError,
+    Diagnose,
+    Finding,
+    Guards,
+    Skips,
+    Watch,
+)
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
+from fdjax.train.profile import NO_PROFILE, Profile
 from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
@@ -53,6 +63,8 @@ class Phase:
     max_idle: int = 5
     """Iterations in a row without an optimizer step taken after which the run stops,
     because values are not finite or nothing is scored."""
+    diagnose: Diagnose | None = None
+    """Made by `make_diagnosis`; says where a skipped step's batch is not finite."""
 
     def __post_init__(self) -> None:
         require_fields(
@@ -76,6 +88,8 @@ def train(
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
+    guards: Guards = UNGUARDED,
+    profile: Profile = NO_PROFILE,
     run: str | None = None,
     resume: ResumeFrom = "newest",
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
@@ -102,6 +116,8 @@ def train(
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
       stop: asked between iterations.
+      guards: alarms on the rows, and where they and skipped batches are written.
+      profile: iterations that leave a trace.
       run: identity of the run, kept in its checkpoints; those of another are refused.
       resume: the newest checkpoint, which must be whole; the newest that is "whole";
         or that of a step. Where training goes on from an earlier one, later ones are
@@ -115,6 +131,7 @@ def train(
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
       IdleError: `max_idle` iterations in a row took no optimizer step.
+      AlarmError: one of the guards ends the run.
       ConfigError: the rows have no metric of the name in `until`.
       CheckpointError: the parameters to begin from are not finite; or the checkpoint is
         of another run, of other data or of another state, or cannot be written; as
@@ -140,15 +157,17 @@ def train(
             store.set_aside_after(done)
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
+            guards.truncate_after(phase.name, done)
         # The last iteration has a row of its own.
         cut = done == phase.steps and done % phase.log_every > 0
         writer.mark_gap(phase.name, done, done // phase.log_every + cut)
 
         watched = tuple(host.get("watched", ()))
-        at = _Boundary(done, state, _position(phase.source), window, watched)
+        watch = guards.watch(host.get("guards", {}))
+        at = _Boundary(done, state, _position(phase.source), window, watched, watch)
         if base is not None:
             origin["base"] = base
-        under_way = _Run(phase, store, writer, at, origin)
+        under_way = _Run(phase, store, writer, guards, at, origin)
         try:
             on_step(done, under_way.latest)
             while not under_way.over:
@@ -158,7 +177,10 @@ def train(
                     raise StoppedError(
                         f"Stopped {phase.name} after {under_way.at.done} iterations."
                     )
-                under_way.iterate(mesh, on_data)
+                with profile.of(phase.name, under_way.at.done + 1):
+                    under_way.iterate(mesh, on_data)
+                    if under_way.at.done in profile.iterations:
+                        jax.block_until_ready(under_way.at.state)
                 on_step(under_way.at.done, under_way.latest)
             store.wait()
         except BaseException as error:
@@ -184,6 +206,8 @@ class _Boundary:
     """Metrics since the last row."""
     watched: tuple[float, ...] = ()
     """Values of the metric that `until` looks at, one a row."""
+    watch: Watch = field(default_factory=Watch)
+    """What the alarms have seen of the rows."""
 
 
 def _position(source: Source) -> dict[str, Any]:
@@ -199,6 +223,7 @@ class _Run:
         phase: Phase,
         store: CheckpointStore,
         writer: MetricsWriter,
+        guards: Guards,
         at: _Boundary,
         origin: dict[str, Any],
     ) -> None:
@@ -208,6 +233,8 @@ class _Run:
         self._phase = phase
         self._store = store
         self._writer = writer
+        self._guards = guards
+        self._skips = Skips(guards, phase.name, phase.diagnose)
         self._timer = StageTimer()
         self.over = self._is_over()
 
@@ -224,19 +251,28 @@ class _Run:
                 state, of_step = phase.train_step(state, shard_batch(batch, mesh))
                 metrics.append(of_step)
             window = at.window.add(data.metrics, metrics)
+        # The window has waited for the iteration before, not for this one.
+        watch = self._skips.look(at.watch, state, mesh, behind=len(metrics))
+        self._skips.add(at.done + 1, data.batches, metrics)
         self.at = replace(
             at,
             done=at.done + 1,
             state=state,
             position=_position(phase.source),
             window=window,
+            watch=watch,
         )
+        alarm: AlarmError | None = None
         if self._due(phase.log_every):
-            self._write_row()
+            found = self._write_row()
+            self.at.watch = self._skips.look(self.at.watch, state, mesh)
+            alarm = self._guards.tell(phase.name, self.at.done, found)
             self.over = self._is_over()
-        if self.over or self._due(phase.checkpoint_every):
+        if self.over or alarm or self._due(phase.checkpoint_every):
             self.save()
         self.at.window.check(phase.max_idle)
+        if alarm:
+            raise alarm
 
     def save(self) -> None:
         """Begins to write a checkpoint."""
@@ -244,6 +280,7 @@ class _Run:
         host: dict[str, Any] = {
             "source": at.position,
             "window": at.window.get_state(),
+            "guards": at.watch.get_state(),
         }
         if self._phase.until is not None:
             host["watched"] = list(at.watched)
@@ -272,17 +309,20 @@ class _Run:
     def _due(self, every: int) -> bool:
         return self.at.done % every == 0 or self.at.done == self._phase.steps
 
-    def _write_row(self) -> None:
+    def _write_row(self) -> list[Finding]:
+        """Ends the window with its row; returns the alarms that this raises."""
         with self._timer.stage("update"):
             window = self.at.window.settled()
         self.latest = union(window.means(), self._timer.take())
         self._writer.write(self._phase.name, self.at.done, self.latest)
-        self.at.window = window.emptied()
+        watch, found = self.at.watch.after(self.latest)
+        self.at = replace(self.at, window=window.emptied(), watch=watch)
         if self._phase.until is not None:
             value = self._watched_value(self._phase.until.metric)
             # A row may have nothing to average, such as no attempt with a reward.
             if not math.isnan(value):
                 self.at.watched += (value,)
+        return found
 
     def _watched_value(self, metric: str) -> float:
         if metric not in self.latest:

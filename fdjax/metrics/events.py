@@ -1,53 +1,42 @@
 """What the guards of a run said, one row an event, for people and for the report."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fdjax.metrics.lines import RowWriter, read_rows
 
-__all__ = ["Action", "EventWriter", "read_events"]
+__all__ = ["Event", "EventWriter", "read_events"]
 
-Action = Literal["warn", "stop", "dump"]
-"""What followed: a warning, the end of the run, a file to look at."""
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A guard spoke up."""
+
+    arm: str
+    """The phase."""
+    step: int
+    """Its iterations."""
+    guard: str
+    """Name of the guard."""
+    metric: str
+    """What it looks at."""
+    value: float
+    """Of the metric; NaN and infinities become null in the file."""
+    bound: float
+    """That the value is beyond."""
+    action: Literal["warn", "stop", "dump"]
+    """What followed: a warning, the end of the run, a file to look at."""
+    file: str | None = None
+    """To look at, relative to the run's folder."""
 
 
 class EventWriter(RowWriter):
-    """Writer of `events.jsonl`: one row for each time that a guard spoke up."""
+    """Writer of `events.jsonl`: the fields of `Event`."""
 
-    def write(
-        self,
-        arm: str,
-        step: int,
-        *,
-        guard: str,
-        metric: str,
-        value: float,
-        bound: float,
-        action: Action,
-        file: str | None = None,
-    ) -> None:
-        """Appends one event; NaN and infinities become null.
-
-        Args:
-          arm: the phase.
-          step: its iterations.
-          guard: name of the guard.
-          metric: what it looks at.
-          value: of the metric.
-          bound: that the value is beyond.
-          action: what followed.
-          file: to look at, relative to the run's folder.
-        """
-        row: dict[str, Any] = {
-            "arm": arm,
-            "step": step,
-            "guard": guard,
-            "metric": metric,
-            "value": value,
-            "bound": bound,
-            "action": action,
-        }
-        self._append(row if file is None else row | {"file": file})
+    def write(self, event: Event) -> None:
+        """Appends one event."""
+        self._append(asdict(event))
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

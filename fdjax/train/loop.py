@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
 from fdjax.errors import CheckpointError, ConfigError
-from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
+from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
@@ -177,10 +177,11 @@ def train(
                     raise StoppedError(
                         f"Stopped {phase.name} after {under_way.at.done} iterations."
                     )
-                with profile.of(phase.name, under_way.at.done + 1):
+                traced = profile.of(
+                    phase.name, under_way.at.done + 1, lambda: under_way.at.state
+                )
+                with traced:
                     under_way.iterate(mesh, on_data)
-                    if under_way.at.done in profile.iterations:
-                        jax.block_until_ready(under_way.at.state)
                 on_step(under_way.at.done, under_way.latest)
             store.wait()
         except BaseException as error:
@@ -270,9 +271,26 @@ class _Run:
             self.over = self._is_over()
         if self.over or alarm or self._due(phase.checkpoint_every):
             self.save()
-        self.at.window.check(phase.max_idle)
+        self._check_idle()
         if alarm:
             raise alarm
+
+    def _check_idle(self) -> None:
+        """Raises `IdleError` after too many iterations without a step."""
+        window, most = self.at.window, self._phase.max_idle
+        if window.idle >= most:
+            self._guards.note(
+                Event(
+                    arm=self._phase.name,
+                    step=self.at.done,
+                    guard="idle",
+                    metric=max(window.missed, key=window.missed.__getitem__),
+                    value=window.idle,
+                    bound=most - 1,
+                    action="stop",
+                )
+            )
+        window.check(most)
 
     def save(self) -> None:
         """Begins to write a checkpoint."""

@@ -1,9 +1,10 @@
 """Traces of chosen iterations, for a profiler."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -28,18 +29,22 @@ class Profile:
         require_fields(self, iterations=TupleOf(Whole(1)))
 
     @contextmanager
-    def of(self, arm: str, iteration: int) -> Iterator[None]:
+    def of(
+        self, arm: str, iteration: int, wait_for: Callable[[], Any]
+    ) -> Iterator[None]:
         """Traces the block if the iteration is chosen.
 
         Args:
           arm: the phase.
           iteration: from 1.
+          wait_for: arrays that the block makes; their computation is in the trace.
         """
         if iteration not in self.iterations:
             yield
             return
         with jax.profiler.trace(str(self.folder / arm / str(iteration))):
             yield
+            jax.block_until_ready(wait_for())
 
 
 NO_PROFILE = Profile()

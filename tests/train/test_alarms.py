@@ -5,6 +5,7 @@ import math
 import statistics
 from typing import get_args
 
+import jaxtyping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +121,79 @@ def test_each_guard_has_alarms_and_advice():
     assert {alarm.guard for alarm in off if alarm.stop} == {"entropy"}
 
 
+GOOD = {
+    "train/skipped": 0.0,
+    "advantages/live_groups": 0.4,
+    "verdict/crashed": 0.0,
+    "verdict/timeout": 0.1,
+    "feedback/missing": 0.05,
+    "rollout/logprob_gap": 1e-5,
+    "rollout/length": 100.0,
+    "rollout/finished": 0.9,
+    "fd/forward_kl": 0.2,
+    "grpo/kl_k3": 1e-3,
+    "grpo/reference_kl": 0.02,
+    "rollout/entropy": 0.4,
+    "rollout/marginal_entropy": 4.0,
+}
+"""A row of a run in good health."""
+
+
+@pytest.mark.parametrize(
+    ("guard", "faulty", "rows"),
+    [
+        ("non_finite", {"train/skipped": 1.0}, 1),
+        ("equal_groups", {"advantages/live_groups": 0.0}, 3),
+        ("crashed", {"verdict/crashed": 0.9}, 3),
+        ("timeout", {"verdict/timeout": 0.9}, 3),
+        ("feedback", {"feedback/missing": 1.0}, 3),
+        ("logprob_gap", {"rollout/logprob_gap": 0.01}, 1),
+        ("logprob_gap", {"rollout/logprob_gap": math.inf}, 1),
+        ("length", {"rollout/length": 250.0}, 3),
+        ("length", {"rollout/finished": 0.0}, 3),
+        ("kl", {"fd/forward_kl": 2.0}, 1),
+        ("kl", {"grpo/kl_k3": 0.02}, 1),
+        ("kl", {"grpo/reference_kl": 0.2}, 1),
+        ("entropy", {"rollout/entropy": 0.1}, 3),
+        ("marginal_entropy", {"rollout/marginal_entropy": 1.0}, 3),
+    ],
+)
+def test_a_fault_raises_its_guard_and_no_other(guard, faulty, rows):
+    """After 21 good rows, in the row in which patience ends."""
+    watch = Watch(make_alarms(GuardsConfig(), "float32"))
+    for row in range(21):
+        # Steady, not still.
+        watch, found = watch.after(
+            {key: value * (1 + 0.1 * (row % 3)) for key, value in GOOD.items()}
+        )
+        assert found == []
+    raised = []
+    for row in range(1, 4):
+        watch, found = watch.after(GOOD | faulty)
+        raised += [(finding.alarm.guard, row) for finding in found]
+    assert raised[0] == (guard, rows)
+    assert {name for name, _ in raised} == {guard}
+
+
+def test_a_policy_that_is_collapsed_from_the_beginning():
+    """Without rows before, the absolute bounds still hold."""
+    watch = Watch(make_alarms(GuardsConfig(), "float32"))
+    dead = GOOD | {"rollout/entropy": 0.0, "rollout/marginal_entropy": 0.1}
+    for _ in range(3):
+        watch, found = watch.after(dead)
+    assert [finding.alarm.guard for finding in found] == ["entropy", "marginal_entropy"]
+
+
+def test_skipped_steps_past_their_share_end_the_run():
+    """One of four is 0.25 of 20 rows, above 0.2; before there are 20, none is."""
+    watch = Watch(make_alarms(GuardsConfig(), "float32"))
+    stopped = []
+    for row in range(30):
+        watch, found = watch.after({"train/skipped": float(row % 4 == 0)})
+        stopped += [row for finding in found if finding.alarm.stop]
+    assert stopped[0] == 19
+
+
 def test_rounding_in_bfloat16_is_no_gap():
     for activations, bound in (("float32", 1e-3), ("bfloat16", 0.05)):
         [gap] = [
@@ -141,6 +215,8 @@ def test_rounding_in_bfloat16_is_no_gap():
         ({"logprob_gap": 0.0}, "logprob_gap"),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, said):
+def test_settings_out_of_range_are_refused(setting, said, monkeypatch):
+    # As in production, where nothing else looks at an argument.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ConfigError, match=said):
         GuardsConfig(**setting)

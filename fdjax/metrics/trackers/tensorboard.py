@@ -1,5 +1,7 @@
 """Metrics for TensorBoard, through tensorboardX."""
 
+import importlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,14 @@ class TensorBoard:
           InstallError: tensorboardX is not installed.
         """
         try:
-            import tensorboardX
+            library = importlib.import_module("tensorboardX")
         except ImportError as error:
             raise InstallError(
                 "expected tensorboardX for trackers.tensorboard, got none: pip install "
                 "'fdjax[tensorboard]'"
             ) from error
         self._folder = folder
-        self._make = tensorboardX.SummaryWriter
+        self._make = library.SummaryWriter
         self._writers: dict[str, Any] = {}
 
     def write(
@@ -56,5 +58,10 @@ class TensorBoard:
 
     def _writer(self, arm: str, **settings: Any) -> Any:
         if arm not in self._writers:
-            self._writers[arm] = self._make(str(self._folder / arm), **settings)
+            # Files are named by the second: one of the same second would be replaced.
+            self._writers[arm] = self._make(
+                str(self._folder / arm),
+                filename_suffix=f".{time.time_ns()}",
+                **settings,
+            )
         return self._writers[arm]

@@ -1,5 +1,6 @@
 """Metrics for Weights & Biases, through its own library."""
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,7 @@ class WandB:
           InstallError: wandb is not installed.
         """
         try:
-            import wandb
+            wandb = importlib.import_module("wandb")
         except ImportError as error:
             raise InstallError(
                 "expected wandb for trackers.wandb, got none: pip install "

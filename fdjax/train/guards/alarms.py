@@ -81,7 +81,10 @@ def make_alarms(
         alarm("non_finite", skipped, above=0.0, stop=False),
         alarm("non_finite", skipped, above=config.non_finite, window=config.median_of),
         alarm(
-            "equal_groups", "rollout/live_groups", below=config.live_groups, **lasting
+            "equal_groups",
+            "advantages/live_groups",
+            below=config.live_groups,
+            **lasting,
         ),
         alarm("crashed", "verdict/crashed", above=config.crashed, **lasting),
         alarm("timeout", "verdict/timeout", above=config.timeout, **lasting),

@@ -47,7 +47,7 @@ class GuardsConfig:
     dumps: int = 3
     """Batches of skipped steps that are written to look at, in each phase."""
     live_groups: float = 0.05
-    """Smallest share of groups whose rewards differ."""
+    """Smallest share of groups whose rewards differ, for policy gradients."""
     crashed: float = 0.5
     """Largest share of attempts without a verdict."""
     timeout: float = 0.5

@@ -53,7 +53,7 @@ def write_dump(
       update: which of its optimizer steps, from 0.
       behind: optimizer steps since the state that the step was taken with.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch)
     }
@@ -109,9 +109,8 @@ def _nested(arrays: Mapping[str, np.ndarray]) -> Batch:
             parts.setdefault(outer, {})[inner] = array
         else:
             fields[outer] = array
-    return Batch(
-        **fields, **{name: TeacherPrompts(**part) for name, part in parts.items()}
-    )
+    fields |= {name: TeacherPrompts(**part) for name, part in parts.items()}
+    return Batch(**fields)
 
 
 def _rows_not_finite(arrays: Mapping[str, np.ndarray]) -> dict[str, list[int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fdjax.errors import FdjaxError
-from fdjax.metrics import EventWriter
+from fdjax.metrics import Event, EventWriter
 from fdjax.train.guards.alarm import Alarm
 from fdjax.train.guards.watch import Finding, Watch
 
@@ -50,6 +50,11 @@ class Guards:
         if self.events is not None:
             self.events.truncate_after(arm, step)
 
+    def note(self, event: Event) -> None:
+        """Writes a row of events, where there is a file of them."""
+        if self.events is not None:
+            self.events.write(event)
+
     def tell(
         self, arm: str, step: int, findings: Iterable[Finding]
     ) -> AlarmError | None:
@@ -65,17 +70,17 @@ class Guards:
         """
         fatal: list[str] = []
         for alarm, (value, bound) in findings:
-            action = "stop" if alarm.stop else "warn"
-            if self.events is not None:
-                self.events.write(
-                    arm,
-                    step,
+            self.note(
+                Event(
+                    arm=arm,
+                    step=step,
                     guard=alarm.guard,
                     metric=alarm.metric,
                     value=value,
                     bound=bound,
-                    action=action,
+                    action="stop" if alarm.stop else "warn",
                 )
+            )
             message = _said(arm, step, alarm, value, bound)
             if alarm.stop:
                 fatal.append(message)

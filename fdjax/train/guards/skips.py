@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from fdjax.metrics import Event
 from fdjax.records import Metrics
 from fdjax.sharding import shard_batch
 from fdjax.train.guards.diagnosis import Diagnose
@@ -108,10 +109,10 @@ class Skips:
             # A look at what went wrong must not make it worse.
             _log.warning("The batch of a skipped step could not be written: %s", error)
             return
-        if self._guards.events is not None:
-            self._guards.events.write(
-                arm,
-                iteration,
+        self._guards.note(
+            Event(
+                arm=arm,
+                step=iteration,
                 guard="non_finite",
                 metric="train/skipped",
                 value=1.0,
@@ -119,6 +120,7 @@ class Skips:
                 action="dump",
                 file=name,
             )
+        )
         _log.warning(
             "Iteration %d of %s: a step was skipped because a value was not finite; "
             "its batch is in %s.",

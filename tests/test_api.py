@@ -59,7 +59,9 @@ def definition(tree: ast.Module, name: str):
     """The statement that gives a name its value in a module."""
     for node in tree.body:
         match node:
-            case ast.ClassDef() | ast.FunctionDef() if node.name == name:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if (
+                node.name == name
+            ):
                 return node
             case ast.Assign(targets=[ast.Name(id=found)]) if found == name:
                 return node
@@ -89,7 +91,7 @@ def lines(module: str) -> Iterator[str]:
         tree, node = resolved(module, name)
         whole = f"{module}.{name}"
         match node:
-            case ast.FunctionDef():
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield whole + signature(node)
             case ast.ClassDef():
                 bases = ", ".join(map(ast.unparse, [*node.bases, *node.keywords]))

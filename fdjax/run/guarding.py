@@ -8,14 +8,9 @@ from fdjax.judge import CanaryReport, LeanJudge, check_canaries
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.task import Task
-from fdjax.train.guards import (
-    ADVICE,
-    Alarm,
-    Beyond,
-    Finding,
-    Guards,
-    make_alarms,
-)
+from fdjax.train.guards import Alarm, Beyond, Guards, make_alarms
+from fdjax.train.guards.alarms import ADVICE
+from fdjax.train.guards.watch import Finding
 
 __all__ = ["Guarding"]
 

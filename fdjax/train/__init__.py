@@ -13,7 +13,7 @@ from fdjax.train.guards import (
 from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
 from fdjax.train.logprob_gap import LogprobGap
 from fdjax.train.loop import Phase, train
-from fdjax.train.marginal import entropy_of, summed_distribution
+from fdjax.train.marginal import summed_distribution
 from fdjax.train.objectives import Objective, make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.phases import PhaseConfig, train_phases
@@ -106,7 +106,6 @@ __all__ = [
     "Tokens",
     "TrainState",
     "check_origin",
-    "entropy_of",
     "hand_over",
     "init_state",
     "init_teacher",

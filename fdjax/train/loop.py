@@ -18,15 +18,10 @@ from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
-from fdjax.train.guards import (
-    UNGUARDED,
-    AlarmError,
-    Diagnose,
-    Finding,
-    Guards,
-    Skips,
-    Watch,
-)
+from fdjax.train.guards.diagnosis import Diagnose
+from fdjax.train.guards.guards import UNGUARDED, AlarmError, Guards
+from fdjax.train.guards.skips import Skips
+from fdjax.train.guards.watch import Finding, Watch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
 from fdjax.train.profile import NO_PROFILE, Profile

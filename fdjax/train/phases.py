@@ -14,7 +14,8 @@ from fdjax.errors import ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import LoRA, Model
 from fdjax.ranges import FLAG, Whole, require_fields
-from fdjax.train.guards import UNGUARDED, Guards, make_diagnosis
+from fdjax.train.guards.diagnosis import make_diagnosis
+from fdjax.train.guards.guards import UNGUARDED, Guards
 from fdjax.train.interrupt import StopRequest
 from fdjax.train.loop import Phase, train
 from fdjax.train.objectives import make_objective

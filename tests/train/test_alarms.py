@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fdjax.errors import ConfigError
-from fdjax.train.guards import (
-    ADVICE,
-    Alarm,
-    Beyond,
-    Guard,
-    GuardsConfig,
-    Watch,
-    make_alarms,
-)
+from fdjax.train.guards import Alarm, Beyond, Guard, GuardsConfig, make_alarms
+from fdjax.train.guards.alarms import ADVICE
+from fdjax.train.guards.watch import Watch
 
 HIGH = Alarm(guard="high", metric="a", above=1.0, patience=2)
 SPIKE = Alarm(guard="spike", metric="a", above=3.0, median_of=3, floor=0.5)

@@ -99,7 +99,3 @@ class GuardsConfig:
         )
         if self.logprob_gap is not None:
             require_fields(self, logprob_gap=Number(above=0))
-
-    def watches(self, guard: Guard) -> bool:
-        """Whether a guard is on."""
-        return guard not in self.off

@@ -9,6 +9,7 @@ __all__ = [
     "FdjaxError",
     "FeedbackError",
     "InstallError",
+    "PeerError",
 ]
 
 
@@ -42,3 +43,7 @@ class BackendError(FdjaxError, RuntimeError):
 
 class FeedbackError(FdjaxError, RuntimeError):
     """Too many attempts have no feedback for the run to go on."""
+
+
+class PeerError(FdjaxError, RuntimeError):
+    """Another process of the run failed, and this one cannot go on without it."""

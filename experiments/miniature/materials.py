@@ -87,6 +87,7 @@ class Materials:
             ),
             judge=LeanJudge(verifier=self.verifier),
             writer=self.writer,
+            watch=self.context.stop.watch,
             loop=self.loop,
         )
 

@@ -19,18 +19,18 @@ class RowWriter:
     """What writers of rows share: a file of objects with at least `arm` and `step`.
 
     A row is in the file when it has been appended. A run that is killed can leave at
-    most a torn last line, which the next writer cuts off. One writer at a time, on
-    process 0.
+    most a torn last line, which the next writer cuts off. One writer at a time: of
+    several processes the first has the file, and the others write nothing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         """Open the file for appending, creating it and cutting off a torn line.
 
         Args:
-          path: the JSON lines file; its folder exists.
+          path: the JSON lines file; its folder exists. With None nothing is written.
         """
         self._path = path
-        self._lines = _open_whole_lines(path)
+        self._lines = None if path is None else _open_whole_lines(path)
 
     def _append(self, row: Mapping[str, Any]) -> None:
         if not row.keys() >= set(_KEYS):
@@ -38,7 +38,8 @@ class RowWriter:
                 f"expected a row with arm and step, got {sorted(row)}: resuming drops "
                 "rows by these two"
             )
-        self._lines.append(encode(row))
+        if self._lines is not None:
+            self._lines.append(encode(row))
 
     def truncate_after(self, arm: str, step: int) -> None:
         """Drop the rows of an arm that are later than a step, before a resume.
@@ -52,6 +53,8 @@ class RowWriter:
         Raises:
           DataError: a line before the last is damaged; the file stays as it was.
         """
+        if self._path is None or self._lines is None:
+            return
         with replacing(self._path) as file:
             for line, row in whole_rows(self._path, _KEYS):
                 if row["arm"] != arm or row["step"] <= step:
@@ -61,7 +64,8 @@ class RowWriter:
 
     def close(self) -> None:
         """Flush to the disk and close; nothing can be written afterwards."""
-        self._lines.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def __enter__(self) -> Self:
         return self

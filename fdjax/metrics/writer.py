@@ -25,11 +25,11 @@ _logger = logging.getLogger(__name__)
 class MetricsWriter(RowWriter):
     """Writer of metric rows: `{"arm", "step", "time", key: value, …}`."""
 
-    def __init__(self, path: Path, tracking: Tracking | None = None) -> None:
+    def __init__(self, path: Path | None, tracking: Tracking | None = None) -> None:
         """Open the file for appending, creating it and cutting off a torn line.
 
         Args:
-          path: the JSON lines file; its folder exists.
+          path: the JSON lines file; its folder exists. With None nothing is written.
           tracking: receives each row after the file.
         """
         super().__init__(path)
@@ -89,6 +89,8 @@ class MetricsWriter(RowWriter):
           step: last step of the arm that the checkpoint holds.
           expected: rows that the arm wrote up to it, at least.
         """
+        if self._path is None:
+            return
         present = sum(
             row.get(_GAP, 1)
             for row in read_rows(self._path)

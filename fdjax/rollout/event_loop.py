@@ -39,12 +39,16 @@ class EventLoop:
           meanwhile: is called here, in this thread, with the future of the result:
             work for devices belongs to the thread that began with it.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self.start(coroutine)
         try:
             meanwhile(future)
             return future.result()
         finally:
             future.cancel()
+
+    def start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """The result to come; whoever cancels the future cancels the coroutine."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
         """Ends the loop; what is under way is cancelled."""

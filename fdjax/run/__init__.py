@@ -5,6 +5,7 @@ from fdjax.run.config import (
     EvaluationConfig,
     MeshConfig,
     PolicyConfig,
+    ProcessesConfig,
     RunConfig,
 )
 from fdjax.run.context import RunContext
@@ -22,6 +23,7 @@ __all__ = [
     "MeshConfig",
     "PolicyConfig",
     "Probe",
+    "ProcessesConfig",
     "Recipe",
     "RunConfig",
     "RunContext",

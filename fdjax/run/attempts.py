@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.data.tokenizer import token_texts
@@ -16,7 +15,7 @@ from fdjax.metrics import SampleWriter
 from fdjax.model import Model
 from fdjax.ops import Chunking, chunked_rows, forward_kl, head_logits, scale_logits
 from fdjax.rollout import Batch, Rollout
-from fdjax.sharding import batch_parts, shard_batch
+from fdjax.sharding import batch_parts, on_host, shard_batch
 from fdjax.tools import Observation
 from fdjax.train import StepData, TrainState, response_hidden, teacher_hidden
 from fdjax.train.terms.term import given
@@ -84,7 +83,7 @@ class AttemptLog:
         part = jax.tree.map(lambda column: column[:rows], first)
         mesh = self.model.mesh
         placed = part if mesh is None else shard_batch(part, mesh)
-        divergence = np.asarray(
+        divergence = on_host(
             self._divergence(state.policy, state.teacher_policy, placed)
         )
         heat: dict[int, list[float | None]] = {}

@@ -12,7 +12,16 @@ from fdjax.metrics.trackers import TrackersConfig
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
-from fdjax.ranges import SEED, Among, TupleOf, Whole, require, require_fields
+from fdjax.ranges import (
+    FLAG,
+    SEED,
+    Among,
+    Number,
+    TupleOf,
+    Whole,
+    require,
+    require_fields,
+)
 from fdjax.run.folder import RESUMES, Resume
 from fdjax.train import GuardsConfig
 
@@ -21,6 +30,7 @@ __all__ = [
     "EvaluationConfig",
     "MeshConfig",
     "PolicyConfig",
+    "ProcessesConfig",
     "RunConfig",
     "SamplerConfig",
     "require_folder_name",
@@ -75,6 +85,35 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProcessesConfig:
+    """Several processes that run one program: the same command on every host.
+
+    On TPU pods, SLURM and Kubernetes `join` is enough; elsewhere give the other three.
+    """
+
+    join: bool = False
+    """Wait for the others before anything else, as the platform tells of them."""
+    coordinator: str | None = None
+    """host:port of process 0, on a port of it that is free."""
+    count: int | None = None
+    """Processes in the run."""
+    index: int | None = None
+    """This one, from 0."""
+
+    def __post_init__(self) -> None:
+        require_fields(self, join=FLAG)
+        if self.count is not None:
+            require_fields(self, count=Whole(1))
+        if self.index is not None:
+            require_fields(self, index=Whole(0, (self.count or 1) - 1))
+
+    @property
+    def several(self) -> bool:
+        """Whether there are others to wait for."""
+        return self.join or self.coordinator is not None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttemptsConfig:
     """What an iteration samples, and how it is cut into optimizer steps."""
 
@@ -96,6 +135,13 @@ class AttemptsConfig:
     """Room for feedback in the teacher's prompt, tokens."""
     temperature: float = 1.0
     """Sampling temperature, in training and evaluation."""
+    staleness: int = 0
+    """k, iterations by which sampling runs ahead, so that judges and writers work while
+    devices do (`RolloutSource`)."""
+    judge_deadline_s: float = 3600.0
+    """Seconds that the judge has for the attempts at a problem."""
+    feedback_deadline_s: float = 3600.0
+    """Seconds that the writer has for them."""
     stop_strings: tuple[str, ...] = ()
     """End an attempt, or its turn, as the policy's stop tokens do; not where the policy
     reviews itself."""
@@ -113,6 +159,9 @@ class AttemptsConfig:
             feedback_tokens=Whole(1),
             calls=Whole(0),
             temperature=TEMPERATURE,
+            staleness=Whole(0),
+            judge_deadline_s=Number(above=0),
+            feedback_deadline_s=Number(above=0),
         )
         for name in ("prompt_tokens", "turn_tokens"):
             if getattr(self, name) is not None:
@@ -185,7 +234,8 @@ class RunConfig:
     """Where runs are kept."""
     resume: Resume = "no"
     """Continue the run of this name: alone or with `newest` from its newest
-    checkpoints, with `whole` from the newest that are not damaged."""
+    checkpoints, with `whole` from the newest that are not damaged; `auto` begins it
+    where there is none."""
     dry_run: bool = False
     """Print the resolved settings and what would be computed and held; do nothing."""
     seed: int = 0
@@ -196,6 +246,7 @@ class RunConfig:
     """A run for each of these instead, in `seed<number>` below the folder of this name;
     then a report on all of them."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    processes: ProcessesConfig = field(default_factory=ProcessesConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)

@@ -32,6 +32,11 @@ class Display:
     def __init__(self, console: Console | None = None):
         self.console = console or Console()
 
+    @classmethod
+    def silent(cls) -> "Display":
+        """Of the processes beside the first: what they see, it has said."""
+        return cls(Console(quiet=True))
+
     @contextmanager
     def task(
         self, title: str, total: int | None

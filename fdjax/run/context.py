@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
 from rich.markup import escape
 
 from fdjax.metrics import EventWriter, MetricsWriter, SampleWriter
-from fdjax.metrics.trackers import TrackersConfig
+from fdjax.metrics.trackers import TrackersConfig, Tracking
 from fdjax.rollout import EventLoop
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
 from fdjax.run.folder import Resume, Run, begun_phases, open_run
+from fdjax.sharding import on_first
 from fdjax.train import StoppedError, StopRequest, stop_on_signal
 
 __all__ = ["RunContext", "run_folder"]
@@ -77,6 +78,10 @@ class RunContext(Generic[Config]):
         """The PRNG key of one purpose: initialisation, training, evaluation, ..."""
         return jax.random.fold_in(jax.random.key(self.config.seed), purpose)
 
+    def own_file(self, name: str) -> Path | None:
+        """A file of the run, for the process that writes it; None on the others."""
+        return _own_file(self.folder, name)
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Adds the wall time of the block to `seconds[name]`."""
@@ -122,8 +127,10 @@ def run_folder(
       ConfigError: the folder cannot be had (`open_run`).
     """
     folder = config.runs / config.name
-    resumes = config.resume != "no"
-    with open_run(folder, config, rules, resume=resumes) as opened:
+    resumes = config.resume in ("newest", "whole") or (
+        config.resume == "auto" and on_first((folder / "config.json").exists)
+    )
+    with _opened(folder, config, rules, resume=resumes) as opened:
         for note in opened.notes:
             display.say(f"[yellow]Since the run began:[/] {escape(note)}")
         try:
@@ -139,10 +146,36 @@ def run_folder(
                     "What was trained is kept: the corrected command goes on with "
                     "--resume."
                 )
-            elif not resumes:
+            elif not resumes and jax.process_index() == 0:
                 # Nothing was trained: the corrected command must find its place free.
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+@contextmanager
+def _opened(
+    folder: Path, config: RunSettings, rules: ResumeRules, *, resume: bool
+) -> Iterator[Run]:
+    """The folder, which the first process opens and locks for all."""
+    with ExitStack() as stack:
+
+        def opened() -> dict[str, Any]:
+            run = stack.enter_context(open_run(folder, config, rules, resume=resume))
+            return {"id": run.id, "notes": run.notes}
+
+        said = on_first(opened)
+        yield Run(folder=folder, id=said["id"], notes=tuple(said["notes"]))
+
+
+def _own_file(folder: Path, name: str) -> Path | None:
+    return folder / name if jax.process_index() == 0 else None
+
+
+def _opened_trackers(trackers: TrackersConfig, run: Run) -> Tracking:
+    """The first process tells them, as it writes the file."""
+    if jax.process_index() > 0:
+        return Tracking()
+    return trackers.open(run.folder, run=run.id)
 
 
 @contextlib.contextmanager
@@ -151,10 +184,10 @@ def _writers(
 ) -> Iterator[RunContext[Config]]:
     with (
         stop_on_signal() as stop,
-        contextlib.closing(trackers.open(opened.folder, run=opened.id)) as tracking,
-        MetricsWriter(opened.folder / "metrics.jsonl", tracking) as writer,
-        SampleWriter(opened.folder / "samples.jsonl") as samples,
-        EventWriter(opened.folder / "events.jsonl") as events,
+        contextlib.closing(_opened_trackers(trackers, opened)) as tracking,
+        MetricsWriter(_own_file(opened.folder, "metrics.jsonl"), tracking) as writer,
+        SampleWriter(_own_file(opened.folder, "samples.jsonl")) as samples,
+        EventWriter(_own_file(opened.folder, "events.jsonl")) as events,
         contextlib.closing(EventLoop()) as loop,
         ExitStack() as resources,
     ):

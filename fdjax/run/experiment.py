@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import jax
+
+from fdjax.data.pipeline import fingerprint
 from fdjax.errors import ConfigError
 from fdjax.eval import Claim
 from fdjax.plots import write_figures, write_report
@@ -14,12 +17,13 @@ from fdjax.run.command import run_command
 from fdjax.run.config import RunConfig
 from fdjax.run.console import Display
 from fdjax.run.context import RunContext, run_folder
+from fdjax.run.joining import alike, join
 from fdjax.run.plan import print_plan
 from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.recipe import Recipe, load_recipe
 from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
 from fdjax.run.task import Arm, Task, phases_of
-from fdjax.sharding import make_mesh
+from fdjax.sharding import make_mesh, on_first, require_alike
 
 __all__ = ["experiment", "resume_rules"]
 
@@ -45,22 +49,26 @@ def experiment(
       task: the problems, their judge and the writer of feedback; what must be closed
         goes into the context's `resources`.
       arms: what learns the task, and is compared; `only` of the settings chooses.
-      finish: called at the end of a run, for figures and tables.
+      finish: called at the end of a run, for figures and tables; of several processes
+        the first calls it, alone.
       claims: what several seeds say together, from their probes (`--seeds`).
       arguments: of the command line; the process's own by default.
 
     Returns:
-      The exit code: 0 done, 2 bad input, 130 interrupted.
+      The exit code: 0 done, 2 bad input, 130 interrupted, 75 to be started again.
     """
 
     def run(config: Config, display: Display) -> None:
         run_experiment(config, display, task=task, arms=arms, finish=finish)
 
     def run_all(config: Config, display: Display) -> None:
+        if config.processes.several:
+            join(config.processes)
+            display = display if jax.process_index() == 0 else Display.silent()
         if config.dry_run or not config.seeds:
             return run(config, display)
         folder = each_seed(config, display, run)
-        write_seeds(folder, claims(SeedProbes.read(folder)), display)
+        on_first(lambda: write_seeds(folder, claims(SeedProbes.read(folder)), display))
 
     return run_command(default, run_all, arguments)
 
@@ -96,13 +104,25 @@ def run_experiment(
             )
         return
     with run_folder(config, rules, display, mesh, config.trackers) as context:
-        recipe = load_recipe(context, task(context), planned)
+        learned = task(context)
+        require_alike(
+            {
+                "the settings": fingerprint([alike(config)]),
+                "the problems": fingerprint(learned.problems),
+                "the problems held out": fingerprint(learned.evaluation),
+            }
+        )
+        recipe = load_recipe(context, learned, planned)
         recipe.run()
-        finish(recipe)
-        display.times(context.seconds)
-        write_figures(context.folder)
-        report = write_report(context.folder)
-        display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
+
+        def write() -> None:
+            finish(recipe)
+            display.times(context.seconds)
+            write_figures(context.folder)
+            report = write_report(context.folder)
+            display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
+
+        on_first(write)
 
 
 def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
@@ -123,11 +143,15 @@ def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "seeds", "dry_run", "only", "mesh", "evaluation", *_LOOKS), ()
+        (
+            *("name", "runs", "seeds", "dry_run", "only", "processes", "mesh"),
+            *("evaluation", *_LOOKS),
+        ),
+        (),
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, mesh, evaluation, guards, trackers and profile may "
-        "change. ",
+        advice="Name, runs, only, processes, mesh, evaluation, guards, trackers and "
+        "profile may change. ",
     )

@@ -46,7 +46,7 @@ _LOCK = "lock"
 
 _logger = logging.getLogger(__name__)
 
-RESUMES = ("no", "newest", "whole")
+RESUMES = ("no", "newest", "whole", "auto")
 
 
 def _choice(words: Sequence[str]) -> str:
@@ -57,7 +57,7 @@ def _choice(words: Sequence[str]) -> str:
 
 
 Resume = Annotated[
-    Literal["no", "newest", "whole"],
+    Literal["no", "newest", "whole", "auto"],
     PrimitiveConstructorSpec(
         nargs="*",
         metavar=f"[{{{','.join(RESUMES)}}}]",
@@ -67,7 +67,8 @@ Resume = Annotated[
     ),
 ]
 """Whether to continue a run: no; from the newest checkpoint of each phase, which must
-be whole; or from the newest that is."""
+be whole; from the newest that is; or, for a command that is started again and again,
+from the newest if there is a run, and else from the beginning."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

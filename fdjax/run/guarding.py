@@ -1,13 +1,17 @@
 """The guards of a run: its alarms, and canaries through its verifier."""
 
 import logging
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property, reduce
 
+import jax
+
+from fdjax.encoding import decode, encode
 from fdjax.judge import CanaryReport, LeanJudge, check_canaries
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.task import Task
+from fdjax.sharding import gather
 from fdjax.train.guards import Alarm, Beyond, Guards, make_alarms
 from fdjax.train.guards.alarms import ADVICE
 from fdjax.train.guards.watch import Finding
@@ -31,7 +35,7 @@ class Guarding:
         return Guards(
             alarms=make_alarms(config.guards, config.policy.dtype),
             events=self.context.events,
-            folder=self.context.folder,
+            folder=self.context.folder if jax.process_index() == 0 else None,
             dumps=0 if "non_finite" in config.guards.off else config.guards.dumps,
         )
 
@@ -51,13 +55,7 @@ class Guarding:
         due = "canaries" not in config.off and done % config.canary_every == 0
         if not due or not isinstance(judge, LeanJudge):
             return
-        report = self.context.loop.run(
-            check_canaries(
-                judge,
-                salt=f"{self.context.run[:8]}_{done}",
-                header=self.task.problems[0].header,
-            )
-        )
+        report = self._report(judge, done)
         if report.undecided:
             _log.warning(
                 "%d of %d canaries got no verdict, among them %s",
@@ -66,6 +64,17 @@ class Guarding:
         error = self.guards.tell(arm, done, self._findings(report))
         if error is not None:
             raise error
+
+    def _report(self, judge: LeanJudge, done: int) -> CanaryReport:
+        """Of the verifiers of all processes; each puts its own to the test."""
+        own = self.context.loop.run(
+            check_canaries(
+                judge,
+                salt=f"{self.context.run[:8]}_{done}_{jax.process_index()}",
+                header=self.task.problems[0].header,
+            )
+        )
+        return reduce(CanaryReport.__add__, map(_decoded, gather(encode(asdict(own)))))
 
     def _findings(self, report: CanaryReport) -> list[Finding]:
         if not report.wrong:
@@ -78,3 +87,12 @@ class Guarding:
             advice=f"{'; '.join(report.wrong)}: {ADVICE['canaries']}",
         )
         return [Finding(alarm, Beyond(report.wrong_share, 0.0))]
+
+
+def _decoded(fact: bytes) -> CanaryReport:
+    said = decode(fact)
+    return CanaryReport(
+        asked=said["asked"],
+        wrong=tuple(said["wrong"]),
+        undecided=tuple(said["undecided"]),
+    )

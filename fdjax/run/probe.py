@@ -15,7 +15,7 @@ from fdjax.eval import distinct_names, mean_estimate, pass_at_k
 from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Rollout, Trajectory
-from fdjax.sharding import batch_parts, shard_batch
+from fdjax.sharding import batch_parts, on_host, shard_batch
 from fdjax.train import response_hidden, summed_distribution
 
 __all__ = ["Probe", "probe"]
@@ -214,7 +214,7 @@ def _summed_marginal(
         columns = (
             jax.device_put(columns) if mesh is None else shard_batch(columns, mesh)
         )
-        total += np.asarray(_summed(model, params, *columns, temperature=temperature))
+        total += on_host(_summed(model, params, *columns, temperature=temperature))
     return total
 
 

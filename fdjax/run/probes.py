@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from fdjax.metrics.lines import RowWriter, read_rows
 from fdjax.run.probe import Probe
+from fdjax.sharding import on_first
 
 __all__ = ["ProbeAt", "ProbeRows", "Reader", "read_probes"]
 
@@ -31,8 +32,11 @@ class ProbeRows(RowWriter):
     """Writer of `probes.jsonl`: the fields of `ProbeAt` and `Probe`, and `reader`."""
 
     def find(self, at: ProbeAt, reader: Reader) -> dict[str, Any] | None:
-        """The row of a probe, if it was taken before."""
-        for row in read_rows(self._path):
+        """The row of a probe, if it was taken before; the first process knows."""
+        return on_first(lambda: self._found(at, reader))
+
+    def _found(self, at: ProbeAt, reader: Reader) -> dict[str, Any] | None:
+        for row in read_rows(self._path) if self._path else ():
             if (row["arm"], row["step"], row["reader"]) == (at.arm, at.step, reader):
                 return row
         return None

@@ -30,8 +30,8 @@ from fdjax.run.prober import Prober
 from fdjax.run.probes import ProbeAt, ProbeRows
 from fdjax.run.sampler import make_sampler
 from fdjax.run.task import BASE, Arm, Task, phases_of
-from fdjax.sampling import SamplingConfig, SlotSampler, StopStrings
-from fdjax.sharding import batch_parts
+from fdjax.sampling import Sampler, SamplingConfig, StopStrings
+from fdjax.sharding import batch_parts, on_first
 from fdjax.train import (
     LogprobGap,
     PhaseConfig,
@@ -84,7 +84,7 @@ class Recipe:
         Probes are in `probes.jsonl`, policies in `policies/<arm>` in Hugging Face's
         format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT.
         """
-        with ProbeRows(self.context.folder / "probes.jsonl") as rows:
+        with ProbeRows(self.context.own_file("probes.jsonl")) as rows:
             prober = Prober(
                 context=self.context,
                 model=self.policy.model,
@@ -176,11 +176,10 @@ class Recipe:
             )
         measure(arm.phases[-1].name, state)
         target = context.folder / "policies" / arm.name
-        if target.exists():
-            return
         # A folder of this name is whole, however the process ends.
         partly = target.with_name(f".{arm.name}.partly")
-        shutil.rmtree(partly, ignore_errors=True)
+        if on_first(lambda: _there_or_free(target, partly)):
+            return
         with context.display.task(f"Save {arm.name}", None) as progress:
             save_pretrained(
                 state.policy,
@@ -190,14 +189,14 @@ class Recipe:
                 progress=lambda done, total, name: progress(done, name),
             )
         self._save_adapters(arm.name, state)
-        partly.rename(target)
+        on_first(lambda: _renamed(partly, target))
 
     def _save_adapters(self, arm: str, state: TrainState) -> None:
         settings = self._config.seeded_policy
         if settings.lora is None:
             return
         target = self.context.folder / "adapters" / arm
-        shutil.rmtree(target, ignore_errors=True)
+        on_first(lambda: shutil.rmtree(target, ignore_errors=True))
         save_adapters(
             state.params,
             self.policy.model.config,
@@ -245,7 +244,10 @@ class Recipe:
             tools=self.task.tools,
             judge=self.task.judge,
             writer=self._writer,
+            judge_deadline_s=config.judge_deadline_s,
+            feedback_deadline_s=config.feedback_deadline_s,
             policy=self._policy_chat,
+            watch=self.context.stop.watch,
             loop=self.context.loop,
         )
 
@@ -276,7 +278,7 @@ class Recipe:
         )
 
     @cached_property
-    def _sampler(self) -> SlotSampler:
+    def _sampler(self) -> Sampler:
         """Of all that the policies say: attempts, a teacher's too, and reviews."""
         attempts, writer = self._config.attempts, self.task.writer
         strings = None
@@ -330,6 +332,8 @@ class Recipe:
                 teacher_width=self.teacher_width if phase.needs.feedback else None,
                 sampling=config.sampling,
                 gap=self._gap,
+                staleness=config.staleness,
+                iterations=phase.steps,
                 after=before,
             )
         return sources
@@ -377,6 +381,17 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
         tokenizer=tokenizer,
         prompt_width=width,
     )
+
+
+def _there_or_free(target: Path, partly: Path) -> bool:
+    """Whether a folder is there; else the one that becomes it is cleared away."""
+    if not target.exists():
+        shutil.rmtree(partly, ignore_errors=True)
+    return target.exists()
+
+
+def _renamed(partly: Path, target: Path) -> None:
+    partly.rename(target)
 
 
 def _teacher(phase: PhaseConfig, state: TrainState) -> Any:

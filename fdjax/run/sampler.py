@@ -2,11 +2,19 @@
 
 import math
 
+import jax
 from jax.sharding import Mesh
 
 from fdjax.model import Model
 from fdjax.run.config import SamplerConfig
-from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig, StopStrings
+from fdjax.sampling import (
+    Sampler,
+    SamplingConfig,
+    SharedSampler,
+    SlotSampler,
+    SlotsConfig,
+    StopStrings,
+)
 from fdjax.sharding import batch_parts, make_mesh
 
 __all__ = ["make_sampler"]
@@ -23,8 +31,10 @@ def make_sampler(
     longest: int,
     attempts: int,
     stop_strings: StopStrings | None = None,
-) -> SlotSampler:
+) -> Sampler:
     """A sampler on the devices of the training mesh, in a shape of its own.
+
+    Several processes share it.
 
     Args:
       settings: as the run has them.
@@ -43,7 +53,7 @@ def make_sampler(
     own = make_mesh(data=-1, tensor=tensor)
     parts = batch_parts(own)
     slots = settings.slots or min(attempts, _SLOTS)
-    return SlotSampler(
+    sampler = SlotSampler(
         model,
         sampling,
         SlotsConfig(
@@ -55,3 +65,4 @@ def make_sampler(
         own,
         stop_strings=stop_strings,
     )
+    return sampler if jax.process_count() == 1 else SharedSampler(sampler)

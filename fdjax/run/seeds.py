@@ -17,6 +17,7 @@ from fdjax.plots.held_out import held_out_tables, last_probes
 from fdjax.run.changes import changes
 from fdjax.run.console import Display
 from fdjax.run.folder import Resume
+from fdjax.sharding import on_first
 
 __all__ = ["SeedProbes", "each_seed", "write_seeds"]
 
@@ -71,7 +72,8 @@ def each_seed(
     """
     folder = config.runs / config.name
     for seed in config.seeds:
-        begun = (folder / f"seed{seed}" / "config.json").exists()
+        config_file = folder / f"seed{seed}" / "config.json"
+        begun = on_first(config_file.exists)
         alone: dict[str, Any] = {
             "name": f"seed{seed}",
             "runs": folder,

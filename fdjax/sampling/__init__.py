@@ -3,6 +3,7 @@
 from fdjax.sampling.config import SamplingConfig, SlotsConfig
 from fdjax.sampling.logits import keep_min_p, keep_top_k, keep_top_p
 from fdjax.sampling.sampler import Sample, Sampler, SamplerClosedError, SamplingError
+from fdjax.sampling.shared import SharedSampler
 from fdjax.sampling.slots import SlotSampler, SlotUse
 from fdjax.sampling.stop_strings import StopStrings
 
@@ -12,6 +13,7 @@ __all__ = [
     "SamplerClosedError",
     "SamplingConfig",
     "SamplingError",
+    "SharedSampler",
     "SlotSampler",
     "SlotUse",
     "SlotsConfig",

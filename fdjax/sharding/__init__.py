@@ -1,6 +1,13 @@
 """Device meshes and the table that lays arrays out on them."""
 
 from fdjax.sharding.mesh import initialize_distributed, make_mesh
+from fdjax.sharding.processes import (
+    gather,
+    on_first,
+    on_host,
+    require_alike,
+    share,
+)
 from fdjax.sharding.rules import (
     DEFAULT_RULES,
     Rules,
@@ -18,9 +25,14 @@ __all__ = [
     "batch_parts",
     "batch_sharding",
     "check_rows",
+    "gather",
     "init_sharded",
     "initialize_distributed",
     "make_mesh",
+    "on_first",
+    "on_host",
+    "require_alike",
     "shard_batch",
     "shardings",
+    "share",
 ]

@@ -8,6 +8,10 @@ from fdjax.ranges import Whole, require
 
 __all__ = ["initialize_distributed", "make_mesh"]
 
+_HEARTBEAT_S = 30
+"""Seconds without a sign of life after which a process counts as gone, and the others
+end."""
+
 
 def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh over all devices with axes data, fsdp and tensor.
@@ -83,4 +87,5 @@ def initialize_distributed(
         coordinator_address=coordinator_address,
         num_processes=num_processes,
         process_id=process_id,
+        heartbeat_timeout_seconds=_HEARTBEAT_S,
     )

@@ -111,7 +111,16 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
       ConfigError: see `check_rows`.
     """
     check_rows(batch, mesh)
-    return jax.device_put(batch, batch_sharding(mesh))
+    layout = batch_sharding(mesh)
+    if layout.is_fully_addressable:
+        return jax.device_put(batch, layout)
+    # Each process gives the rows of its own devices, and is asked for no others.
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_callback(
+            rows.shape, layout, lambda index: rows[index]
+        ),
+        batch,
+    )
 
 
 def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:

@@ -40,7 +40,7 @@ class LogprobGap:
         largest), rollout/marginal_entropy (nats, of the mean distribution over these
         tokens).
         """
-        rows = self._rows(len(rollout.trajectories))
+        rows = self.rows(len(rollout.trajectories))
         responses = rollout.responses
         columns = jax.tree.map(
             lambda column: column[:rows], (*rollout.prompts, *responses[:4])
@@ -62,7 +62,8 @@ class LogprobGap:
             "rollout/marginal_entropy": Mean(entropy, min(count, 1)),
         }
 
-    def _rows(self, attempts: int) -> int:
+    def rows(self, attempts: int) -> int:
+        """How many of so many attempts are read."""
         parts = 1 if self._model.mesh is None else batch_parts(self._model.mesh)
         return max(1, min(_ROWS, attempts) // parts) * parts
 

@@ -18,6 +18,7 @@ from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
+from fdjax.train.deferred import settled
 from fdjax.train.guards.diagnosis import Diagnose
 from fdjax.train.guards.guards import UNGUARDED, AlarmError, Guards
 from fdjax.train.guards.skips import Skips
@@ -110,7 +111,7 @@ def train(
       writer: receives one row of metrics for each `log_every` iterations.
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
-      stop: asked between iterations.
+      stop: asked between iterations, and by what the source waits for.
       guards: alarms on the rows, and where they and skipped batches are written.
       profile: iterations that leave a trace.
       run: identity of the run, kept in its checkpoints; those of another are refused.
@@ -166,12 +167,7 @@ def train(
         try:
             on_step(done, under_way.latest)
             while not under_way.over:
-                if stop.requested:
-                    under_way.save()
-                    store.wait()
-                    raise StoppedError(
-                        f"Stopped {phase.name} after {under_way.at.done} iterations."
-                    )
+                stop.check()
                 traced = profile.of(
                     phase.name, under_way.at.done + 1, lambda: under_way.at.state
                 )
@@ -179,6 +175,14 @@ def train(
                     under_way.iterate(mesh, on_data)
                 on_step(under_way.at.done, under_way.latest)
             store.wait()
+        except StoppedError:
+            # All processes are here, before an optimizer step.
+            under_way.save()
+            store.wait()
+            raise StoppedError(
+                f"Stopped {phase.name} after {under_way.at.done} iterations.",
+                stop.signal,
+            ) from None
         except BaseException as error:
             # On several processes one that failed would wait for the others to save.
             alone = jax.process_count() == 1
@@ -291,7 +295,7 @@ class _Run:
         """Begins to write a checkpoint."""
         at = self.at
         host: dict[str, Any] = {
-            "source": at.position,
+            "source": settled(at.position),
             "window": at.window.get_state(),
             "guards": at.watch.get_state(),
         }

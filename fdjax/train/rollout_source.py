@@ -1,6 +1,7 @@
 """Batches of fresh rollouts: groups of attempts, judged and commented."""
 
 import operator
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from fdjax.advantages import centred, leave_one_out, zscore
-from fdjax.data.pipeline import BatchStream
+from fdjax.data.pipeline import BatchStream, fingerprint
 from fdjax.data.sampling import PassRateSampling, PassRateStream, SampleCounts
 from fdjax.errors import ConfigError
 from fdjax.feedback import feedback_metrics
@@ -17,7 +18,7 @@ from fdjax.lean import Status
 from fdjax.metrics import StageTimer
 from fdjax.ranges import Whole, require
 from fdjax.records import Mean, Metrics, Problem, union
-from fdjax.rollout import Batch, Pipeline, Rollout, rollout_batch
+from fdjax.rollout import Batch, Pending, Pipeline, Rollout, rollout_batch
 from fdjax.train.logprob_gap import LogprobGap
 from fdjax.train.sources import ResumableSource, StepData
 from fdjax.train.state import TrainState
@@ -54,6 +55,8 @@ class RolloutSource(ResumableSource):
         teacher_width: int | None = None,
         sampling: PassRateSampling | None = None,
         gap: LogprobGap | None = None,
+        staleness: int = 0,
+        iterations: int | None = None,
         after: "RolloutSource | None" = None,
     ):
         """Begins at the first problems, or where another source is.
@@ -72,6 +75,10 @@ class RolloutSource(ResumableSource):
             draws all of them equally often.
           gap: holds the sampler's log-probabilities against the trainer's; without it
             nobody does.
+          staleness: k, iterations by which sampling runs ahead: the batch of an
+            iteration was sampled k iterations before, and meanwhile judged. 0 samples
+            each batch by the newest weights.
+          iterations: of the phase; for later ones nothing is sampled ahead.
           after: the source of the phase before, over the same problems in batches of
             the same size: this one goes on where it stops, with what it knows of them.
         """
@@ -87,7 +94,8 @@ class RolloutSource(ResumableSource):
         # An advantage compares the attempts of a group.
         require("group_size", group_size, Whole(2 if needs.advantage else 1))
         require("updates_per_rollout", updates_per_rollout, Whole(1))
-        attempts = problems_per_step * group_size
+        require("staleness", staleness, Whole(0))
+        attempts = self._attempts = problems_per_step * group_size
         if attempts % updates_per_rollout:
             raise ConfigError(
                 "expected updates_per_rollout to divide problems_per_step × group_size "
@@ -126,6 +134,7 @@ class RolloutSource(ResumableSource):
             stream=stream,
             group_size=group_size,
             updates_per_rollout=updates_per_rollout,
+            staleness=staleness,
             prompt_width=pipeline.prompt_width,
             **settings,
         )
@@ -137,22 +146,30 @@ class RolloutSource(ResumableSource):
         self._teacher_width = teacher_width if needs.feedback else None
         self._group_size = group_size
         self._updates = updates_per_rollout
+        self._after = after
+        self._problems = problems
+        self._staleness = staleness
+        self._iterations = iterations
+        self._begun = 0
+        """Rollouts that were sampled, or are."""
+        self._flights: deque[Pending] = deque()
+        """Those that no iteration has had."""
         self._advantage = needs.advantage and jax.jit(_ADVANTAGES[needs.advantage])
 
     def next(self, state: TrainState, timer: StageTimer) -> StepData:
-        """Attempts of the current policy at the next problems."""
-        known = self._counts()
-        rollout = self._pipeline.collect(
-            state.policy,
-            next(self.stream),
-            jax.random.fold_in(state.key, state.step),
-            group_size=self._group_size,
-            version=int(jax.device_get(state.step)),
-            comment=self._needs.feedback,
-            timer=timer,
-        )
+        """Attempts at the next problems, of the policy of `staleness` iterations ago.
+
+        Metrics: those of `rollout_metrics`, `LogprobGap.measure`, `feedback_metrics`
+        and `rollout_batch`; rollout/staleness (optimizer steps since an attempt was
+        sampled).
+        """
+        if self._after is not None:
+            self._after.drop()
+            self._after = None
+        known, step = self._counts(), int(jax.device_get(state.step))
+        rollout, of_gap = self._rollout(state, step, timer)
+        age = sum(step - each.episode.version for each in rollout.trajectories)
         with timer.stage("data"):
-            of_gap = self._gap.measure(state.policy, rollout) if self._gap else {}
             of_sampling = self._observe(rollout, known)
             advantages, of_advantages = self._advantages(rollout)
             notes = [each.feedback for each in rollout.trajectories]
@@ -170,6 +187,7 @@ class RolloutSource(ResumableSource):
         return StepData(
             batches=self._split(batch),
             metrics=union(
+                {"rollout/staleness": Mean(age, len(rollout.trajectories))},
                 rollout_metrics(rollout),
                 of_gap,
                 of_sampling,
@@ -179,6 +197,89 @@ class RolloutSource(ResumableSource):
             ),
             rollout=rollout,
         )
+
+    def get_state(self) -> dict[str, Any]:
+        """Position in the data, which data, and what was sampled ahead of it."""
+        ahead = {"begun": self._begun, "flights": list(self._flights)}
+        return {**super().get_state(), "ahead": ahead}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continues from a position that `get_state` gave.
+
+        Raises:
+          CheckpointError: it is a position in other data.
+        """
+        super().set_state(state)
+        self.drop()
+        self._begun = state["ahead"]["begun"]
+        by_content = {fingerprint([each]): each for each in self._problems}
+        self._flights = deque(
+            each
+            if isinstance(each, Pending)
+            else self._pipeline.resume(
+                each,
+                by_content,
+                group_size=self._group_size,
+                comment=self._needs.feedback,
+            )
+            for each in state["ahead"]["flights"]
+        )
+
+    def drop(self) -> None:
+        """Gives up what was sampled ahead: nobody trains on it any more."""
+        while self._flights:
+            self._flights.pop().cancel()
+
+    def skip(self, iterations: int) -> None:
+        """See `ResumableSource.skip`."""
+        super().skip(iterations)
+        self._begun += iterations
+
+    def _rollout(
+        self, state: TrainState, step: int, timer: StageTimer
+    ) -> tuple[Rollout, Metrics]:
+        """The oldest that is there, and how far its sampler is from the trainer."""
+        if not self._staleness:
+            self._begun += 1
+            rollout = self._begin(state, step, 0, timer).result()
+            with timer.stage("data"):
+                return rollout, self._gap_of(state, rollout)
+        of_gap: Metrics = {}
+        with timer.stage("sample"):
+            for number in range(1 + self._staleness - len(self._flights)):
+                if self._begun == self._iterations:
+                    break
+                self._begun += 1
+                pending = self._begin(state, step, number, None)
+                self._flights.append(pending)
+                # Later these weights are gone.
+                of_gap = self._gap_of(state, pending.sampled(self._gap_groups))
+        with timer.stage("wait"):
+            return self._flights.popleft().result(), of_gap
+
+    def _begin(
+        self, state: TrainState, step: int, number: int, timer: StageTimer | None
+    ) -> Pending:
+        """A rollout of the current policy, one of perhaps several at this step."""
+        key = jax.random.fold_in(state.key, state.step)
+        return self._pipeline.begin(
+            state.policy,
+            next(self.stream),
+            jax.random.fold_in(key, number) if number else key,
+            group_size=self._group_size,
+            version=step,
+            comment=self._needs.feedback,
+            timer=timer,
+        )
+
+    def _gap_of(self, state: TrainState, rollout: Rollout) -> Metrics:
+        return self._gap.measure(state.policy, rollout) if self._gap else {}
+
+    @property
+    def _gap_groups(self) -> int:
+        """Groups that hold the attempts which `LogprobGap` reads."""
+        rows = self._gap.rows(self._attempts) if self._gap else 1
+        return -(-rows // self._group_size)
 
     def _counts(self) -> SampleCounts | None:
         """What is left out of the draws; None where all problems are drawn alike."""

@@ -47,7 +47,10 @@ class Source(Protocol):
         ...
 
     def get_state(self) -> dict[str, Any]:
-        """JSON-like position of the data iterator."""
+        """JSON-like position of the data iterator.
+
+        It may hold `Deferred` parts: what is not known before somebody is done.
+        """
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -275,7 +275,8 @@ def test_a_probe_asks_for_what_it_measures(policy, tmp_path):
     assert len(asked) == 5 + 4 + 5  # before, in training, after
 
 
-def test_a_run_by_pass_rate_goes_on_as_if_never_stopped(policy, tmp_path):
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_run_by_pass_rate_goes_on_as_if_never_stopped(policy, tmp_path, staleness):
     """Its second phase draws by what the first has seen, also when it is resumed."""
 
     class Failing:
@@ -309,7 +310,8 @@ def test_a_run_by_pass_rate_goes_on_as_if_never_stopped(policy, tmp_path):
     given = config(
         policy, tmp_path, evaluation=EvaluationConfig(samples=2, ks=(1,), teacher=False)
     )
-    given = replace(given, attempts=replace(given.attempts, sampling=sampling))
+    attempts = replace(given.attempts, sampling=sampling, staleness=staleness)
+    given = replace(given, attempts=attempts)
 
     def left_behind(name, judge, *flags):
         code = run(

@@ -61,5 +61,6 @@ def test_start_up_passes_its_arguments_to_jax(monkeypatch):
         "coordinator_address": "127.0.0.1:1234",
         "num_processes": 2,
         "process_id": 1,
+        "heartbeat_timeout_seconds": 30,
     }
-    assert set(calls[1].values()) == {None}
+    assert set(calls[1].values()) == {None, 30}

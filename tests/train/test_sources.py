@@ -305,6 +305,7 @@ def test_rollout_metrics_by_hand(pipeline):
         if name.startswith(("rollout/", "verdict/"))
     }
     assert values == {
+        "rollout/staleness": Mean(0, 4),
         # `sample` says 1 nat of each token, and that each row ended.
         "rollout/entropy": Mean(float(written), written),
         "rollout/length": Mean(written, 4),

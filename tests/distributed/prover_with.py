@@ -1,0 +1,66 @@
+"""The prover, with something wrong on one of its processes."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from experiments import prover
+from fdjax.errors import DataError
+from fdjax.judge import Judge, Judgement
+from fdjax.lean import Status, Verdict
+
+FAULT, PROCESS = os.environ.get("FAULT"), os.environ.get("PROCESS")
+
+
+@dataclass(frozen=True)
+class Late:
+    """Says of every attempt that time was up, after some."""
+
+    judge_of_others: Judge
+
+    async def judge(self, attempts):
+        await asyncio.sleep(2)
+        verdict = Verdict(status=Status.TIMEOUT, reason="late")
+        return [Judgement(reward=0.0, verdict=verdict)] * len(attempts)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Fails for good."""
+
+    judge_of_others: Judge
+
+    async def judge(self, attempts):
+        raise DataError("this host has no problems")
+
+
+def kill_children(end):
+    """Whatever Lean this process starts is gone at once."""
+    children = Path(f"/proc/{os.getpid()}/task")
+    while not end.wait(0.01):
+        for task in children.glob("*/children"):
+            for child in task.read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGKILL)
+
+
+def task(context, of_prover=prover.task):
+    given = of_prover(context)
+    if str(context.config.processes.index) != PROCESS:
+        return given
+    if FAULT == "lean":
+        threading.Thread(
+            target=kill_children, args=(threading.Event(),), daemon=True
+        ).start()
+        return given
+    return replace(given, judge={"late": Late, "broken": Broken}[FAULT](given.judge))
+
+
+if __name__ == "__main__":
+    prover.task = task
+    sys.exit(prover.main())

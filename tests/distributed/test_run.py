@@ -1,0 +1,156 @@
+"""A whole run on several processes: what one process gives, whatever befalls them.
+
+The policy samples and reviews itself over the devices of all processes, Lean judges on
+each, FD and GRPO take steps. A run of two processes takes half a minute of processor
+time.
+"""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from distributed.starting import MEETING, ended, started
+from experiments import prover
+from fdjax.run.command import RESTART
+from small_prover import small_case
+
+MESH = ("--mesh.data", "2", "--mesh.fsdp", "4")
+PROVER = ("-m", "experiments.prover")
+FAULTY = ("tests/distributed/prover_with.py",)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """With a run of one process, `alone`."""
+    case = small_case(tmp_path_factory.mktemp("several"))
+    assert prover.main(case.arguments("alone", "alone.jsonl", mesh=MESH)) == 0
+    return case
+
+
+def command(case, name, *, program=PROVER, more=()):
+    return [
+        *program,
+        *case.arguments(name, f"{name}.jsonl", mesh=(*MESH, *more, MEETING)),
+    ]
+
+
+def codes(processes):
+    """Exit codes; whatever failed without saying so shows what it did say."""
+    found = ended(processes)
+    for _, said in found:
+        assert "Traceback" not in said, said[-3000:]
+    return [code for code, _ in found]
+
+
+def require_same(case, name, file):
+    """Sees to it that rows are those of one process, but for time and rounding."""
+    for one, other in zip(case.rows("alone", file), case.rows(name, file), strict=True):
+        require_close(one, other, file)
+
+
+def require_close(one, other, path):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            # Equal questions cost once, and then once in each process that asks.
+            if not re.match(r"time|feedback/(requests|recorded|\w+_tokens)$", key):
+                require_close(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(other), path
+        for first, second in zip(one, other, strict=True):
+            require_close(first, second, path)
+    elif isinstance(one, float):
+        # Seen: 5e-7, float32 that is summed in another order.
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=2e-6, err_msg=path)
+    else:
+        assert one == other, path
+
+
+def until_a_row(case, name, processes):
+    """Waits for the first row of metrics."""
+    file = case.folder / name / "metrics.jsonl"
+    while not (file.exists() and file.read_bytes()):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+def test_two_processes_stop_together_go_on_and_equal_one(case):
+    again = command(case, "two", more=("--resume", "auto"))
+    first = started(2, again)
+    until_a_row(case, "two", first)
+    # The host of the second process goes away; only that one is told.
+    first[1].send_signal(signal.SIGTERM)
+    assert codes(first) == [RESTART, RESTART]
+    assert list((case.folder / "two" / "checkpoints").glob("*/*"))
+    assert codes(started(2, again)) == [0, 0]
+    for file in ("samples", "metrics", "probes"):
+        require_same(case, "two", file)
+    policies = [
+        (case.folder / name / "policies" / "prover" / "config.json").read_bytes()
+        for name in ("alone", "two")
+    ]
+    assert policies[0] == policies[1]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_others_and_any_number_goes_on(case):
+    again = command(case, "killed", more=("--resume", "auto"))
+    first = started(4, again)
+    until_a_row(case, "killed", first)
+    first[3].kill()
+    begin = time.monotonic()
+    found = ended(first)
+    assert time.monotonic() - begin < 60
+    for code, said in found[:3]:
+        # A collective fails, or JAX's coordination service ends whoever is in none.
+        assert code in (RESTART, -signal.SIGABRT)
+        words = re.sub(r"\s+", " ", said)
+        assert "without the others" in words or "another task died" in words
+    second = started(2, again)
+    until_a_row(case, "killed", second)
+    second[0].send_signal(signal.SIGTERM)
+    assert codes(second) == [RESTART, RESTART]
+    alone = [one for one in again[len(PROVER) :] if one != MEETING]
+    assert prover.main(alone) == 0
+    for file in ("samples", "metrics", "probes"):
+        require_same(case, "killed", file)
+
+
+def faulty(case, name, fault):
+    """Two processes, the second of them with a fault; exit codes and what was said."""
+    processes = started(
+        2, command(case, name, program=FAULTY), FAULT=fault, PROCESS="1"
+    )
+    return ended(processes)
+
+
+@pytest.mark.slow
+def test_a_host_whose_lean_dies_masks_its_own_attempts_and_says_so(case):
+    (case.folder / "verdicts.sqlite").unlink(missing_ok=True)
+    first, second = faulty(case, "no-lean", "lean")
+    assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    assert "attempts were not judged" in second[1]
+    assert "were not judged" not in first[1]
+    for row in case.rows("no-lean"):
+        # Some attempts are refused without Lean, the others of that half are unknown.
+        assert 0 < row["verdict/crashed"] <= 0.5
+        assert row["train/empty"] == row["train/skipped"] == 0
+
+
+@pytest.mark.slow
+def test_a_verdict_that_one_host_alone_finds_late_is_a_fact_for_all(case):
+    (case.folder / "verdicts.sqlite").unlink(missing_ok=True)
+    first, second = faulty(case, "late", "late")
+    assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    assert [row["verdict/timeout"] for row in case.rows("late")] == [0.5] * 3
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_one_of_all(case):
+    (code, said), (other, why) = faulty(case, "broken", "broken")
+    assert (code, other) == (2, 2)
+    assert "error this host has no problems" in why
+    assert "Process 1 failed: DataError: this host has no problems" in said

@@ -251,28 +251,33 @@ class _Run:
                 state, of_step = phase.train_step(state, shard_batch(batch, mesh))
                 metrics.append(of_step)
             window = at.window.add(data.metrics, metrics)
-        # The window has waited for the iteration before, not for this one.
-        watch = self._skips.look(at.watch, state, mesh, behind=len(metrics))
-        self._skips.add(at.done + 1, data.batches, metrics)
         self.at = replace(
             at,
             done=at.done + 1,
             state=state,
             position=_position(phase.source),
             window=window,
-            watch=watch,
         )
+        # The window has waited for the iteration before, not for this one.
+        self._look(mesh, behind=len(metrics))
+        self._skips.add(self.at.done, data.batches, metrics)
         alarm: AlarmError | None = None
         if self._due(phase.log_every):
             found = self._write_row()
-            self.at.watch = self._skips.look(self.at.watch, state, mesh)
+            self._look(mesh)
             alarm = self._guards.tell(phase.name, self.at.done, found)
             self.over = self._is_over()
-        if self.over or alarm or self._due(phase.checkpoint_every):
+        stops = alarm or self.at.window.idle >= phase.max_idle
+        if self.over or stops or self._due(phase.checkpoint_every):
             self.save()
         self._check_idle()
         if alarm:
             raise alarm
+
+    def _look(self, mesh: Mesh, *, behind: int = 0) -> None:
+        """Writes the batch of a step that is known to be skipped by now."""
+        at = self.at
+        at.watch = self._skips.look(at.watch, at.state, mesh, behind=behind)
 
     def _check_idle(self) -> None:
         """Raises `IdleError` after too many iterations without a step."""

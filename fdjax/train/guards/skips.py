@@ -88,7 +88,7 @@ class Skips:
         behind: int,
     ) -> None:
         arm, folder = self._arm, self._guards.folder
-        name = f"dumps/{arm}/{iteration}"
+        name = "/".join(("dumps", arm, str(iteration)))
         try:
             diagnosis = None
             if self._diagnose is not None:

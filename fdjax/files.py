@@ -8,7 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing", "write_whole"]
+__all__ = ["UNFINISHED", "replacing", "write_whole"]
+
+UNFINISHED = ".fdjax-*.tmp"
+"""Pattern of the names that new files have until they are whole."""
 
 
 @contextmanager
@@ -25,7 +28,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
       OSError: the system refuses to write; `path` is as it was.
     """
-    unfinished = path.with_name(f".fdjax-{secrets.token_hex(8)}.tmp")
+    unfinished = path.with_name(UNFINISHED.replace("*", secrets.token_hex(8)))
     try:
         with unfinished.open("xb") as file:
             yield file

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import fdjax
@@ -58,14 +59,7 @@ class Server:
 
     def children(self):
         """Process ids of everything below the server."""
-        found, left = [], [self.pid]
-        while left:
-            folder = Path(f"/proc/{left.pop()}/task")
-            for task in folder.glob("*/children"):
-                below = [int(child) for child in task.read_text().split()]
-                found += below
-                left += below
-        return found
+        return descendants(self.pid)
 
     def request(self, method, path, body=None, headers=None, timeout=60.0):
         """Status, headers and body, as bytes, of one request on a connection."""
@@ -117,6 +111,19 @@ class Server:
             if found := re.search(r"Listening on (http://\S+)", line):
                 self._found.put(found[1])
         self._found.put("")
+
+
+def descendants(pid):
+    """Process ids of everything below a process."""
+    found, left = [], [pid]
+    while left:
+        folder = Path(f"/proc/{left.pop()}/task")
+        for task in folder.glob("*/children"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                below = [int(child) for child in task.read_text().split()]
+                found += below
+                left += below
+    return found
 
 
 def is_running(pid):

@@ -139,7 +139,7 @@ class Trainer:
     ) -> Phase:
         """GRPO for the rest of the budget, on the theorems that are left in it."""
         term = GRPO(surrogate=Clipped(low=config.clip_low, high=config.clip_high))
-        source = self._rollouts(term)
+        source = self._rollouts(arm, term)
         source.skip(skip)
         rollout = self._config.rollout
         step = self._step(term, config.optimizer, rollout.temperature)
@@ -147,7 +147,7 @@ class Trainer:
 
     def _distill(self) -> Phase:
         """Feedback Distillation."""
-        source = self._rollouts(self._fd)
+        source = self._rollouts("fd", self._fd)
         # On resume FD→GRPO begins from the handover, however far FD has gone.
         config = self._config.rollout
         keep = (config.handover,)
@@ -174,10 +174,10 @@ class Trainer:
         rate = self._config.fd.teacher_rate
         return EMATeacher(rate=rate) if rate else BaseTeacher()
 
-    def _rollouts(self, term: Term) -> RolloutSource:
+    def _rollouts(self, arm: str, term: Term) -> RolloutSource:
         return RolloutSource(
             self.materials.splits["pool"],
-            self._pipeline,
+            replace(self._pipeline, phase=arm),
             needs=needs_of((term,)),
             teacher_width=self.materials.teacher_width,
             gap=self._gap,
@@ -311,6 +311,7 @@ class Trainer:
         ):
 
             def on_step(done: int, metrics: dict[str, float]) -> None:
+                context.saved(phase.name)
                 values = [
                     f"{label} {metrics[key]:.2f}"
                     for key, label in _SHOWN.items()
@@ -318,7 +319,7 @@ class Trainer:
                 ]
                 progress(done, "  ".join(values[-2:]))
 
-            return train(
+            trained = train(
                 phase,
                 state,
                 mesh=context.mesh,
@@ -337,6 +338,8 @@ class Trainer:
                 on_data=functools.partial(log.write, phase.name),
                 on_step=on_step,
             )
+        context.journal.passed(phase.name)
+        return trained
 
 
 def _divergence(name: DivergenceName) -> Divergence:

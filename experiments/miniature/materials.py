@@ -88,6 +88,7 @@ class Materials:
             judge=LeanJudge(verifier=self.verifier),
             writer=self.writer,
             watch=self.context.stop.watch,
+            journal=self.context.journal,
             loop=self.loop,
         )
 

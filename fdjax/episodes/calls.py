@@ -12,6 +12,9 @@ __all__ = ["Call", "CallError", "CallFormat", "call_of", "first_value", "functio
 
 Messages = list[dict[str, str]]
 
+_DEEPEST = 32
+"""Brackets inside each other in a call; tools take far fewer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -100,7 +103,21 @@ def call_of(value: Any) -> Call:
     name, arguments = value["name"], value["arguments"]
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise CallError('"name" is a text and "arguments" a JSON object')
+    if _deeper(arguments, _DEEPEST):
+        raise CallError(f"its brackets are nested deeper than {_DEEPEST}")
     return Call(name=name, arguments=arguments)
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are nested deeper.
+
+    JSON may be read deeper than it can be written.
+    """
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return not most or any(_deeper(item, most - 1) for item in value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

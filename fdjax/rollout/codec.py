@@ -8,8 +8,8 @@ reads the group has it.
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,8 @@ import numpy as np
 from fdjax.data.pipeline import fingerprint
 from fdjax.episodes import Episode, Turn
 from fdjax.errors import DataError
-from fdjax.feedback import Feedback, Kind, Usage
-from fdjax.feedback.leak import Leak
-from fdjax.judge import Judgement
-from fdjax.lean import Status, Verdict
 from fdjax.records import Problem
+from fdjax.rollout.facts import feedback_of, json_value, judgement_of, to_json
 from fdjax.rollout.trajectory import Trajectory
 from fdjax.tools import Observation
 
@@ -56,10 +53,7 @@ def encode_group(group: Sequence[Trajectory]) -> bytes:
     (problem,) = problems
     arrays = _Arrays()
     facts = {"problem": fingerprint([problem]), "attempts": list(group)}
-    # Two halves of a character that stand side by side stay two.
-    text = json.dumps(facts, default=arrays.place, ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    text = to_json(facts, arrays.place)
     length = len(text).to_bytes(_LENGTH_BYTES, "little")
     body = zlib.compress(b"".join([length, text, *arrays.parts]), _FAST)
     return _FORMAT + _digest(body) + body
@@ -118,23 +112,14 @@ class _Arrays:
         """What stands in JSON for a value that is none, as `json.dumps` asks it."""
         if isinstance(value, np.ndarray):
             return self._placed(value)
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, Status):
-            return value.value
-        if isinstance(value, Mapping):
-            return dict(value)
-        if is_dataclass(value):
+        if isinstance(value, Episode):
+            # The problem would be the same in all attempts, and the reader has it.
             return {
                 field.name: getattr(value, field.name)
                 for field in fields(value)
-                # It would be the same in all attempts, and the reader has it.
                 if field.name != "problem"
             }
-        raise DataError(
-            f"expected JSON values in an attempt, got {value!r} of type "
-            f"{type(value).__name__}: give texts, numbers, lists or dicts"
-        )
+        return json_value(value)
 
     def _placed(self, array: np.ndarray) -> dict[str, Any]:
         if array.dtype.kind not in "biuf":
@@ -159,8 +144,8 @@ def _trajectory(
     turns = tuple(_turn(turn, bits) for turn in episode["turns"])
     made: dict[str, Any] = {
         "episode": Episode(**episode | {"problem": problem, "turns": turns}),
-        "judgement": _judgement(values["judgement"]),
-        "feedback": _feedback(values["feedback"]),
+        "judgement": judgement_of(values["judgement"]),
+        "feedback": feedback_of(values["feedback"]),
     }
     return Trajectory(**values | made)
 
@@ -179,22 +164,3 @@ def _array(place: dict[str, Any], bits: memoryview) -> np.ndarray:
     return np.ndarray(
         place["shape"], place["dtype"], buffer=bits, offset=place["at"]
     ).copy()
-
-
-def _judgement(values: dict[str, Any]) -> Judgement:
-    verdict = values["verdict"]
-    made: dict[str, Any] = {
-        "verdict": None if verdict is None else Verdict.from_dict(verdict)
-    }
-    return Judgement(**values | made)
-
-
-def _feedback(values: dict[str, Any]) -> Feedback:
-    kind, leak = values["kind"], values["leak"]
-    made: dict[str, Any] = {
-        "parts": tuple(values["parts"]),
-        "kind": None if kind is None else Kind(kind),
-        "usage": Usage(**values["usage"]),
-        "leak": None if leak is None else Leak(**leak),
-    }
-    return Feedback(**values | made)

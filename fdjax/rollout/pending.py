@@ -16,6 +16,7 @@ from fdjax.judge import Judgement
 from fdjax.records import Problem
 from fdjax.rollout.codec import decode_group, encode_group
 from fdjax.rollout.exchange import exchange
+from fdjax.rollout.journal import Page
 from fdjax.rollout.trajectory import Rollout, Trajectory
 from fdjax.sampling import Sampler
 
@@ -50,6 +51,8 @@ class Pending:
     sampler: Sampler
     rollout: Callable[[Sequence[Sequence[Trajectory]]], Rollout]
     """Makes one of all groups."""
+    page: Page | None = None
+    """Of the journal, which learns that all groups are through."""
 
     @property
     def unfinished(self) -> int:
@@ -101,9 +104,12 @@ class Pending:
                 # On several processes the others learn here whether it failed.
                 self.sampler.serve(self.done)
                 own = self.done.result()
-            return self.rollout(exchange(own, self.problems))
+            rollout = self.rollout(exchange(own, self.problems))
         finally:
             self.done.cancel()
+        if self.page is not None:
+            self.page.end()
+        return rollout
 
     def _as_sampled(self) -> list[list[Trajectory]]:
         """The groups of this process, not judged."""

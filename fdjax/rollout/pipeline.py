@@ -22,6 +22,7 @@ from fdjax.metrics import StageTimer
 from fdjax.ranges import Number, Whole, require, require_fields
 from fdjax.records import Problem
 from fdjax.rollout.event_loop import EventLoop
+from fdjax.rollout.journal import Journal, Page
 from fdjax.rollout.pending import Groups, Pending, restored_groups
 from fdjax.rollout.policy_chat import PolicyChat
 from fdjax.rollout.stages import OpensTools, Stages
@@ -59,8 +60,10 @@ class Pipeline:
     feedback_deadline_s: float = 3600.0
     """Seconds that the writer has for a group; then it has no feedback."""
     phase: str = ""
-    """Of which phase the attempts are, in recordings of what the policy says of them.
-    """
+    """Of which phase the attempts are, in the journal and in recordings of what the
+    policy says of them."""
+    journal: Journal | None = field(default=None, repr=False)
+    """Keeps what judge and writer say for a run that is killed."""
     watch: Callable[[Future[Any]], AbstractContextManager[Any]] = nullcontext
     """Around each wait for attempts, judges and writers; may cancel the work."""
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
@@ -122,6 +125,7 @@ class Pipeline:
         feedback: Sequence[str | None] | None = None,
         comment: bool = True,
         timer: StageTimer | None = None,
+        number: int | None = None,
     ) -> Rollout:
         """Samples `group_size` attempts at each problem and has them judged.
 
@@ -139,6 +143,7 @@ class Pipeline:
           comment: whether the writer is asked for feedback on the attempts.
           timer: collects the seconds of each stage, those that it takes beyond the one
             before: stages of different groups overlap.
+          number: of the rollout in its phase; with one, the journal keeps its groups.
 
         Returns:
           P·G attempts with judgements and feedback.
@@ -160,6 +165,7 @@ class Pipeline:
             feedback=feedback,
             comment=comment,
             timer=timer,
+            number=number,
         ).result()
 
     def begin(
@@ -173,6 +179,7 @@ class Pipeline:
         feedback: Sequence[str | None] | None = None,
         comment: bool = True,
         timer: StageTimer | None = None,
+        number: int | None = None,
     ) -> Pending:
         """Samples as `collect` does, and leaves judges and writers at work.
 
@@ -198,9 +205,11 @@ class Pipeline:
             asks = self.policy.round(
                 key, phase=self.phase, step=version, groups=len(own)
             )
-        groups = Groups(first=mine.start)
+        groups, page = Groups(first=mine.start), self._page(number)
         with asks as written:
-            stages = self._stages(groups, comment=comment, timer=timer, written=written)
+            stages = self._stages(
+                groups, page, comment=comment, timer=timer, written=written
+            )
             done = self.loop.start(stages.run(own, prompts, key, group_size))
             try:
                 with self.watch(done):
@@ -218,6 +227,7 @@ class Pipeline:
             watch=self.watch,
             sampler=self.sampler,
             rollout=partial(self.rollout, group_size=group_size),
+            page=page,
         )
 
     def resume(
@@ -227,6 +237,7 @@ class Pipeline:
         *,
         group_size: int,
         comment: bool = True,
+        number: int | None = None,
     ) -> Pending:
         """Goes on with a rollout that was sampled before, of which groups may be whole.
 
@@ -235,14 +246,15 @@ class Pipeline:
           problems: by fingerprint; its own are among them.
           group_size: G.
           comment: whether the writer is asked for feedback on the attempts.
+          number: see `collect`.
 
         Raises:
           DataError: it is of other problems, or damaged.
         """
         own_problems, found = restored_groups(saved, problems)
         mine = share(len(found))
-        groups = Groups(first=mine.start)
-        stages = self._stages(groups, comment=comment)
+        groups, page = Groups(first=mine.start), self._page(number)
+        stages = self._stages(groups, page, comment=comment)
         return Pending(
             problems=own_problems,
             groups=groups,
@@ -250,11 +262,18 @@ class Pipeline:
             watch=self.watch,
             sampler=self.sampler,
             rollout=partial(self.rollout, group_size=group_size),
+            page=page,
         )
+
+    def _page(self, number: int | None) -> Page | None:
+        if self.journal is None or number is None:
+            return None
+        return self.journal.page(self.phase, number)
 
     def _stages(
         self,
         groups: Groups,
+        page: Page | None,
         *,
         comment: bool,
         timer: StageTimer | None = None,
@@ -268,6 +287,7 @@ class Pipeline:
             judge_deadline_s=self.judge_deadline_s,
             writer=self.writer if comment else None,
             feedback_deadline_s=self.feedback_deadline_s,
+            page=page,
             timer=timer or StageTimer(),
             written=written,
             groups=groups,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -19,6 +20,7 @@ from fdjax.judge import Judge, Judgement
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
 from fdjax.records import Problem
+from fdjax.rollout.journal import Page
 from fdjax.rollout.pending import Groups, is_whole
 from fdjax.rollout.trajectory import Trajectory
 from fdjax.sampling import Sampler
@@ -52,6 +54,8 @@ class Stages:
     writer: Writer | None
     """None where nobody is asked for feedback."""
     feedback_deadline_s: float
+    page: Page | None
+    """Of the journal; None where nothing is kept."""
     timer: StageTimer
     written: Callable[[], None]
     """Called when a group has its feedback, or will have none."""
@@ -214,16 +218,8 @@ class Stages:
         found: Sequence[Judgement] = ()
         if whole:
             attempts = [(each.problem, each.text) for each in whole]
-            limit = asyncio.timeout(self.judge_deadline_s)
-            try:
-                async with limit:
-                    found = await self.judge.judge(attempts)
-            except TimeoutError:
-                # A judge may raise it for reasons of its own.
-                if not limit.expired():
-                    raise
-                reason = f"no judgement came within {self.judge_deadline_s:g} s"
-                found = [_undecided(reason)] * len(whole)
+            ask, page = partial(self._asked_judge, attempts), self.page
+            found = await (page.judgements(attempts, ask) if page else ask())
         if len(found) != len(whole):
             raise DataError(
                 f"{type(self.judge).__name__}.judge: expected {len(whole)} judgements, "
@@ -234,6 +230,20 @@ class Stages:
             self._unjudged(each) if each.ended in ("prompt", "lost") else next(by_judge)
             for each in episodes
         ]
+
+    async def _asked_judge(
+        self, attempts: Sequence[tuple[Problem, str]]
+    ) -> Sequence[Judgement]:
+        limit = asyncio.timeout(self.judge_deadline_s)
+        try:
+            async with limit:
+                return await self.judge.judge(attempts)
+        except TimeoutError:
+            # A judge may raise it for reasons of its own.
+            if not limit.expired():
+                raise
+        reason = f"no judgement came within {self.judge_deadline_s:g} s"
+        return [_undecided(reason)] * len(attempts)
 
     def _unjudged(self, episode: Episode) -> Judgement:
         """On an attempt that nobody could make."""
@@ -277,15 +287,21 @@ class Stages:
             )
             for row in rows
         ]
-        try:
-            async with asyncio.timeout(self.feedback_deadline_s):
-                written = await write_safely(writer, attempts)
-        except TimeoutError:
-            late = f"no feedback came within {self.feedback_deadline_s:g} s"
-            written = [Feedback.failed(Kind.DEADLINE, late)] * len(attempts)
+        ask, page = partial(self._asked_writer, writer, attempts), self.page
+        written = await (page.feedback(attempts, ask) if page else ask())
         for row, note in zip(rows, written, strict=True):
             notes[row] = note
         return notes
+
+    async def _asked_writer(
+        self, writer: Writer, attempts: Sequence[Attempt]
+    ) -> Sequence[Feedback]:
+        try:
+            async with asyncio.timeout(self.feedback_deadline_s):
+                return await write_safely(writer, attempts)
+        except TimeoutError:
+            late = f"no feedback came within {self.feedback_deadline_s:g} s"
+            return [Feedback.failed(Kind.DEADLINE, late)] * len(attempts)
 
 
 def _undecided(reason: str) -> Judgement:

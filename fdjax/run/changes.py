@@ -55,6 +55,17 @@ class ResumeRules:
             )
         return changed
 
+    def deciding(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted name of each setting to its value, without those that decide nothing.
+
+        These may change at any time, as lengths may that only grow.
+        """
+        return {
+            name: value
+            for name, value in _flat(settings)
+            if name not in self.grows and self._fixing(name, None, None)
+        }
+
     def _fixing(self, name: str, old: Any, new: Any) -> tuple[str, ...]:
         """Phases that fix a setting against this change."""
         grows = isinstance(old, int) and isinstance(new, int) and new > old

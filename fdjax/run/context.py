@@ -13,16 +13,22 @@ import jax
 from jax.sharding import Mesh
 from rich.markup import escape
 
+from fdjax.checkpoint import checkpoint_steps
+from fdjax.data.pipeline import fingerprint
 from fdjax.metrics import EventWriter, MetricsWriter, SampleWriter
 from fdjax.metrics.trackers import TrackersConfig, Tracking
-from fdjax.rollout import EventLoop
+from fdjax.rollout import EventLoop, Journal
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
-from fdjax.run.folder import Resume, Run, begun_phases, open_run
+from fdjax.run.folder import Resume, Run, begun_phases, open_run, to_json
 from fdjax.sharding import on_first
 from fdjax.train import StoppedError, StopRequest, stop_on_signal
 
 __all__ = ["RunContext", "run_folder"]
+
+
+_JOURNAL = "journal"
+"""Folder in that of a run."""
 
 
 class RunSettings(Protocol):
@@ -67,6 +73,8 @@ class RunContext(Generic[Config]):
     events: EventWriter
     """What guards say."""
     stop: StopRequest
+    journal: Journal
+    """Keeps what judge and writer say for a run that is killed."""
     loop: EventLoop
     """Where judge and writer run."""
     resources: ExitStack
@@ -81,6 +89,11 @@ class RunContext(Generic[Config]):
     def own_file(self, name: str) -> Path | None:
         """A file of the run, for the process that writes it; None on the others."""
         return _own_file(self.folder, name)
+
+    def saved(self, phase: str) -> None:
+        """Drops from the journal what the newest checkpoint of a phase has passed."""
+        steps = checkpoint_steps(self.folder / "checkpoints" / phase)
+        self.journal.passed(phase, max(steps, default=0))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -134,16 +147,18 @@ def run_folder(
         for note in opened.notes:
             display.say(f"[yellow]Since the run began:[/] {escape(note)}")
         try:
-            with _writers(
-                config, opened, display, mesh, trackers or TrackersConfig()
-            ) as context:
+            decided = fingerprint([rules.deciding(to_json(config))])
+            told = trackers or TrackersConfig()
+            with _writers(config, opened, display, mesh, decided, told) as context:
                 yield context
         except StoppedError:
             raise
         except Exception as error:
-            if not resumes and begun_phases(folder, rules):
+            # Feedback may have been paid for before anything was trained.
+            kept = begun_phases(folder, rules) or (folder / _JOURNAL).exists()
+            if not resumes and kept:
                 error.add_note(
-                    "What was trained is kept: the corrected command goes on with "
+                    "What was done is kept: the corrected command goes on with "
                     "--resume."
                 )
             elif not resumes and jax.process_index() == 0:
@@ -180,8 +195,16 @@ def _opened_trackers(trackers: TrackersConfig, run: Run) -> Tracking:
 
 @contextlib.contextmanager
 def _writers(
-    config: Config, opened: Run, display: Display, mesh: Mesh, trackers: TrackersConfig
+    config: Config,
+    opened: Run,
+    display: Display,
+    mesh: Mesh,
+    decided: str,
+    trackers: TrackersConfig,
 ) -> Iterator[RunContext[Config]]:
+    journal = Journal(
+        opened.folder / _JOURNAL, settings=decided, part=jax.process_index()
+    )
     with (
         stop_on_signal() as stop,
         contextlib.closing(_opened_trackers(trackers, opened)) as tracking,
@@ -201,6 +224,7 @@ def _writers(
             samples=samples,
             events=events,
             stop=stop,
+            journal=journal,
             loop=loop,
             resources=resources,
         )

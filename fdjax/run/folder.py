@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import enum
 import fcntl
+import fnmatch
 import functools
 import logging
 import os
@@ -24,7 +25,7 @@ import fdjax
 from fdjax.checkpoint import checkpoint_steps
 from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError
-from fdjax.files import write_whole
+from fdjax.files import UNFINISHED, write_whole
 from fdjax.run.changes import ResumeRules, changes
 
 __all__ = ["RESUMES", "Resume", "Run", "begun_phases", "open_run", "to_json"]
@@ -110,6 +111,9 @@ def open_run(
         _check_free(folder, path)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
+        for left in folder.glob(UNFINISHED):
+            # Of a process that was killed.
+            left.unlink(missing_ok=True)
         if resume:
             yield _reopen(folder, path, config, rules)
         else:
@@ -138,6 +142,8 @@ def _check_free(folder: Path, path: Path) -> None:
         )
     # A run that fails at once takes its folder with it; others' files must not go.
     found = {one.name for one in folder.iterdir()} if folder.exists() else set()
+    # A process that is killed at once may leave these alone.
+    found = {one for one in found if not fnmatch.fnmatch(one, UNFINISHED)}
     if found - {_LOCK}:
         raise ConfigError(
             f"Expected no folder {folder} or an empty one, got one with "

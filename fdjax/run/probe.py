@@ -78,6 +78,7 @@ def probe(
     feedback: Sequence[str | None] | None = None,
     comment: bool = False,
     version: int = 0,
+    number: int | None = None,
     labels: Mapping[Problem, str] | None = None,
 ) -> tuple[Probe, list[Trajectory]]:
     """Samples and judges attempts, and looks at the distributions behind them.
@@ -94,6 +95,7 @@ def probe(
       feedback: text in the prompt of each problem, for a teacher.
       comment: whether feedback is written on the attempts.
       version: of the parameters, in recordings of what the policy says.
+      number: of the probe in the pipeline's phase, for its journal.
       labels: of these problems, perhaps among others; `eval.distinct_names` by default.
 
     Returns:
@@ -120,6 +122,7 @@ def probe(
             feedback=notes[batch],
             comment=comment,
             version=version,
+            number=number,
         )
         attempts += rollout.trajectories
         marginal += _summed_marginal(model, params, rollout)

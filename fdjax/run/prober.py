@@ -44,15 +44,17 @@ class Prober:
         readers: list[Reader] = ["student", "teacher"] if reads else ["student"]
         if all(self.rows.find(at, reader) for reader in readers):
             return
+        probed = f"probe of {at.arm}"
         measure = partial(
             probe,
+            number=at.step,
             model=self.model,
             problems_per_batch=self.context.config.attempts.problems,
             labels=dict(zip(self.problems, distinct_names(self.problems), strict=True)),
         )
         with self.context.timed("evaluation"):
             alone, attempts = measure(
-                replace(self.student, phase=f"probe of {at.arm}"),
+                replace(self.student, phase=probed),
                 params=params,
                 problems=list(self.problems),
                 key=self.context.key(2),
@@ -70,7 +72,7 @@ class Prober:
             problems, notes = self._notes(attempts)
             if reads and notes:
                 informed, _ = measure(
-                    self.teacher,
+                    replace(self.teacher, phase=probed),
                     params=teacher,
                     problems=problems,
                     key=self.context.key(3),
@@ -81,6 +83,7 @@ class Prober:
                 said += f"; teacher with feedback: reward {_shown(informed.reward)}"
             elif reads:
                 said += "; [bold red]teacher not measured: no feedback[/]"
+        self.context.journal.passed(probed)
         self.context.display.say(said)
 
     def _notes(self, attempts: Sequence[Trajectory]) -> tuple[list[Problem], list[str]]:

@@ -144,6 +144,7 @@ class Recipe:
 
             def on_step(name: str, done: int, metrics: dict[str, float]) -> None:
                 reached[name] = done
+                context.saved(name)
                 guarding.canaries(name, done)
                 values = [
                     f"{label} {metrics[key]:.2f}"
@@ -174,6 +175,8 @@ class Recipe:
                 on_data=on_data,
                 on_step=on_step,
             )
+        for phase in arm.phases:
+            context.journal.passed(phase.name)
         measure(arm.phases[-1].name, state)
         target = context.folder / "policies" / arm.name
         # A folder of this name is whole, however the process ends.
@@ -248,6 +251,7 @@ class Recipe:
             feedback_deadline_s=config.feedback_deadline_s,
             policy=self._policy_chat,
             watch=self.context.stop.watch,
+            journal=self.context.journal,
             loop=self.context.loop,
         )
 

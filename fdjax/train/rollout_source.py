@@ -161,13 +161,14 @@ class RolloutSource(ResumableSource):
 
         Metrics: those of `rollout_metrics`, `LogprobGap.measure`, `feedback_metrics`
         and `rollout_batch`; rollout/staleness (optimizer steps since an attempt was
-        sampled).
+        sampled); where sampling runs ahead, rollout/queue (groups that judge or writer
+        of this process still have when an iteration wants its own).
         """
         if self._after is not None:
             self._after.drop()
             self._after = None
         known, step = self._counts(), int(jax.device_get(state.step))
-        rollout, of_gap = self._rollout(state, step, timer)
+        rollout, of_flight = self._rollout(state, step, timer)
         age = sum(step - each.episode.version for each in rollout.trajectories)
         with timer.stage("data"):
             of_sampling = self._observe(rollout, known)
@@ -189,7 +190,7 @@ class RolloutSource(ResumableSource):
             metrics=union(
                 {"rollout/staleness": Mean(age, len(rollout.trajectories))},
                 rollout_metrics(rollout),
-                of_gap,
+                of_flight,
                 of_sampling,
                 of_advantages,
                 of_feedback,
@@ -212,6 +213,7 @@ class RolloutSource(ResumableSource):
         super().set_state(state)
         self.drop()
         self._begun = state["ahead"]["begun"]
+        flights = state["ahead"]["flights"]
         by_content = {fingerprint([each]): each for each in self._problems}
         self._flights = deque(
             each
@@ -221,8 +223,9 @@ class RolloutSource(ResumableSource):
                 by_content,
                 group_size=self._group_size,
                 comment=self._needs.feedback,
+                number=number,
             )
-            for each in state["ahead"]["flights"]
+            for number, each in enumerate(flights, self._begun - len(flights))
         )
 
     def drop(self) -> None:
@@ -238,9 +241,8 @@ class RolloutSource(ResumableSource):
     def _rollout(
         self, state: TrainState, step: int, timer: StageTimer
     ) -> tuple[Rollout, Metrics]:
-        """The oldest that is there, and how far its sampler is from the trainer."""
+        """The oldest that is there, and what is to be said of the newest."""
         if not self._staleness:
-            self._begun += 1
             rollout = self._begin(state, step, 0, timer).result()
             with timer.stage("data"):
                 return rollout, self._gap_of(state, rollout)
@@ -249,19 +251,21 @@ class RolloutSource(ResumableSource):
             for number in range(1 + self._staleness - len(self._flights)):
                 if self._begun == self._iterations:
                     break
-                self._begun += 1
                 pending = self._begin(state, step, number, None)
                 self._flights.append(pending)
                 # Later these weights are gone.
                 of_gap = self._gap_of(state, pending.sampled(self._gap_groups))
+        queue = sum(pending.unfinished for pending in self._flights)
         with timer.stage("wait"):
-            return self._flights.popleft().result(), of_gap
+            rollout = self._flights.popleft().result()
+        return rollout, union(of_gap, {"rollout/queue": Mean(queue, 1)})
 
     def _begin(
         self, state: TrainState, step: int, number: int, timer: StageTimer | None
     ) -> Pending:
         """A rollout of the current policy, one of perhaps several at this step."""
         key = jax.random.fold_in(state.key, state.step)
+        self._begun += 1
         return self._pipeline.begin(
             state.policy,
             next(self.stream),
@@ -270,6 +274,7 @@ class RolloutSource(ResumableSource):
             version=step,
             comment=self._needs.feedback,
             timer=timer,
+            number=self._begun - 1,
         )
 
     def _gap_of(self, state: TrainState, rollout: Rollout) -> Metrics:

@@ -17,7 +17,8 @@ from experiments import prover
 from fdjax.run.command import RESTART
 from small_prover import small_case
 
-MESH = ("--mesh.data", "2", "--mesh.fsdp", "4")
+MESH = ("--mesh.data", "2", "--mesh.fsdp", "4", "--attempts.staleness", "1")
+"""And a rollout that is ahead, and in the checkpoint of whoever is stopped."""
 PROVER = ("-m", "experiments.prover")
 FAULTY = ("tests/distributed/prover_with.py",)
 

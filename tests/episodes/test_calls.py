@@ -33,6 +33,8 @@ WRONG = {
     '{"name": 1, "arguments": {}}': '"name" is a text',
     '{"name": "f", "arguments": "{}"}': '"arguments" a JSON object',
     "[" * 100_000: "not valid JSON",
+    # Short enough to be read, and too deep to be written.
+    f'{{"name": "f", "arguments": {{"a": {"[" * 600}{"]" * 600}}}}}': "nested deeper",
 }
 
 

@@ -21,7 +21,7 @@ from fdjax.feedback.chat.recording import question_key
 from fdjax.judge import LeanJudge
 from fdjax.lean import FakeBackend, Verifier
 from fdjax.records import Problem
-from fdjax.rollout import PolicyChat
+from fdjax.rollout import Journal, PolicyChat
 from fdjax.sampling import (
     SamplingConfig,
     SamplingError,
@@ -384,3 +384,30 @@ def test_settings_are_checked(changed):
 def test_a_replay_names_its_recording():
     with pytest.raises(ConfigError, match=r"expected PolicyFeedback\.recording"):
         PolicyFeedback(replay=True)
+
+
+def test_groups_whose_reviews_a_journal_has_do_not_keep_others_waiting(
+    made, params, settings, tmp_path
+):
+    """As after a kill in the middle of feedback; the others' reviews stay the same."""
+
+    def reviewed():
+        pipeline, sampler = made(settings)
+        kept = replace(pipeline, journal=Journal(tmp_path / "journal"))
+        return notes(kept, params, number=0), sampler.batches
+
+    whole, asked = reviewed()
+    assert asked == [3]
+    [path] = (tmp_path / "journal" / "fd").iterdir()
+    judged = [], []
+    for line in path.read_bytes().splitlines(keepends=True)[:-1]:
+        judged[b"parts" in line].append(line)
+    batches = []
+    for review in judged[True]:
+        path.write_bytes(b"".join([*judged[False], review]))
+        again, asked = reviewed()
+        assert again == whole
+        batches += asked
+    # The verifier accepts one attempt, and nobody asks about it.
+    assert sorted(batches) == [1, 2]
+    assert reviewed() == (whole, [])

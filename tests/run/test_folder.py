@@ -77,6 +77,16 @@ def test_one_process_at_a_time(folder):
         assert f"process {os.getpid()} " in (folder / "lock").read_text()
 
 
+def test_what_a_killed_process_was_writing_is_cleared_away(folder):
+    """Whether or not it had come to write its configuration."""
+    new = folder.parent / "new"
+    new.mkdir()
+    for one, resume in ((new, False), (folder, True)):
+        (one / ".fdjax-0123456789abcdef.tmp").write_text("half a fi")
+        with open_run(one, CONFIG, RESUME, resume=resume):
+            assert not [*one.glob(".fdjax-*")]
+
+
 def test_a_file_system_without_locks_is_said(folder, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")

@@ -1,4 +1,4 @@
-"""Sampling that runs ahead: which weights, what overlaps, what is kept, what is held."""
+"""Sampling that runs ahead: by which weights, beside what, and what is kept of it."""
 
 import asyncio
 import copy
@@ -193,7 +193,7 @@ def test_a_position_waits_for_nobody_and_what_was_left_is_judged_then():
     judge.open.set()
     again = source(pipeline)
     again.set_state(position)
-    assert begin + [whole[1]] + iterations(again, [2]) == whole
+    assert [*begin, whole[1], *iterations(again, [2])] == whole
 
 
 def test_positions_of_other_problems_or_staleness_are_refused():
@@ -247,7 +247,10 @@ def test_a_stop_does_not_wait_for_judges(staleness):
 
 
 def test_work_that_is_cancelled_otherwise_is_no_stop():
-    work = Future()
-    with pytest.raises(CancelledError), StopRequest().watch(work):
-        work.cancel()
-        work.result()
+    def cancelled(work):
+        with StopRequest().watch(work):
+            work.cancel()
+            work.result()
+
+    with pytest.raises(CancelledError):
+        cancelled(Future())

@@ -1,6 +1,7 @@
 """Metrics and samples of a run on disk."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from fdjax.errors import ConfigError
 from fdjax.metrics.lines import RowWriter, read_rows
+from fdjax.metrics.trackers import Tracking
 
 __all__ = ["MetricsWriter", "SampleWriter", "read_metrics"]
 
@@ -22,6 +24,16 @@ _logger = logging.getLogger(__name__)
 
 class MetricsWriter(RowWriter):
     """Writer of metric rows: `{"arm", "step", "time", key: value, …}`."""
+
+    def __init__(self, path: Path | None, tracking: Tracking | None = None) -> None:
+        """Open the file for appending, creating it and cutting off a torn line.
+
+        Args:
+          path: the JSON lines file; its folder exists. With None nothing is written.
+          tracking: receives each row after the file.
+        """
+        super().__init__(path)
+        self._tracking = tracking or Tracking()
 
     def write(
         self,
@@ -53,7 +65,19 @@ class MetricsWriter(RowWriter):
             "step": step,
             "time": time.time() if wall_time_s is None else wall_time_s,
         }
-        self._append(row | {key: _number(one) for key, one in values.items()})
+        numbers = {key: _number(one) for key, one in values.items()}
+        self._append(row | numbers)
+        finite = {
+            key: number
+            for key, number in numbers.items()
+            if number is not None and math.isfinite(number)
+        }
+        self._tracking.write(arm, step, finite, row["time"])
+
+    def truncate_after(self, arm: str, step: int) -> None:
+        """Drops later rows of an arm, before a resume (`RowWriter`)."""
+        super().truncate_after(arm, step)
+        self._tracking.truncate_after(arm, step)
 
     def mark_gap(self, arm: str, step: int, expected: int) -> None:
         """Marks where rows were lost, as when somebody deleted the file.

@@ -8,6 +8,7 @@ import tyro
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
+from fdjax.metrics.trackers import TrackersConfig
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
@@ -23,6 +24,7 @@ from fdjax.ranges import (
 )
 from fdjax.run.folder import RESUMES, Resume
 from fdjax.sampling.server import ServerConfig
+from fdjax.train import GuardsConfig
 
 __all__ = [
     "AttemptsConfig",
@@ -254,10 +256,15 @@ class RunConfig:
     ) = field(default_factory=SamplerConfig)
     """Who samples: slots on the run's own devices, or a server of vLLM or SGLang."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
+    trackers: TrackersConfig = field(default_factory=TrackersConfig)
+    profile: tuple[int, ...] = ()
+    """Iterations of each phase, from 1, that leave a trace of JAX in `profile`."""
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
+        require_fields(self, profile=TupleOf(Whole(1)))
         require_seeds(self.seeds)
 
     @property

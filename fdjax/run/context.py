@@ -15,7 +15,8 @@ from rich.markup import escape
 
 from fdjax.checkpoint import checkpoint_steps
 from fdjax.data.pipeline import fingerprint
-from fdjax.metrics import MetricsWriter, SampleWriter
+from fdjax.metrics import EventWriter, MetricsWriter, SampleWriter
+from fdjax.metrics.trackers import TrackersConfig, Tracking
 from fdjax.rollout import EventLoop, Journal
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
@@ -69,6 +70,8 @@ class RunContext(Generic[Config]):
     display: Display
     writer: MetricsWriter
     samples: SampleWriter
+    events: EventWriter
+    """What guards say."""
     stop: StopRequest
     journal: Journal
     """Keeps what judge and writer say for a run that is killed."""
@@ -116,7 +119,11 @@ class RunContext(Generic[Config]):
 
 @contextmanager
 def run_folder(
-    config: Config, rules: ResumeRules, display: Display, mesh: Mesh
+    config: Config,
+    rules: ResumeRules,
+    display: Display,
+    mesh: Mesh,
+    trackers: TrackersConfig | None = None,
 ) -> Iterator[RunContext[Config]]:
     """A run's folder, open and locked, with all that is written into it.
 
@@ -127,6 +134,7 @@ def run_folder(
       rules: which of them a resumed run may change.
       display: what a person sees.
       mesh: of the run's devices.
+      trackers: where metrics go beside metrics.jsonl.
 
     Raises:
       ConfigError: the folder cannot be had (`open_run`).
@@ -140,7 +148,8 @@ def run_folder(
             display.say(f"[yellow]Since the run began:[/] {escape(note)}")
         try:
             decided = fingerprint([rules.deciding(to_json(config))])
-            with _writers(config, opened, display, mesh, decided) as context:
+            told = trackers or TrackersConfig()
+            with _writers(config, opened, display, mesh, decided, told) as context:
                 yield context
         except StoppedError:
             raise
@@ -177,17 +186,31 @@ def _own_file(folder: Path, name: str) -> Path | None:
     return folder / name if jax.process_index() == 0 else None
 
 
+def _opened_trackers(trackers: TrackersConfig, run: Run) -> Tracking:
+    """The first process tells them, as it writes the file."""
+    if jax.process_index() > 0:
+        return Tracking()
+    return trackers.open(run.folder, run=run.id)
+
+
 @contextlib.contextmanager
 def _writers(
-    config: Config, opened: Run, display: Display, mesh: Mesh, decided: str
+    config: Config,
+    opened: Run,
+    display: Display,
+    mesh: Mesh,
+    decided: str,
+    trackers: TrackersConfig,
 ) -> Iterator[RunContext[Config]]:
     journal = Journal(
         opened.folder / _JOURNAL, settings=decided, part=jax.process_index()
     )
     with (
         stop_on_signal() as stop,
-        MetricsWriter(_own_file(opened.folder, "metrics.jsonl")) as writer,
+        contextlib.closing(_opened_trackers(trackers, opened)) as tracking,
+        MetricsWriter(_own_file(opened.folder, "metrics.jsonl"), tracking) as writer,
         SampleWriter(_own_file(opened.folder, "samples.jsonl")) as samples,
+        EventWriter(_own_file(opened.folder, "events.jsonl")) as events,
         contextlib.closing(EventLoop()) as loop,
         ExitStack() as resources,
     ):
@@ -199,6 +222,7 @@ def _writers(
             display=display,
             writer=writer,
             samples=samples,
+            events=events,
             stop=stop,
             journal=journal,
             loop=loop,

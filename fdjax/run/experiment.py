@@ -30,6 +30,9 @@ __all__ = ["experiment", "resume_rules"]
 
 Config = TypeVar("Config", bound=RunConfig)
 
+_LOOKS = ("guards", "trackers", "profile")
+"""Settings that look at a run and decide nothing in it."""
+
 
 def experiment(
     default: Config,
@@ -105,7 +108,7 @@ def run_experiment(
                 *(model, tokenizer, width, sampler),
             )
         return
-    with run_folder(config, rules, display, mesh) as context:
+    with run_folder(config, rules, display, mesh, config.trackers) as context:
         learned = task(context)
         require_alike(
             {
@@ -147,13 +150,13 @@ def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     free: dict[str, tuple[str, ...]] = dict.fromkeys(
         (
             *("name", "runs", "seeds", "dry_run", "only", "processes", "mesh"),
-            *("evaluation", *MAY_CHANGE),
+            *("evaluation", *_LOOKS, *MAY_CHANGE),
         ),
         (),
     )
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, processes, mesh, evaluation and where a server of "
-        "the sampler is may change. ",
+        advice="Name, runs, only, processes, mesh, evaluation, guards, trackers, profile "
+        "and where a server of the sampler is may change. ",
     )

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Key
 
@@ -14,11 +13,10 @@ from fdjax.data.tokenizer import token_texts
 from fdjax.errors import DataError
 from fdjax.eval import distinct_names, mean_estimate, pass_at_k
 from fdjax.model import Model
-from fdjax.ops import Chunking, chunked_sum, scale_logits
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Rollout, Trajectory
-from fdjax.sharding import batch_parts, on_host
-from fdjax.train import response_hidden
+from fdjax.sharding import batch_parts, on_host, shard_batch
+from fdjax.train import response_hidden, summed_distribution
 
 __all__ = ["Probe", "probe"]
 
@@ -210,12 +208,15 @@ def _summed_marginal(
     (prompts, valid), responses = rollout.prompts, rollout.responses
     parts = 1 if model.mesh is None else batch_parts(model.mesh)
     rows = -(-_ROWS // parts) * parts
-    total = np.zeros(model.config.vocab_size)
+    total, mesh = np.zeros(model.config.vocab_size), model.mesh
     for start in range(0, len(prompts), rows):
         columns = [
             _filled(column[start : start + rows], rows)
             for column in (prompts, valid, *responses[:3])
         ]
+        columns = (
+            jax.device_put(columns) if mesh is None else shard_batch(columns, mesh)
+        )
         total += on_host(_summed(model, params, *columns, temperature=temperature))
     return total
 
@@ -239,20 +240,5 @@ def _summed(
     temperature: float,
 ) -> Float32[Array, " V"]:
     """Sum over sampled positions of the next-token distribution."""
-
-    def chunk(logits: Array, rows: Any, shared: Any) -> tuple[Array, Array]:
-        del shared
-        likely = jax.nn.softmax(scale_logits(logits, temperature))
-        summed = jnp.where(rows["mask"][:, None], likely, 0).sum(axis=0)
-        return jnp.zeros((), jnp.float32), summed
-
     hidden = response_hidden(model, params, prompts, valid, tokens, tokens_valid)
-    _, summed = chunked_sum(
-        chunk,
-        hidden,
-        model.output_embeddings(params),
-        mask=mask,
-        rows={},
-        chunking=Chunking(mesh=model.mesh),
-    )
-    return summed
+    return summed_distribution(model, params, hidden, mask, temperature=temperature)

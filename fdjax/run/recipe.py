@@ -24,6 +24,7 @@ from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
+from fdjax.run.guarding import Guarding
 from fdjax.run.plan import memory_note
 from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.prober import Prober
@@ -35,6 +36,7 @@ from fdjax.sharding import batch_parts, on_first
 from fdjax.train import (
     LogprobGap,
     PhaseConfig,
+    Profile,
     RolloutSource,
     StepData,
     TrainState,
@@ -109,6 +111,7 @@ class Recipe:
             samples=context.samples,
             temperature=settings.attempts.temperature,
         )
+        guarding = Guarding(context=context, task=self.task)
         by_name = {phase.name: phase for phase in arm.phases}
         sources = self._sources(arm)
         reached = dict.fromkeys(by_name, 0)
@@ -145,6 +148,7 @@ class Recipe:
             def on_step(name: str, done: int, metrics: dict[str, float]) -> None:
                 reached[name] = done
                 context.saved(name)
+                guarding.canaries(name, done)
                 values = [
                     f"{label} {metrics[key]:.2f}"
                     for key, label in _SHOWN.items()
@@ -165,6 +169,10 @@ class Recipe:
                 samples=context.samples,
                 stop=context.stop,
                 lora=settings.policy.lora,
+                guards=guarding.guards,
+                profile=Profile(
+                    iterations=settings.profile, folder=context.folder / "profile"
+                ),
                 run=context.run,
                 resume="whole" if settings.resume == "whole" else "newest",
                 on_data=on_data,

@@ -1,13 +1,24 @@
 """Training: state, objectives, the sharded step and the loop around it."""
 
 from fdjax.train.forward import response_hidden, teacher_hidden
+from fdjax.train.guards import (
+    Alarm,
+    AlarmError,
+    Guards,
+    GuardsConfig,
+    make_alarms,
+    make_diagnosis,
+    read_dump,
+)
 from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
 from fdjax.train.logprob_gap import LogprobGap
 from fdjax.train.loop import Phase, train
+from fdjax.train.marginal import summed_distribution
 from fdjax.train.objectives import Objective, make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.phases import PhaseConfig, train_phases
 from fdjax.train.plateau import Plateau
+from fdjax.train.profile import Profile
 from fdjax.train.resume import ResumeFrom, check_origin
 from fdjax.train.rollout_source import RolloutSource
 from fdjax.train.sources import (
@@ -59,11 +70,15 @@ __all__ = [
     "GRPO",
     "GSPO",
     "SFT",
+    "Alarm",
+    "AlarmError",
     "AlternatingSource",
     "BaseTeacher",
     "Clipped",
     "DualClip",
     "EMATeacher",
+    "Guards",
+    "GuardsConfig",
     "IdleError",
     "LiveTeacher",
     "LogprobGap",
@@ -73,6 +88,7 @@ __all__ = [
     "Phase",
     "PhaseConfig",
     "Plateau",
+    "Profile",
     "ReferenceKL",
     "ResumableSource",
     "ResumeFrom",
@@ -93,15 +109,19 @@ __all__ = [
     "hand_over",
     "init_state",
     "init_teacher",
+    "make_alarms",
+    "make_diagnosis",
     "make_objective",
     "make_optimizer",
     "make_train_step",
     "mixture",
     "needs_of",
+    "read_dump",
     "response_hidden",
     "restart",
     "state_shardings",
     "stop_on_signal",
+    "summed_distribution",
     "teacher_hidden",
     "train",
     "train_phases",

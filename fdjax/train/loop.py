@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,18 @@ from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore
 from fdjax.errors import CheckpointError, ConfigError
-from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
+from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
 from fdjax.ranges import TupleOf, Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import shard_batch
 from fdjax.train.deferred import settled
+from fdjax.train.guards.diagnosis import Diagnose
+from fdjax.train.guards.guards import UNGUARDED, AlarmError, Guards
+from fdjax.train.guards.skips import Skips
+from fdjax.train.guards.watch import Finding, Watch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
+from fdjax.train.profile import NO_PROFILE, Profile
 from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
@@ -54,6 +59,8 @@ class Phase:
     max_idle: int = 5
     """Iterations in a row without an optimizer step taken after which the run stops,
     because values are not finite or nothing is scored."""
+    diagnose: Diagnose | None = None
+    """Made by `make_diagnosis`; says where a skipped step's batch is not finite."""
 
     def __post_init__(self) -> None:
         require_fields(
@@ -77,6 +84,8 @@ def train(
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
+    guards: Guards = UNGUARDED,
+    profile: Profile = NO_PROFILE,
     run: str | None = None,
     resume: ResumeFrom = "newest",
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
@@ -103,6 +112,8 @@ def train(
       samples: rows of this phase later than its checkpoint are dropped; `on_data` may
         write them anew.
       stop: asked between iterations, and by what the source waits for.
+      guards: alarms on the rows, and where they and skipped batches are written.
+      profile: iterations that leave a trace.
       run: identity of the run, kept in its checkpoints; those of another are refused.
       resume: the newest checkpoint, which must be whole; the newest that is "whole";
         or that of a step. Where training goes on from an earlier one, later ones are
@@ -116,6 +127,7 @@ def train(
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
       IdleError: `max_idle` iterations in a row took no optimizer step.
+      AlarmError: one of the guards ends the run.
       ConfigError: the rows have no metric of the name in `until`.
       CheckpointError: the parameters to begin from are not finite; or the checkpoint is
         of another run, of other data or of another state, or cannot be written; as
@@ -141,20 +153,26 @@ def train(
             store.set_aside_after(done)
             writer.truncate_after(phase.name, done)
             samples.truncate_after(phase.name, done)
+            guards.truncate_after(phase.name, done)
         # The last iteration has a row of its own.
         cut = done == phase.steps and done % phase.log_every > 0
         writer.mark_gap(phase.name, done, done // phase.log_every + cut)
 
         watched = tuple(host.get("watched", ()))
-        at = _Boundary(done, state, _position(phase.source), window, watched)
+        watch = guards.watch(host.get("guards", {}))
+        at = _Boundary(done, state, _position(phase.source), window, watched, watch)
         if base is not None:
             origin["base"] = base
-        under_way = _Run(phase, store, writer, at, origin)
+        under_way = _Run(phase, store, writer, guards, at, origin)
         try:
             on_step(done, under_way.latest)
             while not under_way.over:
                 stop.check()
-                under_way.iterate(mesh, on_data)
+                traced = profile.of(
+                    phase.name, under_way.at.done + 1, lambda: under_way.at.state
+                )
+                with traced:
+                    under_way.iterate(mesh, on_data)
                 on_step(under_way.at.done, under_way.latest)
             store.wait()
         except StoppedError:
@@ -188,6 +206,8 @@ class _Boundary:
     """Metrics since the last row."""
     watched: tuple[float, ...] = ()
     """Values of the metric that `until` looks at, one a row."""
+    watch: Watch = field(default_factory=Watch)
+    """What the alarms have seen of the rows."""
 
 
 def _position(source: Source) -> dict[str, Any]:
@@ -203,6 +223,7 @@ class _Run:
         phase: Phase,
         store: CheckpointStore,
         writer: MetricsWriter,
+        guards: Guards,
         at: _Boundary,
         origin: dict[str, Any],
     ) -> None:
@@ -212,6 +233,8 @@ class _Run:
         self._phase = phase
         self._store = store
         self._writer = writer
+        self._guards = guards
+        self._skips = Skips(guards, phase.name, phase.diagnose)
         self._timer = StageTimer()
         self.over = self._is_over()
 
@@ -235,12 +258,43 @@ class _Run:
             position=_position(phase.source),
             window=window,
         )
+        # The window has waited for the iteration before, not for this one.
+        self._look(mesh, behind=len(metrics))
+        self._skips.add(self.at.done, data.batches, metrics)
+        alarm: AlarmError | None = None
         if self._due(phase.log_every):
-            self._write_row()
+            found = self._write_row()
+            self._look(mesh)
+            alarm = self._guards.tell(phase.name, self.at.done, found)
             self.over = self._is_over()
-        if self.over or self._due(phase.checkpoint_every):
+        stops = alarm or self.at.window.idle >= phase.max_idle
+        if self.over or stops or self._due(phase.checkpoint_every):
             self.save()
-        self.at.window.check(phase.max_idle)
+        self._check_idle()
+        if alarm:
+            raise alarm
+
+    def _look(self, mesh: Mesh, *, behind: int = 0) -> None:
+        """Writes the batch of a step that is known to be skipped by now."""
+        at = self.at
+        at.watch = self._skips.look(at.watch, at.state, mesh, behind=behind)
+
+    def _check_idle(self) -> None:
+        """Raises `IdleError` after too many iterations without a step."""
+        window, most = self.at.window, self._phase.max_idle
+        if window.idle >= most:
+            self._guards.note(
+                Event(
+                    arm=self._phase.name,
+                    step=self.at.done,
+                    guard="idle",
+                    metric=max(window.missed, key=window.missed.__getitem__),
+                    value=window.idle,
+                    bound=most - 1,
+                    action="stop",
+                )
+            )
+        window.check(most)
 
     def save(self) -> None:
         """Begins to write a checkpoint."""
@@ -248,6 +302,7 @@ class _Run:
         host: dict[str, Any] = {
             "source": settled(at.position),
             "window": at.window.get_state(),
+            "guards": at.watch.get_state(),
         }
         if self._phase.until is not None:
             host["watched"] = list(at.watched)
@@ -276,17 +331,20 @@ class _Run:
     def _due(self, every: int) -> bool:
         return self.at.done % every == 0 or self.at.done == self._phase.steps
 
-    def _write_row(self) -> None:
+    def _write_row(self) -> list[Finding]:
+        """Ends the window with its row; returns the alarms that this raises."""
         with self._timer.stage("update"):
             window = self.at.window.settled()
         self.latest = union(window.means(), self._timer.take())
         self._writer.write(self._phase.name, self.at.done, self.latest)
-        self.at.window = window.emptied()
+        watch, found = self.at.watch.after(self.latest)
+        self.at = replace(self.at, window=window.emptied(), watch=watch)
         if self._phase.until is not None:
             value = self._watched_value(self._phase.until.metric)
             # A row may have nothing to average, such as no attempt with a reward.
             if not math.isnan(value):
                 self.at.watched += (value,)
+        return found
 
     def _watched_value(self, metric: str) -> float:
         if metric not in self.latest:

@@ -14,11 +14,14 @@ from fdjax.errors import ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import LoRA, Model
 from fdjax.ranges import FLAG, Whole, require_fields
+from fdjax.train.guards.diagnosis import make_diagnosis
+from fdjax.train.guards.guards import UNGUARDED, Guards
 from fdjax.train.interrupt import StopRequest
 from fdjax.train.loop import Phase, train
 from fdjax.train.objectives import make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.plateau import Plateau
+from fdjax.train.profile import NO_PROFILE, Profile
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, hand_over, restart
 from fdjax.train.step import make_train_step
@@ -110,6 +113,8 @@ def train_phases(
     samples: SampleWriter,
     stop: StopRequest,
     lora: LoRA | None = None,
+    guards: Guards = UNGUARDED,
+    profile: Profile = NO_PROFILE,
     run: str | None = None,
     resume: Literal["newest", "whole"] = "newest",
     on_data: Callable[[str, int, TrainState, StepData], None] = lambda *_: None,
@@ -135,6 +140,8 @@ def train_phases(
       stop: asked between iterations.
       lora: adapters that the phases train, one after the other; None for all
         parameters.
+      guards: see `train`.
+      profile: see `train`.
       run: identity of the run, kept in its checkpoints.
       resume: see `train`; a phase that was finished is read from its last checkpoint.
       on_data: called with (phase, iteration, state, data) before the optimizer steps.
@@ -147,7 +154,7 @@ def train_phases(
       ConfigError: there are no phases, two of one name, or one keeps what the phase
         before does not have.
       StoppedError: `stop` was requested; the state was saved first.
-      IdleError, CheckpointError: see `train`.
+      IdleError, AlarmError, CheckpointError: see `train`.
     """
     _check(phases)
     built = [_built(phase, model, mesh, source(phase), lora) for phase in phases]
@@ -185,6 +192,8 @@ def train_phases(
             writer=writer,
             samples=samples,
             stop=stop,
+            guards=guards,
+            profile=profile,
             run=run,
             resume=resume,
             on_data=partial(on_data, phase.name),
@@ -236,14 +245,18 @@ def _built(
       source: of its data, with what `config.needs` says.
       lora: adapters that it trains, if not all parameters.
     """
+    objective = make_objective(model, config.terms)
     step = make_train_step(
         model,
-        make_objective(model, config.terms),
+        objective,
         make_optimizer(config.optimizer),
         mesh,
         teacher=config.held_teacher,
         lora=lora,
         microbatches=config.microbatches,
+    )
+    diagnose = make_diagnosis(
+        objective, teacher=config.held_teacher, microbatches=config.microbatches
     )
     return Phase(
         name=config.name,
@@ -255,4 +268,5 @@ def _built(
         keep_checkpoints=config.keep_checkpoints,
         until=config.until,
         max_idle=config.max_idle,
+        diagnose=diagnose,
     )

@@ -19,7 +19,7 @@ from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, on_base, state_shardings
 from fdjax.train.teacher import LiveTeacher, Teacher, update_teacher
 
-__all__ = ["make_train_step"]
+__all__ = ["make_gradient", "make_train_step"]
 
 
 def make_train_step(
@@ -74,30 +74,11 @@ def make_train_step(
         )
     layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
 
-    def loss_of(
-        params: Any, weights: Any, base: Any, *rest: Any
-    ) -> tuple[Float32[Array, ""], Metrics]:
-        read = None if weights is None else on_base(base, weights)
-        return objective.loss(on_base(base, params), read, *rest)
-
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    gradient = make_gradient(objective, teacher=teacher, microbatches=microbatches)
 
     def step(state: TrainState, base: Any, batch: Any) -> tuple[TrainState, Metrics]:
         scored = objective.scored(batch).sum().astype(jnp.float32)
-        normalizers = objective.normalizers(batch)
-        # The gradient is by the first argument alone: a live teacher has none.
-        weights = state.params if isinstance(teacher, LiveTeacher) else state.teacher
-
-        def part(batch: Any) -> tuple[Float32[Array, ""], Metrics, Any]:
-            (loss, metrics), grads = gradient(
-                state.params, weights, base, batch, normalizers, state.step
-            )
-            return loss, metrics, grads
-
-        if microbatches == 1:
-            loss, metrics, grads = part(batch)
-        else:
-            loss, metrics, grads = _accumulate(part, batch, microbatches)
+        loss, metrics, grads = gradient(state, base, batch)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -163,6 +144,47 @@ def make_train_step(
         return after._replace(base=state.base), metrics
 
     return checked
+
+
+def make_gradient(
+    objective: Objective, *, teacher: Teacher | None, microbatches: int
+) -> Callable[[TrainState, Any, Any], tuple[Float32[Array, ""], Metrics, Any]]:
+    """Builds `gradient(state, base, batch) -> (loss, metrics, gradient)`; not jitted.
+
+    The loss and the gradient of what the state trains are those of the global batch.
+
+    Args:
+      objective: what to minimise.
+      teacher: where its weights come from; None where the objective reads none.
+      microbatches: parts that the batch is cut into.
+    """
+
+    def loss_of(
+        params: Any, weights: Any, base: Any, *rest: Any
+    ) -> tuple[Float32[Array, ""], Metrics]:
+        read = None if weights is None else on_base(base, weights)
+        return objective.loss(on_base(base, params), read, *rest)
+
+    by_params = jax.value_and_grad(loss_of, has_aux=True)
+
+    def gradient(
+        state: TrainState, base: Any, batch: Any
+    ) -> tuple[Float32[Array, ""], Metrics, Any]:
+        normalizers = objective.normalizers(batch)
+        # The gradient is by the first argument alone: a live teacher has none.
+        weights = state.params if isinstance(teacher, LiveTeacher) else state.teacher
+
+        def part(batch: Any) -> tuple[Float32[Array, ""], Metrics, Any]:
+            (loss, metrics), grads = by_params(
+                state.params, weights, base, batch, normalizers, state.step
+            )
+            return loss, metrics, grads
+
+        if microbatches == 1:
+            return part(batch)
+        return _accumulate(part, batch, microbatches)
+
+    return gradient
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:

@@ -105,6 +105,7 @@ def test_training_is_logged_step_by_step(whole):
             assert 0 <= row["reward/mean"] <= 1
             assert row["rollout/entropy"] > 0
             assert row["rollout/logprob_gap_max"] < 1e-4
+            assert row["rollout/marginal_entropy"] > 0.5
             assert row["time/verify_s"] > 0
 
 
@@ -116,7 +117,7 @@ ROLLOUT = {
     *("reward/mean", "rollout/entropy", "rollout/length", "rollout/finished"),
     *("rollout/overlong_prompts", "rollout/broken_statements"),
     *("rollout/turns", "rollout/calls"),
-    *("rollout/logprob_gap", "rollout/logprob_gap_max"),
+    *("rollout/logprob_gap", "rollout/logprob_gap_max", "rollout/marginal_entropy"),
     *("rollout/live_groups", "verdict/verified", "verdict/rejected"),
     *("verdict/unsafe", "verdict/timeout", "verdict/crashed"),
     *("time/sample_s", "time/verify_s", "time/feedback_s", "time/update_s"),

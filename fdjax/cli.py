@@ -266,8 +266,8 @@ def main(arguments: list[str] | None = None) -> None:
             },
             args=arguments,
             prog="fdjax",
-            description="Verify Lean 4 proofs, have feedback on them written, report on "
-            "runs, convert models. `fdjax --version` says which fdjax.",
+            description="Verify Lean 4 proofs, have feedback on them written, report "
+            "on runs, convert models. `fdjax --version` says which fdjax.",
         )
     except (FdjaxError, OSError) as error:
         message = f"[bold red]error[/] {escape(str(error))}"

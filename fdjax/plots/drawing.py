@@ -54,7 +54,7 @@ def blank(size: tuple[float, float]) -> Figure:
 
 
 def small_multiples(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure with axes on one scale, four in a row at most; size of each in inches."""
+    """A figure of axes on one scale, four in a row; size of each in inches."""
     across = min(_ACROSS, count)
     down = -(-count // across)
     figure = blank((size[0] * across, size[1] * down))

@@ -4,6 +4,7 @@ The rows of samples.jsonl that hold `tokens` and `kl` say it, of some attempts i
 iterations: KL(teacher‖student) in nats at each scored token.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,15 +28,15 @@ class Cell(NamedTuple):
 
     mean: float
     """KL of an occurrence, nats."""
-    count: int
-    """Occurrences."""
+    occurrences: int
 
 
 class TokenGaps(NamedTuple):
     """The same tokens of each line, over its steps."""
 
     tokens: list[str]
-    """Those with the largest KL summed over all lines, largest first."""
+    """Those with the largest part in the summed KL of a line, on average over lines,
+    largest first."""
     lines: list[tuple[Line, list[str], list[list[Cell | None]]]]
     """Names of the columns, and for each token a cell in each; None where the token did
     not occur."""
@@ -78,14 +79,14 @@ def token_gaps(lines: Sequence[Line]) -> TokenGaps | None:
     scored = [
         (line, steps) for line in lines if (steps := _by_step(_samples(line), line.arm))
     ]
-    sums: dict[str, float] = {}
+    shares: Counter[str] = Counter()
     for _, steps in scored:
-        for attempts in steps.values():
-            for token, nats in _flat(attempts):
-                sums[token] = sums.get(token, 0.0) + nats
-    if not sums:
+        sums = _sums(steps)
+        whole = sum(sums.values()) or 1.0
+        shares.update({token: nats / whole for token, nats in sums.items()})
+    if not shares:
         return None
-    tokens = sorted(sums, key=lambda token: -sums[token])[:_TOKENS]
+    tokens = [token for token, _ in shares.most_common(_TOKENS)]
     tables = []
     for line, steps in scored:
         columns = np.array_split(list(steps), min(_COLUMNS, len(steps)))
@@ -111,6 +112,15 @@ def _by_step(samples: Iterable[Mapping[str, Any]], arm: str) -> dict[int, list[S
         if scored:
             found.setdefault(row["step"], []).append(scored)
     return dict(sorted(found.items()))
+
+
+def _sums(steps: Mapping[int, list[Scored]]) -> dict[str, float]:
+    """KL of each token, summed over its occurrences."""
+    sums: dict[str, float] = {}
+    for attempts in steps.values():
+        for token, nats in _flat(attempts):
+            sums[token] = sums.get(token, 0.0) + nats
+    return sums
 
 
 def _flat(attempts: Iterable[Scored]) -> Iterable[tuple[str, float]]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fdjax.plots.lines import Line
 from fdjax.plots.pass_at_k import pass_at_k_trend
 from fdjax.plots.tables import headline_ks
@@ -78,8 +80,8 @@ def _order(title: str) -> tuple[bool, int]:
 
 
 def _ending(course: Trend, place: int, kind: str) -> Ending:
-    ends = [
-        None if end is None or end[place] != end[place] else float(end[place])
+    low, high = (
+        None if end is None or np.isnan(end[place]) else float(end[place])
         for end in (course.low, course.high)
-    ]
-    return Ending(float(course.values[place]), *ends, kind)
+    )
+    return Ending(float(course.values[place]), low, high, kind)

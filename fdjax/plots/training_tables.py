@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def _lengths(rows: Sequence[Row]) -> list[float]:
     The first row of a phase that begins at another's end counts as the second does.
     """
     steps = [row["step"] for row in rows]
-    lengths = [max(1.0, after - before) for before, after in zip(steps, steps[1:])]
+    lengths = [max(1.0, after - before) for before, after in pairwise(steps)]
     first = lengths[0] if lengths else 1.0
     return [first, *lengths] if rows else []
 

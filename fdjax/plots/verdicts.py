@@ -63,8 +63,8 @@ def verdicts_figure(lines: Sequence[Line]) -> Figure | None:
             parse_math=False,
         )
         if len(steps) == 1:  # an area needs two ends
-            steps, shares = steps + [[-0.5], [0.5]], shares.repeat(2, axis=0)
-            steps = steps.ravel()
+            steps = steps[0] + np.array([-0.5, 0.5])
+            shares = shares.repeat(2, axis=0)
         axes.stackplot(
             steps, shares.T, colors=list(STATUS_COLOURS.values()), linewidth=0
         )

@@ -185,8 +185,8 @@ def test_the_gap_of_each_token_is_there(page):
         if tag == "td" and "title" in attributes
     ]
     assert [title for title, _ in cells] == [
-        *("2 nats, 1 occurrences", "1 nats, 1 occurrences"),
-        *("0.5 nats, 1 occurrences", "0.25 nats, 1 occurrences"),
+        *("2 nats, 1×", "1 nats, 1×"),
+        *("0.5 nats, 1×", "0.25 nats, 1×"),
     ]
     heat = [float(style.removeprefix("--heat:")) for _, style in cells]
     assert heat == sorted(heat, reverse=True)

@@ -29,6 +29,8 @@ __all__ = ["render"]
 _PIXELS_A_POINT = 1.4
 _WIDE = 6.0
 """Inches from which on a figure has the whole width of the page."""
+_PANELS = 8.0
+"""Inches from which on a figure is not squeezed into a narrow page, but moved in it."""
 
 
 def render(template: str, lines: Sequence[Line], **content: Any) -> str:
@@ -71,6 +73,7 @@ def render(template: str, lines: Sequence[Line], **content: Any) -> str:
             {
                 "name": name,
                 "wide": figure.get_figwidth() > _WIDE,
+                "panels": figure.get_figwidth() > _PANELS,
                 "svg": Markup(_page_svg(figure_svg(figure), name)),
                 "caption": CAPTIONS[name],
             }

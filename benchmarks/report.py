@@ -4,15 +4,14 @@
 
 A case is attempts × characters of a proof, of random words. Each run has two arms and
 rows of 40 metrics. A page is made in a process of its own; "make" is processor time.
-Chromium, where it is installed, opens it and dumps what it has become; an empty page's
-time is taken off. The table is in Markdown.
+"open" is the wall time until Chromium, where it is installed, shows the first attempts. The
+table is in Markdown.
 """
 
 import argparse
 import json
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.figures import machine, print_facts, write_figures
+from tests.browsing import BROWSER, browser
 
 _ARMS = ("grpo", "fd")
 _LOGGED = 10
@@ -35,9 +35,8 @@ def main() -> None:
         return
     facts = machine()
     print_facts(facts)
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
     titles = ["attempts", "characters", "rows of metrics", "files", "make", "memory"]
-    titles += ["page", "open"] if browser else ["page"]
+    titles += ["page", "open"] if BROWSER else ["page"]
     print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
     found = []
     for case in args.cases.split(","):
@@ -45,7 +44,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as nowhere:
             folder = Path(nowhere) / "run"
             _write_run(folder, attempts, characters, args.rows)
-            figures = _measure(folder, browser)
+            figures = _measure(folder)
         found.append({"attempts": attempts, "characters": characters} | figures)
         cells = [
             *(f"{attempts:,}", f"{characters:,}", f"{args.rows:,}"),
@@ -53,13 +52,13 @@ def main() -> None:
             f"{figures['make_s']:.1f} s",
             f"{figures['memory_mb']:.0f} MB",
             f"{figures['page_mb']:.1f} MB",
-            *([f"{figures['open_s']:.1f} s"] if browser else []),
+            *([f"{figures['open_s']:.1f} s"] if BROWSER else []),
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
     write_figures(facts | {"rows": args.rows, "cases": found}, args.json)
 
 
-def _measure(folder: Path, browser: str | None) -> dict[str, float]:
+def _measure(folder: Path) -> dict[str, float]:
     files = sum(file.stat().st_size for file in folder.iterdir())
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.report", "--make", str(folder)],
@@ -72,10 +71,8 @@ def _measure(folder: Path, browser: str | None) -> dict[str, float]:
         "files_mb": files / 1e6,
         "page_mb": page.stat().st_size / 1e6,
     }
-    if browser:
-        empty = folder / "empty.html"
-        empty.write_text("<!doctype html>")
-        figures["open_s"] = _open_s(browser, page) - _open_s(browser, empty)
+    if BROWSER:
+        figures["open_s"] = _open_s(page)
     return figures
 
 
@@ -89,19 +86,12 @@ def _make(folder: Path) -> None:
     print(json.dumps(figures))
 
 
-def _open_s(browser: str, page: Path) -> float:
+def _open_s(page: Path) -> float:
     """Until the first attempts are shown."""
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                *(browser, "--headless=new", "--no-sandbox", "--disable-gpu"),
-                *(f"--user-data-dir={profile}", "--virtual-time-budget=1000"),
-                *("--dump-dom", f"file://{page}"),
-            ],
-            capture_output=True,
-            check=True,
-        )
+    with browser() as tab:
+        begun = time.perf_counter()
+        tab.open(page)
+        tab.wait("document.querySelector('.sample')")
         return time.perf_counter() - begun
 
 

@@ -14,7 +14,7 @@ def unpack(text):
 
 def attempts(browser_index, blocks):
     """The attempts of a sample browser, each with its facts and its texts."""
-    found = []
+    found, blocks = [], list(blocks)
     for values in browser_index["samples"]:
         facts = dict(zip(browser_index["facts"], values, strict=True))
         problem = browser_index["problems"][facts["problem"]]

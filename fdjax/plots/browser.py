@@ -39,26 +39,23 @@ proof in characters."""
 
 @dataclass(frozen=True, kw_only=True)
 class Browser:
-    """What the browser's script reads."""
+    """What the browser's script reads: JSON, compressed by gzip, in base64."""
 
-    index: dict[str, Any]
+    index: str
     """`samples`: for each attempt its `facts`; `lines`, `runs` and `problems`, which
     those name by number; `statuses` in their order; `scale`, the KL in nats that gets
     the full colour: the 98th percentile of all tokens."""
     blocks: list[str]
-    """JSON lists of attempts, compressed by gzip, in base64."""
+    """Lists of attempts."""
+    shown: int
+    """Attempts in the index."""
     total: int
-    """Attempts that there are; the index may hold fewer."""
+    """Attempts that there are."""
 
     @property
-    def shown(self) -> int:
-        """Attempts in the index."""
-        return len(self.index["samples"])
-
-    @property
-    def packed_index(self) -> str:
-        """The index as blocks are."""
-        return _packed(_json(self.index))
+    def size(self) -> int:
+        """Characters in the page."""
+        return len(self.index) + sum(map(len, self.blocks))
 
 
 def browse(lines: Sequence[Line], limit: int = _LIMIT) -> Browser:
@@ -69,8 +66,7 @@ def browse(lines: Sequence[Line], limit: int = _LIMIT) -> Browser:
 
     Args:
       lines: of one run or several.
-      limit: characters of the packed blocks, at most; their index comes on top, about
-        a fiftieth of that for attempts of a thousand characters.
+      limit: characters that this adds to the page, at most.
     """
     runs: dict[str, int] = {}
     rows = []
@@ -82,23 +78,8 @@ def browse(lines: Sequence[Line], limit: int = _LIMIT) -> Browser:
             for sample in part.samples:
                 if sample["arm"] == line.arm:
                     rows.append(_row(sample, run, place, numbers))
-    total = len(rows)
-    scale = _scale(rows)
-    blocks = _blocks(rows)
-    size, room = sum(map(len, blocks)), sum(row["size"] for row in rows)
-    while size > limit:
-        room = int(room * 0.95 * limit / size)
-        rows = _chosen(rows, room)
-        blocks = _blocks(rows)
-        size = sum(map(len, blocks))
-    problems: dict[str, int] = {}
-    index = {
-        "samples": [
-            [problems.setdefault(row["facts"][0], len(problems)), *row["facts"][1:]]
-            for row in rows
-        ],
+    head = {
         "facts": FACTS,
-        "problems": list(problems),
         "runs": list(runs),
         "lines": [
             {
@@ -109,9 +90,30 @@ def browse(lines: Sequence[Line], limit: int = _LIMIT) -> Browser:
             for line in lines
         ],
         "statuses": [status.value for status in Status],
-        "scale": scale,
+        "scale": _scale(rows),
     }
-    return Browser(index=index, blocks=blocks, total=total)
+    total, room = len(rows), sum(row["size"] for row in rows)
+    browser = _browser(rows, head, total)
+    while rows and browser.size > limit:
+        room = int(room * 0.95 * limit / browser.size)
+        rows = _chosen(rows, room)
+        browser = _browser(rows, head, total)
+    return browser
+
+
+def _browser(
+    rows: Sequence[dict[str, Any]], head: Mapping[str, Any], total: int
+) -> Browser:
+    blocks = _blocks(rows)
+    problems: dict[str, int] = {}
+    samples = [
+        [problems.setdefault(row["facts"][0], len(problems)), *row["facts"][1:]]
+        for row in rows
+    ]
+    index = {**head, "problems": list(problems), "samples": samples}
+    return Browser(
+        index=_packed(_json(index)), blocks=blocks, shown=len(rows), total=total
+    )
 
 
 def _row(

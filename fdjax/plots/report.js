@@ -188,7 +188,7 @@
       make("header", {},
         make("span", { class: "status" }, statusDot(sample.status), sample.status),
         lineName(sample.line),
-        make("button", { type: "button", class: "problem", title: "Show attempts at it", onclick: () => searchFor(sample.problem) }, sample.problem),
+        make("button", { type: "button", class: "problem", title: "Show attempts at it", onclick: () => showProblem(sample.problem) }, sample.problem),
         make("span", { class: "meta" }, facts.join(" · "))),
       right.childNodes.length
         ? make("div", { class: "columns" }, left, right)
@@ -228,13 +228,17 @@
   }
 
   async function searchFor(text) {
-    const input = $("controls").querySelector("input[type=search]");
-    input.value = text;
-    filter.search = text.trim().toLowerCase();
-    const asked = filter.search;
+    const asked = text.trim().toLowerCase();
+    filter.search = asked;
     if (asked) $("pages").replaceChildren(make("span", { role: "status" }, "Searching…"));
     const fits = asked ? await search(asked) : null;
     if (filter.search === asked) await change(() => { found = fits; });
+  }
+
+  function showProblem(name) {
+    $("controls").querySelector("input[type=search]").value = name;
+    filter.search = name;
+    return change(() => { found = new Set(data.samples.filter((sample) => sample.problem === name)); });
   }
 
   let shows = 0;

@@ -51,13 +51,17 @@ class RunFiles:
 
     @property
     def arms(self) -> list[str]:
-        """Arms in the order of evaluation or probes, then of metrics and samples."""
+        """Arms in the order of evaluation or probes, then of the other files."""
         runs = (self, *self.seeds)
         evaluated = [
             row["arm"] for run in runs for row in run.evaluation.get("arms", [])
         ]
         probed = [row["policy"] for rows in self.probed for row in rows]
-        others = [row["arm"] for run in runs for row in (*run.metrics, *run.samples)]
+        others = [
+            row["arm"]
+            for run in runs
+            for row in (*run.metrics, *run.samples, *run.events)
+        ]
         return list(dict.fromkeys(evaluated + probed + others))
 
     @cached_property

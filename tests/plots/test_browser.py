@@ -14,9 +14,7 @@ def browser_of(rows, **limits):
 
 
 def shown(browser):
-    return attempts(
-        unpack(browser.packed_index), [unpack(block) for block in browser.blocks]
-    )
+    return attempts(unpack(browser.index), map(unpack, browser.blocks))
 
 
 def test_attempts_are_counted_and_theorems_of_one_name_told_apart():
@@ -43,11 +41,11 @@ def test_scale_is_a_high_percentile_of_scored_tokens():
     values = [place / 100 for place in range(101)]
     rows = [sample(tokens=tokens, kl=values), sample(tokens=["b"], kl=[None])]
     browser = browser_of(rows)
-    assert browser.index["scale"] == pytest.approx(0.98)
+    assert unpack(browser.index)["scale"] == pytest.approx(0.98)
     assert [row["mean"] for row in shown(browser)] == [0.5, None]
     assert [row["top"] for row in shown(browser)] == [1.0, None]
     plain = browser_of([sample(tokens=None, kl=None)])
-    assert plain.index["scale"] == 1.0
+    assert unpack(plain.index)["scale"] == 1.0
     assert "kl" not in shown(plain)[0]
 
 
@@ -66,7 +64,7 @@ def test_more_than_fits_is_cut_evenly():
     limit = 60_000
     browser = browser_of(rows, limit=limit)
     assert browser.total == 205
-    assert 0.7 * limit < sum(map(len, browser.blocks)) <= limit
+    assert 0.7 * limit < browser.size <= limit
     found = shown(browser)
     assert len(found) == browser.shown < 205
     # Scored attempts first, then of each arm and status as many.

@@ -196,10 +196,13 @@ def test_the_gap_of_each_token_is_there(page):
 def test_guards_are_listed_where_they_saw_something(run_dir, page):
     assert "guards" not in [a.get("id") for _, a in page.elements]
     event = {"arm": "fd", "step": 3, "guard": "spike <b>", "metric": "train/loss"}
-    rows = [{**event, "value": 9.0, "bound": 1.5, "action": "warn"}] * 2
+    seen = {"value": 9.0, "bound": 1.5, "action": "dump", "file": "dumps/3.npz"}
+    rows = [{**event, **seen}, {**event, "arm": "new"}]
     lines = [json.dumps(row) + "\n" for row in rows]
     (run_dir / "events.jsonl").write_text("".join(lines) + '{"arm": "fd", "st')
     page = Page(write_report(run_dir).read_text(encoding="utf-8"))
     assert "Guards 2 events" in page.text
-    assert "FD spike <b> warn 2 3 3" in page.text
-    assert "FD 3 spike <b> train/loss 9 1.5 warn" in page.text
+    assert "FD spike <b> dump 1 3 3" in page.text
+    assert "FD 3 spike <b> train/loss 9 1.5 dump dumps/3.npz" in page.text
+    # A phase may stop before it has written anything else.
+    assert "new 3 spike <b> train/loss – – – –" in page.text

@@ -4,8 +4,8 @@
 
 A case is attempts × characters of a proof, of random words. Each run has two arms and
 rows of 40 metrics. A page is made in a process of its own; "make" is processor time.
-"open" is the wall time until Chromium, where it is installed, shows the first attempts. The
-table is in Markdown.
+"open" is the wall time until Chromium, where it is installed, shows the first attempts.
+The table is in Markdown.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The command line: doctor, lean, verify, serve, feedback, convert."""
+"""The command line: doctor, lean, verify, serve, feedback, report, convert."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from fdjax import __version__
-from fdjax.errors import FdjaxError
+from fdjax.errors import DataError, FdjaxError
 from fdjax.feedback_command import FeedbackOptions, write_ahead
 from fdjax.lean import NativeBackend, WasmBackend, install
 from fdjax.lean.engine.selftest import selftest
@@ -164,6 +164,40 @@ def feedback(
     return write_ahead(attempts, out, options)
 
 
+def report(
+    runs: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint=""),
+    ],
+    /,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+) -> int:
+    """Write the report of a run, or a page that compares several.
+
+    Reads the runs' files, also while they are written, and changes none. A page is one
+    HTML file that loads nothing. Exit code: 0 written, 2 bad input.
+
+    Args:
+      runs: folders of runs; a folder with seed0, seed1 … counts as one run.
+      out: page to write; by default report.html in the folder of one run, or
+        comparison.html here for several.
+    """
+    # Drawing takes a second to import, for which no other command should wait.
+    from fdjax.plots import write_comparison, write_report
+
+    if not runs:
+        raise DataError("expected folders of runs, got none: name one or more")
+    page = (
+        write_report(runs[0], out)
+        if len(runs) == 1
+        else write_comparison(runs, out or Path("comparison.html"))
+    )
+    size = page.stat().st_size / 1e6
+    Console().print(f"{page}, {size:.1f} MB", soft_wrap=True, highlight=False)
+    return 0
+
+
 def convert(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")],
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
@@ -227,12 +261,13 @@ def main(arguments: list[str] | None = None) -> None:
                 "verify": verify,
                 "serve": serve,
                 "feedback": feedback,
+                "report": report,
                 "convert": convert,
             },
             args=arguments,
             prog="fdjax",
-            description="Verify Lean 4 proofs, have feedback on them written, convert "
-            "models. `fdjax --version` says which fdjax.",
+            description="Verify Lean 4 proofs, have feedback on them written, report "
+            "on runs, convert models. `fdjax --version` says which fdjax.",
         )
     except (FdjaxError, OSError) as error:
         message = f"[bold red]error[/] {escape(str(error))}"

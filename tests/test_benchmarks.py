@@ -49,3 +49,21 @@ def test_nucleus_measures_every_way(tmp_path, monkeypatch, capsys):
     ways += ["top-k 3, lax.top_k", "top-p 0.95, sorted"]
     assert list(json.loads(out.read_text())["ms"]) == ways
     assert "| plain |" in capsys.readouterr().out
+
+
+def test_report_measures_a_page(tmp_path):
+    out = tmp_path / "report.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.report", "--cases", "40x70"),
+            *("--rows", "20", "--json", str(out)),
+        ],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert "| 40 | 70 | 20 |" in done.stdout
+    (case,) = json.loads(out.read_text())["cases"]
+    assert 0 < case["page_mb"] < 1
+    assert case["make_s"] > 0

@@ -55,6 +55,9 @@ def test_a_corrupted_download_is_refused_and_leaves_nothing(tmp_path, capsys):
         "verify in.jsonl",
         "verify in.jsonl --out out.jsonl --no-such-option",
         "verify in.jsonl --out out.jsonl --workers many",
+        "report",
+        "report no-such-folder",
+        "report --no-such-option",
         "convert",
         "convert from to",
         "convert from to --to pickle",
@@ -104,3 +107,19 @@ def test_convert_names_what_is_wrong(tmp_path, capsys):
     assert code == 2
     assert "error Expected the tensor model.norm.weight" in text
     assert not target.exists()
+
+
+def test_report_of_one_run_and_of_two(tmp_path, capsys, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        row = '{"arm": "fd", "step": 1, "reward/mean": 0.5}\n'
+        (tmp_path / name / "metrics.jsonl").write_text(row)
+    one, two = str(tmp_path / "a"), str(tmp_path / "b")
+    code, text = run(["report", one], capsys)
+    assert (code, text) == (0, f"{tmp_path / 'a' / 'report.html'}, 0.0 MB")
+    page = tmp_path / "page.html"
+    assert run(["report", one, two, "--out", str(page)], capsys)[0] == 0
+    assert "comparison of 2 runs" in page.read_text()
+    monkeypatch.chdir(tmp_path)
+    assert run(["report", one, two], capsys) == (0, "comparison.html, 0.0 MB")
+    assert (tmp_path / "comparison.html").read_text() == page.read_text()

@@ -16,11 +16,12 @@ __all__ = [
     "INK",
     "SETTINGS",
     "blank",
-    "canvas",
+    "draw_band",
     "draw_line",
     "dress",
     "figure_svg",
     "label_ends",
+    "small_multiples",
 ]
 
 INK = "#1f2328"
@@ -36,6 +37,7 @@ SETTINGS: dict[Any, Any] = {
 
 # Height of a line's name, in hundredths of an inch, that keeps names apart.
 _LABEL_HEIGHT = 15.0
+_ACROSS = 4
 
 
 def figure_svg(figure: Figure) -> str:
@@ -46,19 +48,22 @@ def figure_svg(figure: Figure) -> str:
     return buffer.getvalue().decode()
 
 
-def canvas(
-    size: tuple[float, float], x_label: str, y_label: str
-) -> tuple[Figure, Axes]:
-    """An empty figure in the style of the report; size in inches."""
-    figure = blank(size)
-    axes = figure.add_subplot()
-    dress(axes, x_label, y_label)
-    return figure, axes
-
-
 def blank(size: tuple[float, float]) -> Figure:
     """A figure without axes; size in inches."""
     return Figure(figsize=size, dpi=160, layout="constrained", facecolor="white")
+
+
+def small_multiples(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of axes on one scale, four in a row; size of each in inches."""
+    across = min(_ACROSS, count)
+    down = -(-count // across)
+    figure = blank((size[0] * across, size[1] * down))
+    if count > 1:
+        figure.set_layout_engine("constrained", wspace=0.05, hspace=0.05)
+    grid = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
 
 
 def dress(axes: Axes, x_label: str, y_label: str) -> None:
@@ -97,6 +102,18 @@ def draw_line(
         markeredgecolor="white",
         markeredgewidth=0.7,
     )
+
+
+def draw_band(
+    axes: Axes,
+    x: np.ndarray,
+    low: np.ndarray | None,
+    high: np.ndarray | None,
+    style: ArmStyle,
+) -> None:
+    """Draws an interval around an arm's course, where there is one."""
+    if low is not None and high is not None:
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.14, linewidth=0)
 
 
 def label_ends(

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fdjax.plots.drawing import INK, blank, draw_line, dress
+from fdjax.plots.drawing import INK, blank, draw_band, draw_line, dress
+from fdjax.plots.lines import Line
 from fdjax.plots.style import ArmStyle, arm_label
 
 __all__ = ["Course", "courses", "held_out_figure", "held_out_tables", "last_probes"]
@@ -85,40 +86,46 @@ def last_probes(
     return found
 
 
-def held_out_figure(runs: Sequence[Probes], styles: Mapping[str, ArmStyle]) -> Figure:
+def held_out_figure(lines: Sequence[Line]) -> Figure | None:
     """Reward, entropy and marginal entropy over the iterations, side by side.
 
-    Lines are means over runs, bands reach from the lowest to the highest; dashed lines
-    are teachers, which have read feedback.
+    Values are means over seeds, bands reach from the lowest to the highest; dashed are
+    teachers, which have read feedback.
 
-    Args:
-      runs: probes of runs that differ in their seed only; at least one.
-      styles: style of each arm.
+    Returns:
+      None where no line was probed since it began to train.
     """
+    probed = [line for line in lines if line.run.probed]
+    if not probed:
+        return None
     figure = blank((11.6, 4.0))
-    shown: dict[tuple[str, str], None] = {}
+    shown: dict[tuple[ArmStyle, str], None] = {}
     for axes, (key, label) in zip(figure.subplots(1, 3), _PANELS, strict=True):
         dress(axes, "iteration", label)
-        for course in courses(runs, key):
-            shown[course.policy, course.reader] = None
-            _draw(axes, course, styles[course.policy])
+        for line in probed:
+            for course in courses(line.run.probed, key):
+                if course.policy == line.arm:
+                    shown[line.style, course.reader] = None
+                    _draw(axes, course, line.style)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         low, high = axes.get_ylim()
         # Against zero, unless that would hide the change.
         if high > 1.6 * low:
             axes.set_ylim(bottom=min(0.0, low))
     figure.set_layout_engine("constrained", wspace=0.06)
-    handles = [_handle(styles[arm]) for arm, reader in shown if reader == "student"]
+    handles = [_handle(style) for style, reader in shown if reader == "student"]
     if any(reader == "teacher" for _, reader in shown):
         handles.append(_TEACHER)
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=len(handles),
-        frameon=False,
-        labelcolor="linecolor",
-        prop={"weight": "bold"},
-    )
+    # Several runs have the page's legend.
+    if len({line.run.name for line in probed}) == 1:
+        figure.legend(
+            handles=handles,
+            loc="outside upper left",
+            ncols=len(handles),
+            frameon=False,
+            labelcolor="linecolor",
+            prop={"weight": "bold"},
+        )
     return figure
 
 
@@ -191,14 +198,8 @@ def _policies(runs: Sequence[Probes]) -> list[str]:
 def _draw(axes: Axes, course: Course, style: ArmStyle) -> None:
     steps, student = np.array(course.iterations), course.reader == "student"
     if len(course.values) > 1:
-        axes.fill_between(
-            steps,
-            course.values.min(axis=0),
-            course.values.max(axis=0),
-            color=style.colour,
-            alpha=0.14,
-            linewidth=0,
-        )
+        low, high = course.values.min(axis=0), course.values.max(axis=0)
+        draw_band(axes, steps, low, high, style)
     draw_line(
         axes,
         steps,

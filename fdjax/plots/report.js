@@ -1,7 +1,6 @@
 "use strict";
 // Everything from the run enters the page as text nodes, never as markup.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
 
   function make(tag, attributes = {}, ...children) {
@@ -26,15 +25,35 @@
 
   if (!$("list")) return;
 
-  const filter = { arm: "", step: "", search: "", hidden: new Set(), scored: false, order: "file" };
+  // Base64 of a gzip file that holds JSON.
+  async function unpack(text) {
+    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).json();
+  }
+
+  // Texts of attempts are unpacked, block by block, when they are shown or searched.
+  const packed = [...document.querySelectorAll("script.block")];
+  const unpacked = [];
+  const block = (number) => (unpacked[number] ??= unpack(packed[number].textContent));
+
+  const filter = { run: "", arm: "", step: "", hidden: new Set(), search: "", scored: false, order: "file" };
+  let data;
+  let found = null; // attempts with the text searched for; null: all
   let page = 0;
   let perPage = 10;
   let heat = true;
-  for (const sample of data.samples) {
-    const scored = (sample.kl || []).filter((value) => value !== null);
-    sample.mean = scored.length ? scored.reduce((sum, value) => sum + value, 0) / scored.length : null;
-    sample.top = scored.length ? Math.max(...scored) : null;
-    sample.text = `${sample.problem}\n${data.statements[sample.statement]}\n${sample.proof}`.toLowerCase();
+
+  async function open() {
+    data = await unpack($("index").textContent);
+    data.samples = data.samples.map((values) => {
+      const sample = Object.fromEntries(data.facts.map((fact, place) => [fact, values[place]]));
+      sample.problem = data.problems[sample.problem];
+      sample.arm = data.lines[sample.line].arm;
+      return sample;
+    });
+    controls();
+    await show();
   }
 
   // One hue, from clear to strong; the root makes small values visible.
@@ -134,19 +153,20 @@
       make("pre", {}, message.text));
   }
 
-  const armName = (arm) => make("b", { class: `arm arm-${data.arms[arm].place}` }, data.arms[arm].label);
+  const lineName = (line) => make("b", { class: `arm arm-${data.lines[line].place}` }, data.lines[line].label);
   const statusDot = (status) => make("i", { class: `dot ${data.statuses.includes(status) ? status : ""}` });
   const fixed = (value, digits) => value.toFixed(digits);
 
   function sampleView(sample) {
-    const facts = [`step ${sample.step}`, `attempt ${sample.attempt}`];
+    const facts = data.runs.length > 1 ? [data.runs[sample.run]] : [];
+    facts.push(`step ${sample.step}`, `attempt ${sample.attempt}`);
     facts.push(sample.reward === null ? "no reward" : `reward ${Number(sample.reward.toPrecision(4))}`);
     if (sample.mean !== null) facts.push(`KL mean ${fixed(sample.mean, 3)}, max ${fixed(sample.top, 2)} nats`);
     // Another judge than Lean gives a reward and no messages.
     const lean = sample.status !== "judged";
     const left = make("div", {},
       make("p", { class: "label" }, lean ? "Statement" : "Problem"),
-      make("pre", { class: "statement" }, data.statements[sample.statement]),
+      make("pre", { class: "statement" }, sample.statement),
       make("p", { class: "label" }, lean ? "Proof" : "Attempt"),
       ...proofView(sample));
     const right = make("div", {});
@@ -167,8 +187,8 @@
     return make("article", { class: "sample" },
       make("header", {},
         make("span", { class: "status" }, statusDot(sample.status), sample.status),
-        armName(sample.arm),
-        make("span", { class: "problem" }, sample.problem),
+        lineName(sample.line),
+        make("button", { type: "button", class: "problem", title: "Show attempts at it", onclick: () => showProblem(sample.problem) }, sample.problem),
         make("span", { class: "meta" }, facts.join(" · "))),
       right.childNodes.length
         ? make("div", { class: "columns" }, left, right)
@@ -180,34 +200,70 @@
     newest: ["newest first", (a, b) => b.step - a.step],
     mean: ["highest mean KL", (a, b) => (b.mean ?? -1) - (a.mean ?? -1)],
     top: ["highest token KL", (a, b) => (b.top ?? -1) - (a.top ?? -1)],
-    long: ["longest attempt", (a, b) => b.proof.length - a.proof.length],
+    long: ["longest attempt", (a, b) => b.length - a.length],
   };
 
   const matches = (sample, anyStatus) =>
+    (!filter.run || data.runs[sample.run] === filter.run) &&
     (!filter.arm || sample.arm === filter.arm) &&
     (!filter.step || String(sample.step) === filter.step) &&
     (!filter.scored || sample.mean !== null) &&
-    (!filter.search || sample.text.includes(filter.search)) &&
+    (!found || found.has(sample)) &&
     (anyStatus || !filter.hidden.has(sample.status));
 
-  function show() {
-    const found = data.samples.filter((sample) => matches(sample, false));
-    if (filter.order !== "file") found.sort(ORDERS[filter.order][1]);
-    const last = Math.max(0, Math.ceil(found.length / perPage) - 1);
+  // Attempts whose problem, statement or proof holds the text; null when another text
+  // is searched for meanwhile.
+  async function search(text) {
+    const fits = new Set();
+    const places = new Map(data.samples.map((sample) => [`${sample.block} ${sample.place}`, sample]));
+    for (let number = 0; number < packed.length; number += 1) {
+      for (const [place, texts] of (await block(number)).entries()) {
+        const sample = places.get(`${number} ${place}`);
+        const all = `${sample.problem}\n${texts.statement}\n${texts.proof}`;
+        if (all.toLowerCase().includes(text)) fits.add(sample);
+      }
+      if (filter.search !== text) return null;
+    }
+    return fits;
+  }
+
+  async function searchFor(text) {
+    const asked = text.trim().toLowerCase();
+    filter.search = asked;
+    if (asked) $("pages").replaceChildren(make("span", { role: "status" }, "Searching…"));
+    const fits = asked ? await search(asked) : null;
+    if (filter.search === asked) await change(() => { found = fits; });
+  }
+
+  function showProblem(name) {
+    $("controls").querySelector("input[type=search]").value = name;
+    filter.search = name;
+    return change(() => { found = new Set(data.samples.filter((sample) => sample.problem === name)); });
+  }
+
+  let shows = 0;
+
+  async function show() {
+    const turn = (shows += 1);
+    const fits = data.samples.filter((sample) => matches(sample, false));
+    if (filter.order !== "file") fits.sort(ORDERS[filter.order][1]);
+    const last = Math.max(0, Math.ceil(fits.length / perPage) - 1);
     page = Math.min(page, last);
-    const visible = found.slice(page * perPage, (page + 1) * perPage);
-    $("list").replaceChildren(...visible.map(sampleView));
+    const visible = fits.slice(page * perPage, (page + 1) * perPage);
+    const texts = await Promise.all(visible.map(async (sample) => (await block(sample.block))[sample.place]));
+    if (turn !== shows) return; // something else is shown meanwhile
+    $("list").replaceChildren(...visible.map((sample, place) => sampleView({ messages: [], calls: [], ...texts[place], ...sample })));
     if (!visible.length) $("list").append(make("p", { class: "none" }, "No sample fits these filters."));
     const counts = {};
     for (const sample of data.samples) if (matches(sample, true)) counts[sample.status] = (counts[sample.status] || 0) + 1;
     for (const node of document.querySelectorAll("[data-status] .count")) {
       node.textContent = (counts[node.parentNode.dataset.status] || 0).toLocaleString("en");
     }
-    const turn = (to) => () => { page = to; show(); $("samples").scrollIntoView(); };
-    const button = (text, to, off) => make("button", { type: "button", onclick: turn(to), disabled: off }, text);
-    const from = found.length ? page * perPage + 1 : 0;
+    const go = (to) => async () => { page = to; await show(); $("samples").scrollIntoView(); };
+    const button = (text, to, off) => make("button", { type: "button", onclick: go(to), disabled: off }, text);
+    const from = fits.length ? page * perPage + 1 : 0;
     $("pages").replaceChildren(
-      make("span", { role: "status" }, `${from.toLocaleString("en")}–${(from ? from + visible.length - 1 : 0).toLocaleString("en")} of ${found.length.toLocaleString("en")}`),
+      make("span", { role: "status" }, `${from.toLocaleString("en")}–${(from ? from + visible.length - 1 : 0).toLocaleString("en")} of ${fits.length.toLocaleString("en")}`),
       button("« First", 0, page === 0), button("‹ Previous", page - 1, page === 0),
       button("Next ›", page + 1, page >= last), button("Last »", last, page >= last));
   }
@@ -215,7 +271,7 @@
   function change(update) {
     update();
     page = 0;
-    show();
+    return show();
   }
 
   function select(label, options, chosen, onChoice) {
@@ -240,12 +296,17 @@
         }, statusDot(status), status, make("span", { class: "count" }));
         return node;
       }));
-    const search = make("input", { type: "search", placeholder: "Search problems and attempts", "aria-label": "Search",
-      oninput: () => change(() => { filter.search = search.value.trim().toLowerCase(); }) });
+    let waiting;
+    const text = make("input", { type: "search", placeholder: "Search problems and attempts", "aria-label": "Search",
+      oninput: () => { clearTimeout(waiting); waiting = setTimeout(() => searchFor(text.value), 200); } });
+    const runs = data.runs.length > 1
+      ? [select("Run", [["", "all runs"], ...data.runs.map((run) => [run, run])], "", (value) => { filter.run = value; })]
+      : [];
     const parts = [
-      select("Arm", [["", "all arms"], ...arms.map((arm) => [arm, data.arms[arm].label])], "", (value) => { filter.arm = value; }),
+      ...runs,
+      select("Arm", [["", "all arms"], ...arms.map((arm) => [arm, arm])], "", (value) => { filter.arm = value; }),
       select("Step", [["", "all steps"], ...steps.map((step) => [String(step), `step ${step}`])], "", (value) => { filter.step = value; }),
-      chips, search,
+      chips, text,
       select("Order", Object.entries(ORDERS).map(([value, [text]]) => [value, text]), "file", (value) => { filter.order = value; }),
       select("Samples on a page", [["10", "10 a page"], ["30", "30 a page"], ["100", "100 a page"]], "10", (value) => { perPage = Number(value); }),
     ];
@@ -275,6 +336,5 @@
   });
   $("list").addEventListener("pointerleave", () => { tip.hidden = true; });
 
-  controls();
-  show();
+  open();
 })();

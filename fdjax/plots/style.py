@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-__all__ = ["ArmStyle", "arm_label", "arm_styles"]
+__all__ = ["COLOURS", "STATUS_COLOURS", "ArmStyle", "arm_label", "arm_styles"]
 
 # Okabe and Ito's colours for all kinds of colour vision, with a neutral one first
-# and the pale ones darkened to stand on white; the second of each pair is for dark
-# backgrounds.
-_COLOURS = (
+# and the pale ones darkened to stand on white.
+COLOURS = (
     ("#6b7280", "#a7b0bd"),
     ("#d55e00", "#f5924a"),
     ("#0072b2", "#5db3ec"),
@@ -16,6 +15,15 @@ _COLOURS = (
     ("#a07800", "#e6b94a"),
     ("#2f97d6", "#9adcff"),
 )
+"""Of lines, each on a white background and on a dark one."""
+STATUS_COLOURS = {
+    "verified": "#12946a",
+    "rejected": "#c5cad1",
+    "timeout": "#d99a1c",
+    "unsafe": "#a44fb5",
+    "crashed": "#c8372d",
+}
+"""Of verdicts, on a white background; report.css has those for a dark one."""
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _ACRONYMS = frozenset({"ema", "fd", "grpo", "jsd", "kl", "llm", "rl", "sft"})
 
@@ -33,6 +41,8 @@ class ArmStyle(NamedTuple):
     """Colour on a dark background, as #rrggbb."""
     marker: str
     """Matplotlib marker."""
+    place: int
+    """Place of its colours in `COLOURS`."""
 
 
 def arm_label(arm: str) -> str:
@@ -55,7 +65,8 @@ def arm_styles(arms: list[str]) -> dict[str, ArmStyle]:
     """
     styles = {}
     for place, arm in enumerate(arms):
-        colour, dark_colour = _COLOURS[place % len(_COLOURS)]
-        marker = _MARKERS[place % len(_MARKERS)]
-        styles[arm] = ArmStyle(arm, arm_label(arm), colour, dark_colour, marker)
+        place %= len(COLOURS)
+        styles[arm] = ArmStyle(
+            arm, arm_label(arm), *COLOURS[place], _MARKERS[place], place
+        )
     return styles

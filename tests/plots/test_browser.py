@@ -1,43 +1,86 @@
-import json
+from collections import Counter
 
 import pytest
 
-from fdjax.plots.browser import browser_data, script_json
-from sample_rows import HOSTILE, sample
+from fdjax.plots import RunFiles, lines_of
+from fdjax.plots.browser import browse
+from pages import attempts, unpack
+from sample_rows import sample
 
 
-def test_script_json_cannot_leave_its_element():
-    value = {"proof": HOSTILE + "\u2028&amp;", "lean": "∀ p, p → p"}
-    text = script_json(value)
-    assert not set(text) & set("<>&\u2028")
-    assert "∀ p, p → p" in text
-    assert json.loads(text) == value
+def browser_of(rows, **limits):
+    files = RunFiles(name="run", config={}, metrics=[], evaluation={}, samples=rows)
+    return browse(lines_of([files]), **limits)
 
 
-def test_attempts_are_counted_and_statements_kept_once():
+def shown(browser):
+    return attempts(unpack(browser.index), map(unpack, browser.blocks))
+
+
+def test_attempts_are_counted_and_theorems_of_one_name_told_apart():
     rows = [
         sample(),
         sample(status="verified"),
         sample(step=2),
-        sample(problem="other", statement="theorem other : True"),
+        sample(statement="theorem swap : True"),
     ]
-    data = browser_data(rows)
-    assert [row["attempt"] for row in data["samples"]] == [1, 2, 1, 1]
-    assert [row["statement"] for row in data["samples"]] == [0, 0, 0, 1]
-    assert data["statements"] == [rows[0]["statement"], "theorem other : True"]
-    assert data["samples"][1]["status"] == "verified"
+    found = shown(browser_of(rows))
+    assert [row["attempt"] for row in found] == [1, 2, 1, 1]
+    assert [row["statement"] for row in found] == [row["statement"] for row in rows]
+    assert [row["status"] for row in found] == [row["status"] for row in rows]
 
 
 def test_the_calls_of_an_attempt_are_there():
     call = {"tool": "run_lean", "arguments": {}, "answer": "ok", "ended": "done"}
-    data = browser_data([sample(calls=[call]), sample()])
-    assert [row["calls"] for row in data["samples"]] == [[call], []]
+    found = shown(browser_of([sample(calls=[call]), sample()]))
+    assert [row.get("calls") for row in found] == [[call], None]
 
 
 def test_scale_is_a_high_percentile_of_scored_tokens():
     tokens = ["a"] * 101
     values = [place / 100 for place in range(101)]
     rows = [sample(tokens=tokens, kl=values), sample(tokens=["b"], kl=[None])]
-    assert browser_data(rows)["scale"] == pytest.approx(0.98)
-    assert browser_data([sample(tokens=None, kl=None)])["scale"] == 1.0
-    assert "kl" not in browser_data([sample(tokens=None, kl=None)])["samples"][0]
+    browser = browser_of(rows)
+    assert unpack(browser.index)["scale"] == pytest.approx(0.98)
+    assert [row["mean"] for row in shown(browser)] == [0.5, None]
+    assert [row["top"] for row in shown(browser)] == [1.0, None]
+    plain = browser_of([sample(tokens=None, kl=None)])
+    assert unpack(plain.index)["scale"] == 1.0
+    assert "kl" not in shown(plain)[0]
+
+
+def long(place, **changes):
+    """An attempt with text that hardly compresses."""
+    proof = "".join(
+        chr(0x4E00 + (place * 7919 + k * k * 31) % 20000) for k in range(500)
+    )
+    return sample(proof=proof, problem=f"p{place}", **{"tokens": None} | changes)
+
+
+def test_more_than_fits_is_cut_evenly():
+    rows = [long(place, arm=("fd", "grpo")[place % 2]) for place in range(200)]
+    rows += [long(place, status="unsafe") for place in range(200, 204)]
+    rows += [long(204, tokens=["a"], kl=[1.0])]
+    limit = 60_000
+    browser = browser_of(rows, limit=limit)
+    assert browser.total == 205
+    assert 0.7 * limit < browser.size <= limit
+    found = shown(browser)
+    assert len(found) == browser.shown < 205
+    # Scored attempts first, then of each arm and status as many.
+    assert "p204" in [row["problem"] for row in found]
+    counts = Counter(
+        (row["line"], row["status"]) for row in found if row["top"] is None
+    )
+    assert counts.pop((0, "unsafe")) == 4
+    few, many = sorted(counts.values())
+    assert many - few <= 1
+    # Those that are shown stand in the order of the file.
+    for line in (0, 1):
+        order = [int(row["problem"][1:]) for row in found if row["line"] == line]
+        assert order == sorted(order)
+    assert browser_of(rows, limit=limit).blocks == browser.blocks
+
+
+def test_an_attempt_that_is_larger_than_the_page_is_left_out():
+    assert browser_of([long(0)], limit=100).shown == 0

@@ -5,9 +5,22 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fdjax.plots import RunFiles, read_run, run_figures, write_figures
-from fdjax.plots.curves import figure_svg, training_figure
-from fdjax.plots.style import arm_styles
+from fdjax.plots import RunFiles, lines_of, read_run, run_figures, write_figures
+from fdjax.plots.curves import training_figure
+from fdjax.plots.drawing import figure_svg
+
+
+def lines_with(rows):
+    files = RunFiles(name="run", config={}, metrics=rows, evaluation={}, samples=[])
+    return lines_of([files])
+
+
+def figures_of(run_dir):
+    return run_figures(lines_of([read_run(run_dir)]))
+
+
+def colours_of(run_dir):
+    return {line.arm: line.style.colour for line in lines_of([read_run(run_dir)])}
 
 
 def lines(figure):
@@ -20,26 +33,24 @@ def lines(figure):
 
 
 def test_pass_at_k_lines_hold_the_files_numbers(run_dir):
-    files = read_run(run_dir)
-    drawn, labels = lines(run_figures(files)["pass_at_k"])
-    style = arm_styles(files.arms)["grpo"]
+    figure = figures_of(run_dir)["pass_at_k"]
+    drawn, labels = lines(figure)
+    colour = colours_of(run_dir)["grpo"]
     # 1 success of 4: pass@1 1/4, pass@2 1/2, pass@4 1.
-    np.testing.assert_allclose(drawn[style.colour], [[1, 0.25], [2, 0.5], [4, 1.0]])
-    assert labels[style.colour] == "GRPO"
-    axes = run_figures(files)["pass_at_k"].axes[0]
+    np.testing.assert_allclose(drawn[colour], [[1, 0.25], [2, 0.5], [4, 1.0]])
+    assert labels[colour] == "GRPO"
+    axes = figure.axes[0]
     assert axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "4"]
     assert len(axes.collections) == 2  # a band for each arm
 
 
 def test_training_lines_hold_the_rows(run_dir):
-    files = read_run(run_dir)
-    figures = run_figures(files)
-    styles = arm_styles(files.arms)
+    figures, colours = figures_of(run_dir), colours_of(run_dir)
     drawn, _ = lines(figures["reward"])
     expected = [[step, 0.1 * step] for step in range(1, 6)]
-    np.testing.assert_allclose(drawn[styles["fd"].colour], expected)
-    np.testing.assert_allclose(drawn[styles["grpo"].colour], expected)
+    np.testing.assert_allclose(drawn[colours["fd"]], expected)
+    np.testing.assert_allclose(drawn[colours["grpo"]], expected)
     # GRPO's entropy was null throughout.
     assert list(lines(figures["entropy"])[1].values()) == ["FD"]
 
@@ -54,12 +65,12 @@ def test_entropy_is_the_samplers_and_begins_with_the_arms():
         {"arm": "grpo", "step": step, "train/entropy": 3.0, "rollout/entropy": 0.2}
         for step in range(1, 37)
     ]
-    files = RunFiles(name="run", config={}, metrics=rows, evaluation={}, samples=[])
-    figures = run_figures(files)
+    figures = run_figures(lines_with(rows))
     assert set(figures) == {"entropy"}
     axes = figures["entropy"].axes[0]
-    (line,) = axes.lines
-    np.testing.assert_array_equal(line.get_ydata(), [0.2] * 36)
+    faint, smooth = axes.lines
+    np.testing.assert_array_equal(faint.get_ydata(), [0.2] * 36)
+    np.testing.assert_allclose(smooth.get_ydata(), [0.2] * 36)
     assert -2 < axes.get_xlim()[0] <= 1
     assert 36 <= axes.get_xlim()[1] < 40
     assert axes.get_ylim()[1] < 0.3
@@ -67,7 +78,7 @@ def test_entropy_is_the_samplers_and_begins_with_the_arms():
 
 
 def test_names_of_lines_that_meet_are_kept_apart(run_dir):
-    figure = run_figures(read_run(run_dir))["reward"]
+    figure = figures_of(run_dir)["reward"]
     canvas_text = figure.axes[0].texts
     figure.draw_without_rendering()
     boxes = sorted(
@@ -82,7 +93,7 @@ def test_long_courses_are_smoothed():
         {"arm": "fd", "step": step, "a": 1.0 + generator.normal(scale=0.1)}
         for step in range(200)
     ]
-    axes = training_figure(rows, "a", arm_styles(["fd"]), "a").axes[0]
+    axes = training_figure(lines_with(rows), "a", "a").axes[0]
     faint, smooth = axes.lines
     raw = np.array([row["a"] for row in rows])
     np.testing.assert_array_equal(faint.get_ydata(), raw)
@@ -103,6 +114,8 @@ def test_files_are_images_with_ink(run_dir):
         "entropy.svg",
         "reward.png",
         "reward.svg",
+        "gap.png",
+        "gap.svg",
     ]
     for path in written:
         if path.suffix == ".png":
@@ -118,11 +131,11 @@ def test_files_are_images_with_ink(run_dir):
 
 
 def test_equal_runs_give_equal_drawings(run_dir):
-    first, second = (run_figures(read_run(run_dir))["pass_at_k"] for _ in range(2))
+    first, second = (figures_of(run_dir)["pass_at_k"] for _ in range(2))
     assert figure_svg(first) == figure_svg(second)
 
 
 def test_dollars_in_an_arm_are_no_formula():
     rows = [{"arm": "$\\bad$", "step": 1, "a": 1.0}]
-    figure = training_figure(rows, "a", arm_styles(["$\\bad$"]), "a")
+    figure = training_figure(lines_with(rows), "a", "a")
     assert "$\\bad$" in figure_svg(figure)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fdjax.errors import DataError
-from fdjax.plots import read_run, run_figures, write_report
+from fdjax.plots import lines_of, read_run, run_figures, write_report
 from fdjax.plots.answers import answers, favourites
 from fdjax.plots.held_out import courses, held_out_tables
 
@@ -82,7 +82,7 @@ def test_tables_have_the_mean_and_the_range():
 def test_the_figure_draws_means_and_bands(folder):
     files = read_run(folder)
     assert [one.name for one in files.seeds] == ["seed9", "seed10"]
-    figure = run_figures(files)["held_out"]
+    figure = run_figures(lines_of([files]))["held_out"]
     reward = figure.axes[0]
     drawn = [line.get_ydata().tolist() for line in reward.get_lines()]
     assert [0.0, 0.375, 0.625] in drawn
@@ -93,7 +93,7 @@ def test_the_figure_draws_means_and_bands(folder):
 
 
 def test_one_run_has_no_band(folder):
-    figure = run_figures(read_run(folder / "seed9"))["held_out"]
+    figure = run_figures(lines_of([read_run(folder / "seed9")]))["held_out"]
     assert figure.axes[0].get_lines()
     assert not figure.axes[0].collections
 
@@ -130,5 +130,5 @@ def test_the_page_of_several_seeds_links_to_each(folder):
 
 def test_a_folder_of_seeds_that_did_not_begin_is_no_run(tmp_path):
     (tmp_path / "seed1").mkdir()
-    with pytest.raises(DataError, match="seed1, got neither"):
+    with pytest.raises(DataError, match="got none"):
         read_run(tmp_path)

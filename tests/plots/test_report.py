@@ -1,47 +1,16 @@
 import base64
 import hashlib
 import json
-import re
-from html.parser import HTMLParser
+import string
 
 import pytest
 
 from fdjax.errors import DataError
 from fdjax.plots import write_report
-from sample_rows import HOSTILE
+from pages import Page
+from sample_rows import HOSTILE, sample
 
-
-class Page(HTMLParser):
-    """What a browser would see: elements, scripts and the text outside them."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.scripts, self.policy, self.words = [], [], "", []
-        self.inside = None
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self.inside = tag
-        if tag == "script":
-            self.scripts.append((dict(attributes).get("type"), ""))
-        if dict(attributes).get("http-equiv") == "Content-Security-Policy":
-            self.policy = dict(attributes)["content"]
-
-    def handle_endtag(self, tag):
-        self.inside = None
-
-    def handle_data(self, data):
-        if self.inside == "script":
-            kind, text = self.scripts[-1]
-            self.scripts[-1] = (kind, text + data)
-        elif self.inside != "style":
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.words))
+BASE64 = set(string.ascii_letters + string.digits + "+/=")
 
 
 @pytest.fixture
@@ -56,16 +25,19 @@ def test_hostile_text_stays_text(page):
     assert not tags & {"img", "iframe", "object", "embed", "link", "base", "form"}
     for _, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")]
-    assert [kind for kind, _ in page.scripts] == ["application/json", None]
-    data = json.loads(page.scripts[0][1])
-    assert data["samples"][1]["proof"] == HOSTILE
-    assert data["samples"][1]["tokens"] == [HOSTILE]
+    assert [kind for kind, _ in page.scripts] == ["text/plain", "text/plain", None]
+    for kind, text in page.scripts:
+        if kind:  # nothing that is a run's can end or change the element around it
+            assert set(text) <= BASE64
+    hostile = [each for each in page.attempts if each["proof"] == HOSTILE]
+    assert [each["tokens"] for each in hostile] == [[HOSTILE]]
+    assert hostile[0]["problem"] == HOSTILE
     # The configuration holds it too, as visible text.
     assert HOSTILE in page.text
 
 
 def test_only_its_own_script_may_run(page):
-    digest = hashlib.sha256(page.scripts[1][1].encode()).digest()
+    digest = hashlib.sha256(page.scripts[-1][1].encode()).digest()
     assert f"script-src 'sha256-{base64.b64encode(digest).decode()}'" in page.policy
     assert page.policy.startswith("default-src 'none'")
 
@@ -85,7 +57,7 @@ def test_script_never_parses_markup(page):
         "document.write",
         "eval(",
     ):
-        assert call not in page.scripts[1][1]
+        assert call not in page.scripts[-1][1]
 
 
 def test_summary_holds_the_numbers(page):
@@ -115,7 +87,10 @@ def test_run_facts_and_figures_are_there(page):
     assert "10.0 s" in page.text  # five rows of two seconds of verification
     assert "train/loss" in page.text
     figures = [a["class"] for tag, a in page.elements if tag == "figure"]
-    assert figures == ["figure-pass_at_k", "figure-entropy", "figure-reward"]
+    assert figures == [
+        *("figure-pass_at_k wide", "figure-entropy", "figure-reward"),
+        "figure-gap wide",
+    ]
     names = [a["id"] for _, a in page.elements if "id" in a]
     assert len(names) == len(set(names))
 
@@ -129,17 +104,17 @@ def test_figures_follow_the_theme(run_dir):
     assert "#ffffff" not in figure
 
 
-def test_browser_data_names_every_arm(page):
-    data = json.loads(page.scripts[0][1])
-    assert data["arms"] == {
-        "grpo": {"label": "GRPO", "place": 0},
-        "fd": {"label": "FD", "place": 1},
-    }
-    assert data["samples"][0]["kl"] == [0.25, None, 0.5, 2.0, None]
-    assert data["statuses"] == [
+def test_the_browser_knows_every_line(page):
+    assert page.index["lines"] == [
+        {"label": "GRPO", "arm": "GRPO", "place": 0},
+        {"label": "FD", "arm": "FD", "place": 1},
+    ]
+    scored = [each for each in page.attempts if each["line"] == 1]
+    assert scored[0]["kl"] == [0.25, None, 0.5, 2.0, None]
+    assert scored[0]["messages"][0]["line"] == 2
+    assert page.index["statuses"] == [
         *("verified", "rejected", "unsafe", "timeout", "crashed")
     ]
-    assert data["samples"][0]["messages"][0]["line"] == 2
 
 
 def test_a_teacher_without_gain_is_called_out(run_dir):
@@ -175,8 +150,23 @@ def test_unfinished_runs_have_a_report(run_dir, kept):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(DataError, match="neither"):
+    with pytest.raises(DataError, match="got none"):
         write_report(tmp_path)
+
+
+def test_text_that_is_no_unicode(run_dir):
+    with (run_dir / "samples.jsonl").open("a") as file:
+        file.write(json.dumps(sample(proof="\ud800", problem="\udfff")) + "\n")
+    (run_dir / "config.json").write_text('{"config": {"a": "\\ud800"}}')
+    page = Page(write_report(run_dir).read_text(encoding="utf-8"))
+    assert "\ud800" in [each["proof"] for each in page.attempts]
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path):
+    (tmp_path / "config.json").write_text('{"config": {"rate": 0.5}}')
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "No rows yet" in page.text
+    assert "rate 0.5" in page.text
 
 
 def test_thousands_of_samples_make_one_page(run_dir):
@@ -184,4 +174,35 @@ def test_thousands_of_samples_make_one_page(run_dir):
     path.write_text(path.read_text() * 1500)
     page = Page(write_report(run_dir).read_text(encoding="utf-8"))
     assert "4,500 training attempts" in page.text
-    assert len(json.loads(page.scripts[0][1])["samples"]) == 4500
+    assert len(page.attempts) == 4500
+
+
+def test_the_gap_of_each_token_is_there(page):
+    """Of the fixture's two attempts; the hostile one's only token has 1 nat."""
+    cells = [
+        (attributes["title"], attributes["style"])
+        for tag, attributes in page.elements
+        if tag == "td" and "title" in attributes
+    ]
+    assert [title for title, _ in cells] == [
+        *("2 nats, 1×", "1 nats, 1×"),
+        *("0.5 nats, 1×", "0.25 nats, 1×"),
+    ]
+    heat = [float(style.removeprefix("--heat:")) for _, style in cells]
+    assert heat == sorted(heat, reverse=True)
+    assert "␣h.1" in page.text
+
+
+def test_guards_are_listed_where_they_saw_something(run_dir, page):
+    assert "guards" not in [a.get("id") for _, a in page.elements]
+    event = {"arm": "fd", "step": 3, "guard": "spike <b>", "metric": "train/loss"}
+    seen = {"value": 9.0, "bound": 1.5, "action": "dump", "file": "dumps/3.npz"}
+    rows = [{**event, **seen}, {**event, "arm": "new"}]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (run_dir / "events.jsonl").write_text("".join(lines) + '{"arm": "fd", "st')
+    page = Page(write_report(run_dir).read_text(encoding="utf-8"))
+    assert "Guards 2 events" in page.text
+    assert "FD spike <b> dump 1 3 3" in page.text
+    assert "FD 3 spike <b> train/loss 9 1.5 dump dumps/3.npz" in page.text
+    # A phase may stop before it has written anything else.
+    assert "new 3 spike <b> train/loss – – – –" in page.text

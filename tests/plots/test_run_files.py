@@ -1,7 +1,7 @@
 import pytest
 
 from fdjax.errors import DataError
-from fdjax.plots import read_run
+from fdjax.plots import read_run, read_runs
 
 
 def test_a_finished_run_is_read_whole(run_dir):
@@ -30,7 +30,7 @@ def test_a_run_that_has_just_begun(tmp_path):
 
 
 def test_folders_and_files_that_are_no_run_are_refused(run_dir, tmp_path):
-    with pytest.raises(DataError, match="neither"):
+    with pytest.raises(DataError, match="got none"):
         read_run(tmp_path)
     path = run_dir / "metrics.jsonl"
     path.write_text("damage\n" + path.read_text())
@@ -42,4 +42,24 @@ def test_folders_and_files_that_are_no_run_are_refused(run_dir, tmp_path):
         read_run(run_dir)
     (run_dir / "eval.json").write_text("[]")
     with pytest.raises(DataError, match="object"):
+        read_run(run_dir)
+
+
+def test_runs_are_named_by_what_tells_them_apart(run_dir, tmp_path):
+    others = [tmp_path / "a" / "seed0", tmp_path / "b" / "seed0"]
+    for folder in others:
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    names = [run.name for run in read_runs([*others, others[0] / ".", run_dir])]
+    assert names == ["a/seed0", "b/seed0", f"{tmp_path.name}/{run_dir.name}"]
+    assert [run.name for run in read_runs([run_dir])] == [run_dir.name]
+
+
+def test_rows_have_what_is_read_of_them(run_dir):
+    with (run_dir / "samples.jsonl").open("a") as file:
+        file.write('{"arm": "fd", "step": 1}\n')  # the last line may be anything
+    assert len(read_run(run_dir).samples) == 3
+    with (run_dir / "samples.jsonl").open("a") as file:
+        file.write('{"arm": "fd", "step": 1}\n')
+    with pytest.raises(DataError, match="statement"):
         read_run(run_dir)

@@ -4,11 +4,8 @@ from fdjax.plots import headline_ks, read_run
 from fdjax.plots.tables import (
     claim_rows,
     headline,
-    last_metrics,
     provenance,
     settings,
-    stage_times,
-    status_counts,
 )
 
 
@@ -50,44 +47,6 @@ def test_claim_bars_lie_around_zero():
     assert claim_rows([{**claim, "low": None}])[0]["bar"] is None
     flat = claim_rows([{**claim, "low": 0.0, "difference": 0.0, "high": 0.0}])[0]
     assert flat["bar"] == {"low": 50.0, "middle": 50.0, "high": 50.0}
-
-
-def test_status_counts_of_evaluation_and_training(run_dir):
-    rows = status_counts(read_run(run_dir))
-    assert [(row["arm"], row["part"], row["total"]) for row in rows] == [
-        ("grpo", "evaluation", 48),
-        ("fd", "evaluation", 48),
-        ("grpo", "training", 1),
-        ("fd", "training", 2),
-    ]
-    assert rows[3]["counts"] == {"rejected": 2}
-
-
-def test_stage_times_add_up():
-    times = stage_times(
-        [
-            {"arm": "fd", "step": 1, "time": 9.0, "time/verify_s": 2.0},
-            {"arm": "fd", "step": 2, "time/verify_s": 1.5, "time/update_s": 1.0},
-            {"arm": "sft", "step": 1, "time/update_s": None},
-        ]
-    )
-    assert times["stages"] == ["verify", "update"]
-    assert times["rows"] == [
-        {"arm": "fd", "seconds": {"verify": 3.5, "update": 1.0}, "total": 4.5}
-    ]
-    assert times["longest"] == 4.5
-
-
-def test_last_metrics_of_each_arm(run_dir):
-    table = last_metrics(read_run(run_dir))
-    assert table["arms"] == ["grpo", "fd"]
-    rows = {row["key"]: row["cells"] for row in table["rows"]}
-    assert set(rows) == {"rollout/entropy", "reward/mean", "train/loss"}
-    assert rows["rollout/entropy"][0] is None  # null throughout
-    assert rows["rollout/entropy"][1]["value"] == pytest.approx(0.25)
-    # Rising from the lower left to the upper right of 90 × 22 with a margin.
-    points = rows["reward/mean"][1]["line"].split()
-    assert (points[0], points[-1], len(points)) == ("2.0,19.0", "88.0,3.0", 5)
 
 
 def test_settings_are_flattened():

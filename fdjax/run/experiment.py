@@ -157,6 +157,6 @@ def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, processes, mesh, evaluation, guards, trackers, profile "
-        "and where a server of the sampler is may change. ",
+        advice="Name, runs, only, processes, mesh, evaluation, guards, trackers, "
+        "profile and where a server of the sampler is may change. ",
     )

@@ -8,6 +8,7 @@ import tyro
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
+from fdjax.files import require_local
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
 from fdjax.ops import TEMPERATURE
@@ -22,6 +23,7 @@ from fdjax.ranges import (
     require_fields,
 )
 from fdjax.run.folder import RESUMES, Resume
+from fdjax.train import CheckpointsConfig
 
 __all__ = [
     "AttemptsConfig",
@@ -231,9 +233,8 @@ class RunConfig:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Resume = "no"
-    """Continue the run of this name: alone or with `newest` from its newest
-    checkpoints, with `whole` from the newest that are not damaged; `auto` begins it
-    where there is none."""
+    """Continue the run of this name: alone or with `newest` from its newest checkpoints
+    that are not damaged; `auto` begins it where there is none."""
     dry_run: bool = False
     """Print the resolved settings and what would be computed and held; do nothing."""
     seed: int = 0
@@ -249,9 +250,11 @@ class RunConfig:
     attempts: AttemptsConfig = field(default_factory=AttemptsConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
+        require_local("runs", self.runs)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
         require_seeds(self.seeds)
 

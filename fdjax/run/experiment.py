@@ -29,6 +29,12 @@ __all__ = ["experiment", "resume_rules"]
 
 Config = TypeVar("Config", bound=RunConfig)
 
+_FREE = (
+    *("name", "runs", "seeds", "dry_run", "only"),
+    *("processes", "mesh", "evaluation", "checkpoints"),
+)
+"""Settings that decide no number of a run, and may change at any time."""
+
 
 def experiment(
     default: Config,
@@ -139,12 +145,10 @@ def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
-    free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        ("name", "runs", "seeds", "dry_run", "only", "processes", "mesh", "evaluation"),
-        (),
-    )
+    free: dict[str, tuple[str, ...]] = dict.fromkeys(_FREE, ())
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, processes, mesh and evaluation may change. ",
+        advice="Name, runs, only, processes, mesh, evaluation and checkpoints may "
+        "change. ",
     )

@@ -1,5 +1,6 @@
 """Training: state, objectives, the sharded step and the loop around it."""
 
+from fdjax.train.checkpoints import CheckpointsConfig
 from fdjax.train.forward import response_hidden, teacher_hidden
 from fdjax.train.interrupt import StoppedError, StopRequest, stop_on_signal
 from fdjax.train.logprob_gap import LogprobGap
@@ -8,7 +9,7 @@ from fdjax.train.objectives import Objective, make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.phases import PhaseConfig, train_phases
 from fdjax.train.plateau import Plateau
-from fdjax.train.resume import ResumeFrom, check_origin
+from fdjax.train.resume import check_origin
 from fdjax.train.rollout_source import RolloutSource
 from fdjax.train.sources import (
     AlternatingSource,
@@ -61,6 +62,7 @@ __all__ = [
     "SFT",
     "AlternatingSource",
     "BaseTeacher",
+    "CheckpointsConfig",
     "Clipped",
     "DualClip",
     "EMATeacher",
@@ -75,7 +77,6 @@ __all__ = [
     "Plateau",
     "ReferenceKL",
     "ResumableSource",
-    "ResumeFrom",
     "RolloutSource",
     "SequenceTerm",
     "Source",

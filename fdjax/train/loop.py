@@ -3,7 +3,8 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint import CheckpointStore, Exports
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter, StageTimer
-from fdjax.ranges import TupleOf, Whole, require_fields
+from fdjax.ranges import Whole, require_fields
 from fdjax.records import Metrics, union
-from fdjax.sharding import shard_batch
+from fdjax.sharding import on_first, shard_batch
+from fdjax.train.checkpoints import CheckpointClock, CheckpointsConfig
 from fdjax.train.deferred import settled
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
-from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
+from fdjax.train.resume import base_fingerprint, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
 from fdjax.train.window import Window
@@ -31,7 +33,7 @@ __all__ = ["Phase", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One arm's training: what to do at each iteration, and how often to save."""
+    """One arm's training: what to do at each iteration, and when to save."""
 
     name: str
     """Arm, as it is called in logs and folders."""
@@ -41,14 +43,10 @@ class Phase:
     """Supplies the batches."""
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     """Made by `make_train_step`; donates its state."""
-    checkpoint_every: int
-    """Iterations between checkpoints; the last one is always saved."""
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    """When the state is saved, and what stays."""
     log_every: int = 1
     """Iterations whose metrics are averaged into one row."""
-    keep_checkpoints: int | None = 2
-    """How many of the newest checkpoints stay; all of them with None."""
-    keep_steps: tuple[int, ...] = ()
-    """Iterations whose checkpoints stay in any case."""
     until: Plateau | None = None
     """Ends the phase earlier, after a row of metrics that shows it."""
     max_idle: int = 5
@@ -59,13 +57,9 @@ class Phase:
         require_fields(
             self,
             steps=Whole(1),
-            checkpoint_every=Whole(1),
             log_every=Whole(1),
-            keep_steps=TupleOf(Whole(1)),
             max_idle=Whole(1),
         )
-        if self.keep_checkpoints is not None:
-            require_fields(self, keep_checkpoints=Whole(1))
 
 
 def train(
@@ -78,7 +72,8 @@ def train(
     samples: SampleWriter,
     stop: StopRequest,
     run: str | None = None,
-    resume: ResumeFrom = "newest",
+    resume: int | None = None,
+    exports: Exports | None = None,
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -104,9 +99,10 @@ def train(
         write them anew.
       stop: asked between iterations, and by what the source waits for.
       run: identity of the run, kept in its checkpoints; those of another are refused.
-      resume: the newest checkpoint, which must be whole; the newest that is "whole";
-        or that of a step. Where training goes on from an earlier one, later ones are
-        set aside and their rows dropped.
+      resume: step of the checkpoint to go on from; by default that of the newest that
+        is not damaged. Later ones are set aside and their rows dropped.
+      exports: makes folders `<phase>-<iteration>` where `phase.checkpoints` asks for
+        exports.
       on_data: called with (iteration, state, data) before the optimizer steps.
       on_step: called with (iterations done, latest metrics).
 
@@ -116,16 +112,18 @@ def train(
     Raises:
       StoppedError: `stop` was requested; the state was saved first.
       IdleError: `max_idle` iterations in a row took no optimizer step.
-      ConfigError: the rows have no metric of the name in `until`.
+      ConfigError: the rows have no metric of the name in `until`, or of that by which
+        checkpoints are kept.
       CheckpointError: the parameters to begin from are not finite; or the checkpoint is
         of another run, of other data or of another state, or cannot be written; as
         `DamagedCheckpointError`, it cannot be read.
     """
     origin = {"run": run, "phase": phase.name}
     base = base_fingerprint(state)
-    with CheckpointStore(
-        directory, keep=phase.keep_checkpoints, keep_steps=phase.keep_steps
-    ) as store:
+    with (
+        CheckpointStore(directory, phase.checkpoints.keep) as store,
+        exports or nullcontext(),
+    ):
         done, state, host = restore(
             store,
             state,
@@ -149,9 +147,10 @@ def train(
         at = _Boundary(done, state, _position(phase.source), window, watched)
         if base is not None:
             origin["base"] = base
-        under_way = _Run(phase, store, writer, at, origin)
+        under_way = _Run(phase, store, writer, at, origin, exports)
         try:
             on_step(done, under_way.latest)
+            under_way.export()
             while not under_way.over:
                 stop.check()
                 under_way.iterate(mesh, on_data)
@@ -205,14 +204,17 @@ class _Run:
         writer: MetricsWriter,
         at: _Boundary,
         origin: dict[str, Any],
+        exports: Exports | None,
     ) -> None:
         self.at = at
+        self._exports = exports
         self._origin = origin
         self.latest: dict[str, float] = {}
         self._phase = phase
         self._store = store
         self._writer = writer
         self._timer = StageTimer()
+        self._clock = CheckpointClock(phase.checkpoints)
         self.over = self._is_over()
 
     def iterate(
@@ -238,7 +240,7 @@ class _Run:
         if self._due(phase.log_every):
             self._write_row()
             self.over = self._is_over()
-        if self.over or self._due(phase.checkpoint_every):
+        if self.over or self._clock.due(self.at.done):
             self.save()
         self.at.window.check(phase.max_idle)
 
@@ -252,7 +254,15 @@ class _Run:
         if self._phase.until is not None:
             host["watched"] = list(at.watched)
         saved = at.state._replace(base=None)
-        self._store.save(at.done, saved, self._origin | host)
+        self._store.save(at.done, saved, self._origin | host, values=self._values())
+        self._clock.saved()
+        self.export()
+
+    def export(self) -> None:
+        """Begins to export the newest checkpoint, if that is due and not done."""
+        done, exports = self.at.done, self._exports
+        if exports is not None and self._phase.checkpoints.exports(done):
+            exports.begin(self._store, done, f"{self._phase.name}-{done}")
 
     def rescue(self) -> str:
         """Saves the last whole iteration after an error; says how that went."""
@@ -280,18 +290,32 @@ class _Run:
         with self._timer.stage("update"):
             window = self.at.window.settled()
         self.latest = union(window.means(), self._timer.take())
+        if self._exports is not None and self._exports.missing:
+            self.latest["export/missing"] = float(self._exports.missing)
         self._writer.write(self._phase.name, self.at.done, self.latest)
         self.at.window = window.emptied()
+        keep = self._phase.checkpoints.keep
+        if keep.best:
+            self._logged(keep.metric, "checkpoints.keep")
         if self._phase.until is not None:
-            value = self._watched_value(self._phase.until.metric)
+            value = self._logged(self._phase.until.metric, "until")
             # A row may have nothing to average, such as no attempt with a reward.
             if not math.isnan(value):
                 self.at.watched += (value,)
 
-    def _watched_value(self, metric: str) -> float:
+    def _values(self) -> dict[str, float]:
+        """By which the checkpoint is ranked; nothing before the first row."""
+        keep = self._phase.checkpoints.keep
+        if not keep.best:
+            return {}
+        value = on_first(lambda: self.latest.get(keep.metric))
+        return {} if value is None or math.isnan(value) else {keep.metric: value}
+
+    def _logged(self, metric: str, setting: str) -> float:
+        """A metric of the newest row."""
         if metric not in self.latest:
             raise ConfigError(
-                f"expected {self._phase.name}.until of a metric in its rows, got "
+                f"expected {self._phase.name}.{setting} of a metric in its rows, got "
                 f"{metric!r}; there are {', '.join(sorted(self.latest))}"
             )
         return self.latest[metric]

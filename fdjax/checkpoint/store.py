@@ -157,14 +157,7 @@ class CheckpointStore:
         wanted = jax.tree.map(_abstract_data, like)
         with self._damage(step):
             with damage_is_shared():
-                tree = OrbaxTree(self.directory / str(step) / STATE)
-                _check_fit(tree, wanted)
-                data = jax.tree_util.tree_map_with_path(
-                    lambda path, leaf: tree.load(
-                        _keys(path), leaf.sharding, leaf.dtype
-                    ),
-                    wanted,
-                )
+                data = _read(self.directory / str(step) / STATE, wanted)
             found = bit_sums(data)
             flawed = [name for name in found if found[name] != record["sums"].get(name)]
             if flawed:
@@ -269,6 +262,15 @@ class _Policy:
 def _raised_anyway(record: logging.LogRecord) -> bool:
     """Keeps out errors that Orbax both logs, at each level it passes, and raises."""
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def _read(folder: Path, wanted: Any) -> Any:
+    """The arrays of a checkpoint; what was cached of their files goes with the call."""
+    tree = OrbaxTree(folder)
+    _check_fit(tree, wanted)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype), wanted
+    )
 
 
 def _check_fit(tree: OrbaxTree, wanted: Any) -> None:

@@ -71,6 +71,9 @@ class Position:
 
     state = None
 
+    def next(self, state, timer):
+        raise AssertionError("nothing is trained")
+
     def get_state(self):
         return self.state
 

@@ -66,11 +66,10 @@ def make_checkpoint(folder: Path, config: ModelConfig, shard_bytes: int) -> int:
     (folder / "config.json").write_text(
         json.dumps(config_to_hf(config) | {"dtype": "bfloat16"})
     )
-    writer, rng = (
-        HfWriter(folder, max_shard_bytes=shard_bytes),
-        np.random.default_rng(0),
-    )
-    for weight in weights(config):
+    kinds = [(weight, "bfloat16") for weight in weights(config)]
+    writer = HfWriter(folder, kinds, max_shard_bytes=shard_bytes)
+    rng = np.random.default_rng(0)
+    for weight, _ in kinds:
         values = rng.standard_normal(weight.shape, np.float32) * 0.02
         writer.write(weight, values.astype(ml_dtypes.bfloat16))
     writer.close()

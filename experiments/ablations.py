@@ -39,6 +39,7 @@ from fdjax.train import (
     FD,
     GRPO,
     BaseTeacher,
+    CheckpointsConfig,
     EMATeacher,
     LiveTeacher,
     OptimizerConfig,
@@ -94,6 +95,7 @@ CONFIG = AblationsConfig(
         problems=64, group_size=4, updates=2, max_new_tokens=40, feedback_tokens=40
     ),
     evaluation=EvaluationConfig(every=12, samples=64, ks=(1, 4, 16, 64)),
+    checkpoints=CheckpointsConfig(every=12),
 )
 
 TEACHERS: dict[str, Teacher] = {
@@ -141,7 +143,6 @@ def arms(config: AblationsConfig) -> Iterator[Arm]:
         steps=config.steps,
         optimizer=optimizer,
         teacher=config.teacher,
-        checkpoint_every=12,
     )
 
     def arm(name: str, phase: PhaseConfig) -> Arm:
@@ -169,7 +170,6 @@ def arms(config: AblationsConfig) -> Iterator[Arm]:
             terms=(GRPO(),),
             steps=config.steps,
             optimizer=OptimizerConfig(learning_rate=rate),
-            checkpoint_every=12,
         )
         yield arm(grpo.name, grpo)
         first = replace(fd, name=f"fd_before_{rate:g}", steps=config.handover)

@@ -1,6 +1,7 @@
 """Files that change as a whole or not at all, whenever a process is killed."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -8,10 +9,43 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UNFINISHED", "replacing", "write_whole"]
+from fdjax.errors import ConfigError
+
+__all__ = ["UNFINISHED", "naming", "replacing", "require_local", "write_whole"]
 
 UNFINISHED = ".fdjax-*.tmp"
 """Pattern of the names that new files have until they are whole."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/")
+
+
+def require_local(name: str, path: Path) -> None:
+    """Refuses an address of an object store, of which a path would make a folder here.
+
+    Files are appended to, locked and renamed, and such stores do none of it.
+
+    Args:
+      name: of the setting, as whoever set it knows it.
+      path: what it was set to.
+
+    Raises:
+      ConfigError: with both.
+    """
+    if _SCHEME.match(str(path)):
+        raise ConfigError(
+            f"expected {name} to be a folder of a file system, got {path}, an address "
+            "of an object store: give a disk that all hosts share, and copy from there"
+        )
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an error of the system the file's name, which that of a write lacks."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -30,7 +64,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     unfinished = path.with_name(UNFINISHED.replace("*", secrets.token_hex(8)))
     try:
-        with unfinished.open("xb") as file:
+        with naming(path), unfinished.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from fdjax.encoding import decode
 from fdjax.errors import DataError
+from fdjax.files import naming
 
 __all__ = ["LineFile", "Row", "iterate_rows", "row_of", "shorten", "whole_rows"]
 
@@ -141,6 +142,7 @@ class LineFile:
         Args:
           path: the file; its folder exists.
         """
+        self._path = path
         self._file = path.open("ab", buffering=0)
         self.size = self._file.tell()
         """Bytes of the file."""
@@ -158,10 +160,12 @@ class LineFile:
         """Write a line, its line feed included."""
         view = memoryview(line)
         try:
-            while view:
-                view = view[self._file.write(view) or 0 :]
-        except OSError:
+            with naming(self._path):
+                while view:
+                    view = view[self._file.write(view) or 0 :]
+        except OSError as error:
             self.cut(self.size)
+            error.add_note("The rows before are whole; make room and go on.")
             raise
         self.size += len(line)
 

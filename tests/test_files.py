@@ -2,10 +2,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fdjax.files import replacing, write_whole
+from fdjax.errors import ConfigError
+from fdjax.files import naming, replacing, require_local, write_whole
 
 
 def test_a_file_is_made_and_replaced(tmp_path):
@@ -67,3 +69,25 @@ with replacing(pathlib.Path(sys.argv[1])) as file:
     assert path.read_text() == "old"
     write_whole(path, b"new")
     assert path.read_text() == "new"
+
+
+def test_an_error_of_a_write_names_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/rows'$"),
+        naming(tmp_path / "rows"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    with pytest.raises(OSError, match=r"missing'$"), naming(tmp_path / "rows"):
+        (tmp_path / "missing").read_bytes()
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/runs", "s3:/bucket", "memory://a"])
+def test_an_object_store_is_no_folder(address):
+    with pytest.raises(ConfigError, match="expected runs to be a folder of a file sys"):
+        require_local("runs", Path(address))
+
+
+@pytest.mark.parametrize("path", ["runs", "/a:/b", "a/gs:/b", "./gs:", "C:/runs"])
+def test_a_folder_may_have_any_name(path):
+    require_local("runs", Path(path))

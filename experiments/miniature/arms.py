@@ -15,6 +15,7 @@ from experiments.miniature.config import (
 )
 from experiments.miniature.dataset import Row, plain_rows
 from experiments.miniature.materials import Materials
+from fdjax.checkpoint import Retention
 from fdjax.errors import ConfigError
 from fdjax.ops import Divergence, forward_kl, generalized_jsd, reverse_kl
 from fdjax.rollout import Pipeline
@@ -26,6 +27,7 @@ from fdjax.train import (
     SFT,
     AlternatingSource,
     BaseTeacher,
+    CheckpointsConfig,
     Clipped,
     EMATeacher,
     Guards,
@@ -130,7 +132,7 @@ class Trainer:
             steps=config.steps,
             source=AlternatingSource(plain, informed, share=config.feedback_share),
             train_step=self._step(SFT(), config.optimizer),
-            checkpoint_every=300,
+            checkpoints=CheckpointsConfig(every=300),
             log_every=20,
         )
 
@@ -150,8 +152,8 @@ class Trainer:
         source = self._rollouts("fd", self._fd)
         # On resume FD→GRPO begins from the handover, however far FD has gone.
         config = self._config.rollout
-        keep = (config.handover,)
-        return self._phase("fd", config.steps, source, self._fd_step, keep_steps=keep)
+        kept = (config.handover,)
+        return self._phase("fd", config.steps, source, self._fd_step, kept)
 
     @functools.cached_property
     def _fd_step(self) -> Callable[[TrainState, Any], Any]:
@@ -285,15 +287,14 @@ class Trainer:
         steps: int,
         source: Source,
         step: Callable[[TrainState, Any], Any],
-        keep_steps: tuple[int, ...] = (),
+        kept: tuple[int, ...] = (),
     ) -> Phase:
         return Phase(
             name=name,
             steps=steps,
             source=source,
             train_step=step,
-            checkpoint_every=4,
-            keep_steps=keep_steps,
+            checkpoints=CheckpointsConfig(every=4, keep=Retention(steps=kept)),
         )
 
     def _train(self, phase: Phase, state: TrainState) -> TrainState:
@@ -334,7 +335,6 @@ class Trainer:
                     dumps=GuardsConfig().dumps,
                 ),
                 run=context.run,
-                resume="whole" if context.config.resume == "whole" else "newest",
                 on_data=functools.partial(log.write, phase.name),
                 on_step=on_step,
             )

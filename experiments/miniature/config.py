@@ -7,12 +7,21 @@ from typing import Literal, get_args
 from experiments.miniature.dataset import DatasetConfig
 from fdjax.data.tokenizer import SMALLEST_VOCABULARY
 from fdjax.errors import ConfigError
+from fdjax.files import require_local
 from fdjax.lean.engine.verifier import WORKERS
 from fdjax.lean.facts.backend import WALL_S
 from fdjax.losses.grpo import CLIP_HIGH, CLIP_LOW
 from fdjax.model import ModelConfig
 from fdjax.ops import TEMPERATURE
-from fdjax.ranges import SEED, Among, Number, TupleOf, Whole, require, require_fields
+from fdjax.ranges import (
+    SEED,
+    Among,
+    Number,
+    TupleOf,
+    Whole,
+    require,
+    require_fields,
+)
 from fdjax.rollout.batch import SCORE, Score
 from fdjax.run.config import require_folder_name, require_ks, require_seeds
 from fdjax.run.folder import RESUMES, Resume
@@ -228,8 +237,8 @@ class ComparisonConfig:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Resume = "no"
-    """Continue the run of this name: alone or with `newest` from its newest
-    checkpoints, with `whole` from the newest that are not damaged."""
+    """Continue the run of this name: alone or with `newest` from its newest checkpoints
+    that are not damaged; `auto` begins it where there is none."""
     seed: int = 0
     """Seed of initialisation, data order and sampling."""
     seeds: tuple[int, ...] = ()
@@ -257,6 +266,7 @@ class ComparisonConfig:
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
+        require_local("runs", self.runs)
         require_seeds(self.seeds)
         require_fields(
             self,

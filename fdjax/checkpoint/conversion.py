@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
 
 from fdjax.checkpoint.description import check_description
 from fdjax.checkpoint.hf_folder import read_json
@@ -22,6 +21,7 @@ from fdjax.checkpoint.orbax_weights import OrbaxWriter
 from fdjax.checkpoint.run_reader import Which
 from fdjax.checkpoint.source import WEIGHTS, Source, WeightReader, side_files
 from fdjax.errors import CheckpointError
+from fdjax.files import require_local
 from fdjax.model import WeightsDType, weights_dtype, with_weights_dtype
 
 __all__ = ["SHARD_BYTES", "Target", "convert", "write_model"]
@@ -122,13 +122,13 @@ def write_model(
     wanted = dtype or (None if stored else weights_dtype(config))
     if wanted is not None:
         config = with_weights_dtype(config, wanted)
+    kinds = [(weight, wanted or reader.dtype(weight)) for weight in reader.weights]
     total = sum(
-        math.prod(weight.shape) * jnp.dtype(wanted or reader.dtype(weight)).itemsize
-        for weight in reader.weights
+        math.prod(weight.shape) * jnp.dtype(kind).itemsize for weight, kind in kinds
     )
     with _new_folder(target, description, config, total) as folder:
         writer: WeightWriter = (
-            HfWriter(folder, max_shard_bytes=max_shard_bytes)
+            HfWriter(folder, kinds, max_shard_bytes=max_shard_bytes)
             if to == "hf"
             else OrbaxWriter(folder / WEIGHTS)
         )
@@ -158,6 +158,7 @@ def _new_folder(
     Raises:
       CheckpointError: the target is in use, or the disk is full.
     """
+    require_local("target", target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(
             f"Expected a new folder to write to, got {target}, which is in use; give "
@@ -186,8 +187,8 @@ def _new_folder(
         part.rename(target)
     except CheckpointError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
-        # Orbax reports a failed write as ValueError, safetensors in a way of its own.
+    except (OSError, ValueError) as error:
+        # Orbax reports a failed write as ValueError.
         raise CheckpointError(
             f"Expected to write {target}, got: {error}; nothing is left of it. Make "
             "room, and run the same command again."

@@ -106,13 +106,19 @@ class OrbaxTree:
     def load(
         self, keys: Keys, sharding: Any, dtype: Any, index: Index = ()
     ) -> jax.Array:
-        """An array, or its entry `index`, on a mesh; processes read their own parts."""
-        shape = self.shape(keys) or ()
-        return jax.make_array_from_callback(
-            shape[len(index) :],
-            sharding,
-            lambda part: self.read(keys, (*index, *(part or ()))).astype(dtype),
-        )
+        """An array, or its entry `index`, on a mesh; processes read their own parts.
+
+        The host holds one device's part at a time.
+        """
+        shape = (self.shape(keys) or ())[len(index) :]
+        parts: list[jax.Array] = []
+        before: tuple[Index | None, Any] = (None, None)
+        for device, part in sharding.addressable_devices_indices_map(shape).items():
+            if before[0] != part:
+                read = self.read(keys, (*index, *(part or ())))
+                before = (part, read.astype(dtype, copy=False))
+            parts.append(jax.device_put(before[1], device))
+        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
     def _open(self, keys: Keys) -> ts.TensorStore:
         if keys not in self._arrays:

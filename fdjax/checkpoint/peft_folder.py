@@ -8,15 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from safetensors.numpy import save_file
 
 from fdjax.checkpoint.hf_folder import ADAPTER
 from fdjax.checkpoint.names import weights
 from fdjax.checkpoint.paths import find
+from fdjax.checkpoint.safetensors_file import SafetensorsFile
 from fdjax.errors import CheckpointError
 from fdjax.model import LoRA, ModelConfig
 
-__all__ = ["save_adapters"]
+__all__ = ["save_adapters", "write_adapters"]
 
 _TENSORS = "adapter_model.safetensors"
 
@@ -39,8 +39,14 @@ def save_adapters(
       CheckpointError: the folder is there already.
     """
     host = jax.tree.map(_whole, adapters)
-    if jax.process_index() != 0:
-        return
+    if jax.process_index() == 0:
+        write_adapters(host, config, target, lora=lora, base=base)
+
+
+def write_adapters(
+    host: Any, config: ModelConfig, target: Path, *, lora: LoRA, base: str
+) -> None:
+    """What `save_adapters` does, by one process and for arrays in its memory."""
     tensors: dict[str, np.ndarray] = {}
     modules: set[str] = set()
     for weight in weights(config):
@@ -76,8 +82,10 @@ def save_adapters(
             f"Expected a new folder to write adapters to, got {target}, which is "
             "there; give another, or delete it."
         ) from error
-    save_file(tensors, target / _TENSORS, metadata={"format": "pt"})
-    (target / _TENSORS).chmod(0o644)
+    kinds = {name: (str(array.dtype), array.shape) for name, array in tensors.items()}
+    file = SafetensorsFile(target / _TENSORS, kinds)
+    for name, array in tensors.items():
+        file.write(name, array)
     (target / ADAPTER).write_text(json.dumps(described, indent=2) + "\n")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fdjax.checkpoint.names import Weight, weights
 from fdjax.checkpoint.orbax_tree import STATE, OrbaxTree
-from fdjax.checkpoint.store import checkpoint_steps
+from fdjax.checkpoint.steps import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 

@@ -17,7 +17,7 @@ from fdjax.checkpoint.names import Weight
 from fdjax.checkpoint.orbax_tree import STATE
 from fdjax.checkpoint.orbax_weights import OrbaxReader
 from fdjax.checkpoint.run_reader import RunReader, Which
-from fdjax.checkpoint.store import checkpoint_steps
+from fdjax.checkpoint.steps import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
 

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -11,27 +11,19 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from fdjax.checkpoint.agreement import anywhere, damage_is_shared
 from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, STATE, OrbaxTree
+from fdjax.checkpoint.record import make_record, read_record
+from fdjax.checkpoint.retention import Retention
+from fdjax.checkpoint.steps import HOST, set_aside, set_remains_aside
 from fdjax.checkpoint.sums import bit_sums
-from fdjax.data.pipeline import fingerprint
 from fdjax.errors import CheckpointError, DamagedCheckpointError
+from fdjax.files import require_local
 
-__all__ = ["CheckpointStore", "checkpoint_steps"]
-
-_ITEMS = (STATE, "host")
-"""Folders of a checkpoint."""
+__all__ = ["CheckpointStore"]
 
 _SHOWN = 3
 """Arrays named in a message."""
-
-_logger = logging.getLogger(__name__)
-
-
-def checkpoint_steps(directory: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, damaged ones too, oldest first."""
-    return sorted(
-        int(folder.name) for folder in _numbered(directory) if _is_checkpoint(folder)
-    )
 
 
 class CheckpointStore:
@@ -44,34 +36,35 @@ class CheckpointStore:
     What is set aside stays beside the checkpoints, renamed to `<step>.set-aside`.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        keep: int | None = 2,
-        keep_steps: Collection[int] = (),
-    ):
-        """Opens or creates `directory`; the `keep` newest checkpoints stay.
+    def __init__(self, directory: Path, retention: Retention | None = None):
+        """Opens or creates `directory`.
 
-        Those of `keep_steps` stay too. A folder named like a step that holds no part of
-        a checkpoint is none; it is set aside. One that lost a part is damaged.
+        A folder named like a step that holds no part of a checkpoint is none; it is set
+        aside. One that lost a part is damaged.
+
+        Args:
+          directory: of the checkpoints.
+          retention: which of them stay; by default the two newest.
+
+        Raises:
+          ConfigError: `directory` is an address of an object store.
         """
+        require_local("directory", directory)
         self.directory = directory.absolute()
-        for folder in _numbered(self.directory):
-            if not _is_checkpoint(folder):
-                _set_aside(folder, f"it holds none of {', '.join(_ITEMS)}")
-        policies = ocp.checkpoint_managers.preservation_policy
+        self._retention = retention or Retention()
+        self._held: set[int] = set()
+        self._values: dict[int, float | None] = {}
+        set_remains_aside(self.directory)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [policies.LatestN(keep), policies.CustomSteps(tuple(keep_steps))]
-            ),
-            cleanup_tmp_directories=True,
+            preservation_policy=_Policy(self._kept), cleanup_tmp_directories=True
         )
         # Loggers hold a filter once, however many stores are open.
         logging.getLogger("absl").addFilter(_raised_anyway)
         self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=_ITEMS
+            self.directory, options=options, item_names=(STATE, HOST)
         )
+        if self._retention.best:
+            self._values = {step: self._value(step) for step in self.steps}
 
     @property
     def latest_step(self) -> int | None:
@@ -83,8 +76,26 @@ class CheckpointStore:
         """Steps of all complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        host: dict[str, Any],
+        *,
+        values: Mapping[str, float] | None = None,
+    ) -> None:
         """Writes in the background; a step that exists already is left as it is.
+
+        It waits for the devices to have computed the state and for the write before it,
+        and copies the process's own parts to the host. Checkpoints that do not stay are
+        deleted once this one is complete.
+
+        Args:
+          step: of the checkpoint.
+          state: arrays, which may be donated as soon as this returns.
+          host: JSON-like; the same on all processes.
+          values: of metrics, among them that of the retention; the same on all
+            processes.
 
         Raises:
           CheckpointError: this or the write before it failed, for instance because the
@@ -93,19 +104,29 @@ class CheckpointStore:
         if step in self._manager.all_steps():
             return
         data = jax.tree.map(_to_data, state)
-        sums = bit_sums(data)
-        digest = fingerprint([host, sums])
+        record = make_record(host, bit_sums(data), values or {})
+        self._values[step] = record["values"].get(self._retention.metric)
         with self._writing():
             self._require_room(data)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(data, jax.tree.map(_chunks, data)),
-                    host=ocp.args.JsonSave(
-                        {"host": host, "sums": sums, "digest": digest}
-                    ),
+                    host=ocp.args.JsonSave(record),
                 ),
             )
+
+    def hold(self, step: int) -> Path:
+        """Keeps the checkpoint of a step until `release`; gives its folder.
+
+        On several processes process 0 holds it: it is the one that deletes.
+        """
+        self._held.add(step)
+        return self.directory / str(step)
+
+    def release(self, step: int) -> None:
+        """Lets a checkpoint go: the next `save` deletes it if nothing else keeps it."""
+        self._held.discard(step)
 
     def host(self, step: int) -> dict[str, Any]:
         """The host's part of a checkpoint; reads no array.
@@ -119,8 +140,12 @@ class CheckpointStore:
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the shapes, dtypes and shardings of `like`.
 
+        On several processes each reads its own parts, and damage that one of them meets
+        is raised on all.
+
         Args:
-          like: a pytree of arrays or `jax.ShapeDtypeStruct`s with shardings.
+          like: a pytree of arrays or `jax.ShapeDtypeStruct`s with shardings; PRNG keys
+            are arrays.
           step: which checkpoint; the newest by default.
 
         Raises:
@@ -131,12 +156,8 @@ class CheckpointStore:
         record = self._record(step)
         wanted = jax.tree.map(_abstract_data, like)
         with self._damage(step):
-            tree = OrbaxTree(self.directory / str(step) / STATE)
-            _check_fit(tree, wanted)
-            data = jax.tree_util.tree_map_with_path(
-                lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype),
-                wanted,
-            )
+            with damage_is_shared():
+                data = _read(self.directory / str(step) / STATE, wanted)
             found = bit_sums(data)
             flawed = [name for name in found if found[name] != record["sums"].get(name)]
             if flawed:
@@ -152,7 +173,7 @@ class CheckpointStore:
         for later in self.steps:
             if later > step:
                 folder = self.directory / str(later)
-                _set_aside(folder, f"training goes on from step {step}")
+                set_aside(folder, f"training goes on from step {step}")
         self._manager.reload()
 
     def wait(self) -> None:
@@ -167,14 +188,25 @@ class CheckpointStore:
         with self._writing():
             self._manager.close()
 
+    def _kept(self, steps: Sequence[int]) -> set[int]:
+        """Which of these checkpoints stay."""
+        values = {step: self._values.get(step) for step in steps}
+        return self._retention.kept(values) | self._held
+
+    def _value(self, step: int) -> float | None:
+        """By which a checkpoint is ranked, if it can be read."""
+        try:
+            values = read_record(self.directory / str(step))["values"]
+        except CheckpointError:
+            return None
+        return values.get(self._retention.metric)
+
     def _require_room(self, data: Any) -> None:
         """Refuses before Orbax begins what the disk cannot hold."""
-        # On several processes one that failed would leave the others waiting.
-        if jax.process_count() > 1:
-            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(data))
         free = shutil.disk_usage(self.directory).free
-        if free < needed:
+        # One that failed alone would leave the others waiting.
+        if anywhere(free < needed):
             raise OSError(f"no room for {needed:,} bytes, {free:,} are free")
 
     def _existing(self, step: int | None) -> int:
@@ -189,54 +221,17 @@ class CheckpointStore:
     def _record(self, step: int) -> dict[str, Any]:
         """What the host saved, and the sums of the arrays."""
         self.wait()
-        with self._damage(step):
-            return self._read_record(step)
-
-    def _read_record(self, step: int) -> dict[str, Any]:
-        try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(host=ocp.args.JsonRestore())
-            )
-            record = dict(restored["host"])
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DamagedCheckpointError(
-                f"Expected a JSON object in {step}/host, got {error!r}."
-            ) from error
-        if "digest" not in record:
-            raise CheckpointError(
-                f"Expected host, sums and digest in {self.directory}/{step}/host, got "
-                f"{sorted(record)}, as an older fdjax wrote; start a new run."
-            )
-        content = [record.get("host"), record.get("sums")]
-        if record["digest"] != fingerprint(content):
-            raise DamagedCheckpointError(
-                f"Expected what was written in {step}/host, got something else."
-            )
-        return record
-
-    def _opens(self, step: int) -> bool:
-        """Whether all parts of a checkpoint are there; reads no array."""
-        try:
-            self._read_record(step)
-            tree = OrbaxTree(self.directory / str(step) / STATE)
-            for name in tree.names:
-                tree.describe(tuple(name.split(".")))
-        except CheckpointError:
-            return False
-        return True
+        with self._damage(step), damage_is_shared():
+            return read_record(self.directory / str(step))
 
     @contextmanager
     def _damage(self, step: int) -> Iterator[None]:
-        """Says of a damaged checkpoint what is left."""
+        """Says of damage which checkpoint it is in."""
         try:
             yield
         except DamagedCheckpointError as error:
-            others = [one for one in self.steps if one != step and self._opens(one)]
             raise DamagedCheckpointError(
-                f"The checkpoint {self.directory}/{step} is damaged. {error} Steps "
-                f"beside it whose files open: {others or 'none'}. resume='whole' (on "
-                "the command line --resume whole) goes back to the newest that can be "
-                "read, or to the beginning, and sets later ones aside."
+                f"The checkpoint {self.directory}/{step} is damaged. {error}"
             ) from error
 
     @contextmanager
@@ -250,37 +245,32 @@ class CheckpointStore:
             ) from error
 
 
+class _Policy:
+    """Which checkpoints Orbax deletes: those that are not kept."""
+
+    def __init__(self, kept: Callable[[Sequence[int]], set[int]]):
+        self._kept = kept
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: object
+    ) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = self._kept(steps)
+        return [step in kept for step in steps]
+
+
 def _raised_anyway(record: logging.LogRecord) -> bool:
     """Keeps out errors that Orbax both logs, at each level it passes, and raises."""
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
-def _numbered(directory: Path) -> list[Path]:
-    """What is named like a step."""
-    if not directory.is_dir():
-        return []
-    return [
-        path
-        for path in directory.iterdir()
-        if path.name.isdecimal() and path.name == str(int(path.name))
-    ]
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Whether it holds any part of one; another part may be lost."""
-    return any((folder / item).is_dir() for item in _ITEMS)
-
-
-def _set_aside(folder: Path, reason: str) -> None:
-    # One process moves for all.
-    if jax.process_index() != 0:
-        return
-    target, tries = folder.with_name(f"{folder.name}.set-aside"), 1
-    while target.exists():
-        tries += 1
-        target = folder.with_name(f"{folder.name}.set-aside-{tries}")
-    folder.rename(target)
-    _logger.warning("Moved %s to %s: %s.", folder, target.name, reason)
+def _read(folder: Path, wanted: Any) -> Any:
+    """The arrays of a checkpoint; what was cached of their files goes with the call."""
+    tree = OrbaxTree(folder)
+    _check_fit(tree, wanted)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: tree.load(_keys(path), leaf.sharding, leaf.dtype), wanted
+    )
 
 
 def _check_fit(tree: OrbaxTree, wanted: Any) -> None:

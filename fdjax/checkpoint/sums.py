@@ -22,7 +22,8 @@ def bit_sums(tree: Any) -> dict[str, int]:
       tree: arrays of numbers, no typed keys.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = jax.device_get(_sums([leaf for _, leaf in leaves]))
+    # Each by itself: a CPU holds the words of all that one program sums.
+    sums = jax.device_get([_sum(leaf) for _, leaf in leaves])
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): int(total)
         for (path, _), total in zip(leaves, sums, strict=True)
@@ -30,8 +31,8 @@ def bit_sums(tree: Any) -> dict[str, int]:
 
 
 @jax.jit
-def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [jnp.sum(_words(leaf), dtype=jnp.uint32) for leaf in leaves]
+def _sum(leaf: jax.Array) -> jax.Array:
+    return jnp.sum(_words(leaf), dtype=jnp.uint32)
 
 
 def _words(leaf: jax.Array) -> jax.Array:

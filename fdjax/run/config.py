@@ -8,6 +8,7 @@ import tyro
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
+from fdjax.files import require_local
 from fdjax.metrics.trackers import TrackersConfig
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
@@ -24,7 +25,7 @@ from fdjax.ranges import (
 )
 from fdjax.run.folder import RESUMES, Resume
 from fdjax.sampling.server import ServerConfig
-from fdjax.train import GuardsConfig
+from fdjax.train import CheckpointsConfig, GuardsConfig
 
 __all__ = [
     "AttemptsConfig",
@@ -234,9 +235,8 @@ class RunConfig:
     runs: Path = Path("runs")
     """Where runs are kept."""
     resume: Resume = "no"
-    """Continue the run of this name: alone or with `newest` from its newest
-    checkpoints, with `whole` from the newest that are not damaged; `auto` begins it
-    where there is none."""
+    """Continue the run of this name: alone or with `newest` from its newest checkpoints
+    that are not damaged; `auto` begins it where there is none."""
     dry_run: bool = False
     """Print the resolved settings and what would be computed and held; do nothing."""
     seed: int = 0
@@ -260,9 +260,11 @@ class RunConfig:
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
     profile: tuple[int, ...] = ()
     """Iterations of each phase, from 1, that leave a trace of JAX in `profile`."""
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
+        require_local("runs", self.runs)
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
         require_fields(self, profile=TupleOf(Whole(1)))
         require_seeds(self.seeds)

@@ -140,7 +140,7 @@ def run_folder(
       ConfigError: the folder cannot be had (`open_run`).
     """
     folder = config.runs / config.name
-    resumes = config.resume in ("newest", "whole") or (
+    resumes = config.resume == "newest" or (
         config.resume == "auto" and on_first((folder / "config.json").exists)
     )
     with _opened(folder, config, rules, resume=resumes) as opened:

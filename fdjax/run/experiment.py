@@ -30,8 +30,12 @@ __all__ = ["experiment", "resume_rules"]
 
 Config = TypeVar("Config", bound=RunConfig)
 
-_LOOKS = ("guards", "trackers", "profile")
-"""Settings that look at a run and decide nothing in it."""
+_FREE = (
+    *("name", "runs", "seeds", "dry_run", "only"),
+    *("processes", "mesh", "evaluation", "checkpoints"),
+    *("guards", "trackers", "profile"),
+)
+"""Settings that decide no number of a run, and may change at any time."""
 
 
 def experiment(
@@ -147,16 +151,10 @@ def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
 
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
     """Which settings a resumed run may change."""
-    free: dict[str, tuple[str, ...]] = dict.fromkeys(
-        (
-            *("name", "runs", "seeds", "dry_run", "only", "processes", "mesh"),
-            *("evaluation", *_LOOKS, *MAY_CHANGE),
-        ),
-        (),
-    )
+    free: dict[str, tuple[str, ...]] = dict.fromkeys((*_FREE, *MAY_CHANGE), ())
     return ResumeRules(
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
-        advice="Name, runs, only, processes, mesh, evaluation, guards, trackers, "
-        "profile and where a server of the sampler is may change. ",
+        advice="Name, runs, only, processes, mesh, evaluation, checkpoints, guards, "
+        "trackers, profile and where a server of the sampler is may change. ",
     )

@@ -47,7 +47,7 @@ _LOCK = "lock"
 
 _logger = logging.getLogger(__name__)
 
-RESUMES = ("no", "newest", "whole", "auto")
+RESUMES = ("no", "newest", "auto")
 
 
 def _choice(words: Sequence[str]) -> str:
@@ -58,7 +58,7 @@ def _choice(words: Sequence[str]) -> str:
 
 
 Resume = Annotated[
-    Literal["no", "newest", "whole", "auto"],
+    Literal["no", "newest", "auto"],
     PrimitiveConstructorSpec(
         nargs="*",
         metavar=f"[{{{','.join(RESUMES)}}}]",
@@ -67,9 +67,9 @@ Resume = Annotated[
         str_from_instance=lambda value: [value],
     ),
 ]
-"""Whether to continue a run: no; from the newest checkpoint of each phase, which must
-be whole; from the newest that is; or, for a command that is started again and again,
-from the newest if there is a run, and else from the beginning."""
+"""Whether to continue a run: no; from the newest checkpoint of each phase that is not
+damaged; or, for a command that is started again and again, from there if there is a
+run, and else from the beginning."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

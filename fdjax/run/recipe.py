@@ -11,7 +11,10 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerFast
 
 from fdjax.checkpoint import (
+    Exports,
     Pretrained,
+    export_adapters,
+    export_policy,
     load_pretrained,
     save_adapters,
     save_pretrained,
@@ -85,7 +88,9 @@ class Recipe:
         """Everything in order; what a run before has done is read again.
 
         Probes are in `probes.jsonl`, policies in `policies/<arm>` in Hugging Face's
-        format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT.
+        format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT. Where
+        `checkpoints.export_every` asks for it, `exports/<phase>-<iteration>` holds what
+        was trained by then: the policy, with LoRA the adapters.
         """
         with ProbeRows(self.context.own_file("probes.jsonl")) as rows:
             prober = Prober(
@@ -174,7 +179,8 @@ class Recipe:
                     iterations=settings.profile, folder=context.folder / "profile"
                 ),
                 run=context.run,
-                resume="whole" if settings.resume == "whole" else "newest",
+                checkpoints=settings.checkpoints,
+                exports=self._exports,
                 on_data=on_data,
                 on_step=on_step,
             )
@@ -283,6 +289,16 @@ class Recipe:
             format=self.task.format,
             name=Path(self._config.seeded_policy.source).name,
         )
+
+    @cached_property
+    def _exports(self) -> Exports:
+        """What is written of the checkpoints for others, in `exports`."""
+        settings, config = self._config.seeded_policy, self.policy.model.config
+        if settings.lora is None:
+            write = export_policy(config, self.policy.folder)
+        else:
+            write = export_adapters(config, settings.lora, settings.source)
+        return Exports(self.context.folder / "exports", write)
 
     @cached_property
     def _gap(self) -> LogprobGap:

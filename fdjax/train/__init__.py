@@ -1,5 +1,6 @@
 """Training: state, objectives, the sharded step and the loop around it."""
 
+from fdjax.train.checkpoints import CheckpointsConfig
 from fdjax.train.forward import response_hidden, teacher_hidden
 from fdjax.train.guards import (
     Alarm,
@@ -19,7 +20,7 @@ from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.phases import PhaseConfig, train_phases
 from fdjax.train.plateau import Plateau
 from fdjax.train.profile import Profile
-from fdjax.train.resume import ResumeFrom, check_origin
+from fdjax.train.resume import check_origin
 from fdjax.train.rollout_source import RolloutSource
 from fdjax.train.sources import (
     AlternatingSource,
@@ -74,6 +75,7 @@ __all__ = [
     "AlarmError",
     "AlternatingSource",
     "BaseTeacher",
+    "CheckpointsConfig",
     "Clipped",
     "DualClip",
     "EMATeacher",
@@ -91,7 +93,6 @@ __all__ = [
     "Profile",
     "ReferenceKL",
     "ResumableSource",
-    "ResumeFrom",
     "RolloutSource",
     "SequenceTerm",
     "Source",

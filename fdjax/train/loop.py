@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint import CheckpointStore, Exports
 from fdjax.errors import CheckpointError, ConfigError
 from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
-from fdjax.ranges import TupleOf, Whole, require_fields
+from fdjax.ranges import Whole, require_fields
 from fdjax.records import Metrics, union
-from fdjax.sharding import shard_batch
+from fdjax.sharding import on_first, shard_batch
+from fdjax.train.checkpoints import CheckpointClock, CheckpointsConfig
 from fdjax.train.deferred import settled
 from fdjax.train.guards.diagnosis import Diagnose
 from fdjax.train.guards.guards import UNGUARDED, AlarmError, Guards
@@ -26,7 +28,7 @@ from fdjax.train.guards.watch import Finding, Watch
 from fdjax.train.interrupt import StoppedError, StopRequest
 from fdjax.train.plateau import Plateau
 from fdjax.train.profile import NO_PROFILE, Profile
-from fdjax.train.resume import ResumeFrom, base_fingerprint, restore
+from fdjax.train.resume import base_fingerprint, restore
 from fdjax.train.sources import Source, StepData
 from fdjax.train.state import TrainState, check_finite
 from fdjax.train.window import Window
@@ -36,7 +38,7 @@ __all__ = ["Phase", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One arm's training: what to do at each iteration, and how often to save."""
+    """One arm's training: what to do at each iteration, and when to save."""
 
     name: str
     """Arm, as it is called in logs and folders."""
@@ -46,14 +48,10 @@ class Phase:
     """Supplies the batches."""
     train_step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     """Made by `make_train_step`; donates its state."""
-    checkpoint_every: int
-    """Iterations between checkpoints; the last one is always saved."""
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    """When the state is saved, and what stays."""
     log_every: int = 1
     """Iterations whose metrics are averaged into one row."""
-    keep_checkpoints: int | None = 2
-    """How many of the newest checkpoints stay; all of them with None."""
-    keep_steps: tuple[int, ...] = ()
-    """Iterations whose checkpoints stay in any case."""
     until: Plateau | None = None
     """Ends the phase earlier, after a row of metrics that shows it."""
     max_idle: int = 5
@@ -66,13 +64,9 @@ class Phase:
         require_fields(
             self,
             steps=Whole(1),
-            checkpoint_every=Whole(1),
             log_every=Whole(1),
-            keep_steps=TupleOf(Whole(1)),
             max_idle=Whole(1),
         )
-        if self.keep_checkpoints is not None:
-            require_fields(self, keep_checkpoints=Whole(1))
 
 
 def train(
@@ -87,7 +81,8 @@ def train(
     guards: Guards = UNGUARDED,
     profile: Profile = NO_PROFILE,
     run: str | None = None,
-    resume: ResumeFrom = "newest",
+    resume: int | None = None,
+    exports: Exports | None = None,
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -115,9 +110,10 @@ def train(
       guards: alarms on the rows, and where they and skipped batches are written.
       profile: iterations that leave a trace.
       run: identity of the run, kept in its checkpoints; those of another are refused.
-      resume: the newest checkpoint, which must be whole; the newest that is "whole";
-        or that of a step. Where training goes on from an earlier one, later ones are
-        set aside and their rows dropped.
+      resume: step of the checkpoint to go on from; by default that of the newest that
+        is not damaged. Later ones are set aside and their rows dropped.
+      exports: makes folders `<phase>-<iteration>` where `phase.checkpoints` asks for
+        exports.
       on_data: called with (iteration, state, data) before the optimizer steps.
       on_step: called with (iterations done, latest metrics).
 
@@ -128,16 +124,18 @@ def train(
       StoppedError: `stop` was requested; the state was saved first.
       IdleError: `max_idle` iterations in a row took no optimizer step.
       AlarmError: one of the guards ends the run.
-      ConfigError: the rows have no metric of the name in `until`.
+      ConfigError: the rows have no metric of the name in `until`, or of that by which
+        checkpoints are kept.
       CheckpointError: the parameters to begin from are not finite; or the checkpoint is
         of another run, of other data or of another state, or cannot be written; as
         `DamagedCheckpointError`, it cannot be read.
     """
     origin = {"run": run, "phase": phase.name}
     base = base_fingerprint(state)
-    with CheckpointStore(
-        directory, keep=phase.keep_checkpoints, keep_steps=phase.keep_steps
-    ) as store:
+    with (
+        CheckpointStore(directory, phase.checkpoints.keep) as store,
+        exports or nullcontext(),
+    ):
         done, state, host = restore(
             store,
             state,
@@ -163,9 +161,10 @@ def train(
         at = _Boundary(done, state, _position(phase.source), window, watched, watch)
         if base is not None:
             origin["base"] = base
-        under_way = _Run(phase, store, writer, guards, at, origin)
+        under_way = _Run(phase, store, writer, guards, at, origin, exports)
         try:
             on_step(done, under_way.latest)
+            under_way.export()
             while not under_way.over:
                 stop.check()
                 traced = profile.of(
@@ -226,8 +225,10 @@ class _Run:
         guards: Guards,
         at: _Boundary,
         origin: dict[str, Any],
+        exports: Exports | None,
     ) -> None:
         self.at = at
+        self._exports = exports
         self._origin = origin
         self.latest: dict[str, float] = {}
         self._phase = phase
@@ -236,6 +237,7 @@ class _Run:
         self._guards = guards
         self._skips = Skips(guards, phase.name, phase.diagnose)
         self._timer = StageTimer()
+        self._clock = CheckpointClock(phase.checkpoints)
         self.over = self._is_over()
 
     def iterate(
@@ -268,7 +270,7 @@ class _Run:
             alarm = self._guards.tell(phase.name, self.at.done, found)
             self.over = self._is_over()
         stops = alarm or self.at.window.idle >= phase.max_idle
-        if self.over or stops or self._due(phase.checkpoint_every):
+        if self.over or stops or self._clock.due(self.at.done):
             self.save()
         self._check_idle()
         if alarm:
@@ -307,7 +309,15 @@ class _Run:
         if self._phase.until is not None:
             host["watched"] = list(at.watched)
         saved = at.state._replace(base=None)
-        self._store.save(at.done, saved, self._origin | host)
+        self._store.save(at.done, saved, self._origin | host, values=self._values())
+        self._clock.saved()
+        self.export()
+
+    def export(self) -> None:
+        """Begins to export the newest checkpoint, if that is due and not done."""
+        done, exports = self.at.done, self._exports
+        if exports is not None and self._phase.checkpoints.exports(done):
+            exports.begin(self._store, done, f"{self._phase.name}-{done}")
 
     def rescue(self) -> str:
         """Saves the last whole iteration after an error; says how that went."""
@@ -336,20 +346,34 @@ class _Run:
         with self._timer.stage("update"):
             window = self.at.window.settled()
         self.latest = union(window.means(), self._timer.take())
+        if self._exports is not None and self._exports.missing:
+            self.latest["export/missing"] = float(self._exports.missing)
         self._writer.write(self._phase.name, self.at.done, self.latest)
         watch, found = self.at.watch.after(self.latest)
         self.at = replace(self.at, window=window.emptied(), watch=watch)
+        keep = self._phase.checkpoints.keep
+        if keep.best:
+            self._logged(keep.metric, "checkpoints.keep")
         if self._phase.until is not None:
-            value = self._watched_value(self._phase.until.metric)
+            value = self._logged(self._phase.until.metric, "until")
             # A row may have nothing to average, such as no attempt with a reward.
             if not math.isnan(value):
                 self.at.watched += (value,)
         return found
 
-    def _watched_value(self, metric: str) -> float:
+    def _values(self) -> dict[str, float]:
+        """By which the checkpoint is ranked; nothing before the first row."""
+        keep = self._phase.checkpoints.keep
+        if not keep.best:
+            return {}
+        value = on_first(lambda: self.latest.get(keep.metric))
+        return {} if value is None or math.isnan(value) else {keep.metric: value}
+
+    def _logged(self, metric: str, setting: str) -> float:
+        """A metric of the newest row."""
         if metric not in self.latest:
             raise ConfigError(
-                f"expected {self._phase.name}.until of a metric in its rows, got "
+                f"expected {self._phase.name}.{setting} of a metric in its rows, got "
                 f"{metric!r}; there are {', '.join(sorted(self.latest))}"
             )
         return self.latest[metric]

@@ -4,16 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from fdjax.checkpoint import Exports
 from fdjax.errors import ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import LoRA, Model
 from fdjax.ranges import FLAG, Whole, require_fields
+from fdjax.train.checkpoints import CheckpointsConfig
 from fdjax.train.guards.diagnosis import make_diagnosis
 from fdjax.train.guards.guards import UNGUARDED, Guards
 from fdjax.train.interrupt import StopRequest
@@ -53,10 +55,6 @@ class PhaseConfig:
     begins as the policy does."""
     microbatches: int = 1
     """Parts that a batch is cut into to save memory."""
-    checkpoint_every: int = 20
-    """Iterations between checkpoints; the last one is always saved."""
-    keep_checkpoints: int | None = 2
-    """How many of the newest stay; all of them with None."""
     log_every: int = 1
     """Iterations whose metrics are averaged into one row."""
     max_idle: int = 5
@@ -69,7 +67,6 @@ class PhaseConfig:
             keep_moments=FLAG,
             keep_teacher=FLAG,
             microbatches=Whole(1),
-            checkpoint_every=Whole(1),
             log_every=Whole(1),
             max_idle=Whole(1),
         )
@@ -116,7 +113,8 @@ def train_phases(
     guards: Guards = UNGUARDED,
     profile: Profile = NO_PROFILE,
     run: str | None = None,
-    resume: Literal["newest", "whole"] = "newest",
+    checkpoints: CheckpointsConfig | None = None,
+    exports: Exports | None = None,
     on_data: Callable[[str, int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[str, int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -124,7 +122,8 @@ def train_phases(
 
     Each begins with the policy that the one before ended with: FD→GRPO is a phase of
     `FD` and one of `GRPO`, expert iteration one of `SFT` on attempts. All are built
-    before the first is trained, so that a setting of the last is refused at once.
+    before the first is trained, so that a setting of the last is refused at once. A
+    phase that was finished is read from its last checkpoint.
 
     Args:
       phases: of different names.
@@ -143,7 +142,8 @@ def train_phases(
       guards: see `train`.
       profile: see `train`.
       run: identity of the run, kept in its checkpoints.
-      resume: see `train`; a phase that was finished is read from its last checkpoint.
+      checkpoints: when the state is saved, and what stays; see `CheckpointsConfig`.
+      exports: see `train`.
       on_data: called with (phase, iteration, state, data) before the optimizer steps.
       on_step: called with (phase, iterations done, latest metrics).
 
@@ -157,7 +157,8 @@ def train_phases(
       IdleError, AlarmError, CheckpointError: see `train`.
     """
     _check(phases)
-    built = [_built(phase, model, mesh, source(phase), lora) for phase in phases]
+    kept = checkpoints or CheckpointsConfig()
+    built = [_built(phase, model, mesh, source(phase), lora, kept) for phase in phases]
     state: TrainState | None = None
     for index, (phase, ready) in enumerate(zip(phases, built, strict=True)):
         optimizer = make_optimizer(phase.optimizer)
@@ -195,7 +196,7 @@ def train_phases(
             guards=guards,
             profile=profile,
             run=run,
-            resume=resume,
+            exports=exports,
             on_data=partial(on_data, phase.name),
             on_step=partial(on_step, phase.name),
         )
@@ -234,7 +235,12 @@ def _check(phases: Sequence[PhaseConfig]) -> None:
 
 
 def _built(
-    config: PhaseConfig, model: Model, mesh: Mesh, source: Source, lora: LoRA | None
+    config: PhaseConfig,
+    model: Model,
+    mesh: Mesh,
+    source: Source,
+    lora: LoRA | None,
+    checkpoints: CheckpointsConfig,
 ) -> Phase:
     """The phase that `train` runs; a bad setting is refused here.
 
@@ -244,6 +250,7 @@ def _built(
       mesh: over which batches are sharded.
       source: of its data, with what `config.needs` says.
       lora: adapters that it trains, if not all parameters.
+      checkpoints: when it is saved, and what stays.
     """
     objective = make_objective(model, config.terms)
     step = make_train_step(
@@ -263,9 +270,8 @@ def _built(
         steps=config.steps,
         source=source,
         train_step=step,
-        checkpoint_every=config.checkpoint_every,
+        checkpoints=checkpoints,
         log_every=config.log_every,
-        keep_checkpoints=config.keep_checkpoints,
         until=config.until,
         max_idle=config.max_idle,
         diagnose=diagnose,

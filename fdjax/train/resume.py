@@ -1,11 +1,11 @@
 """Where a phase goes on: which checkpoint, and whether it is one of this run at all."""
 
-import copy
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fdjax.checkpoint import CheckpointStore
 from fdjax.checkpoint.sums import bit_sums
@@ -15,11 +15,7 @@ from fdjax.model.lora import Adapter
 from fdjax.train.sources import Source
 from fdjax.train.state import TrainState
 
-__all__ = ["ResumeFrom", "base_fingerprint", "check_origin", "restore"]
-
-ResumeFrom = Literal["newest", "whole"] | int
-"""The newest checkpoint, which must be whole; the newest that is, or the beginning if
-none is; or that of a step."""
+__all__ = ["base_fingerprint", "check_origin", "restore"]
 
 _logger = logging.getLogger(__name__)
 
@@ -32,19 +28,24 @@ def restore(
     *,
     base: str | None = None,
     steps: int,
-    resume: ResumeFrom,
+    resume: int | None = None,
 ) -> tuple[int, TrainState, dict[str, Any]]:
     """Reads the checkpoint from which a phase goes on, and puts its source there.
+
+    A damaged one is passed over for the one before, and the log says so. Whose it is,
+    and of which data, is checked before its arrays are read: one of another run is
+    refused, damaged or not.
 
     Args:
       store: checkpoints of the phase. A later stage may have gone on in them beyond
         `steps`.
-      state: what to begin with where there is no checkpoint; shapes and shardings.
+      state: what to begin with where there is no checkpoint; where there is one, its
+        arrays are deleted, so that two states are never held.
       source: of the phase's data.
       origin: what the host's part of each checkpoint of this run says.
       base: that of the state (`base_fingerprint`).
       steps: iterations of the phase.
-      resume: which checkpoint to take.
+      resume: step of the checkpoint to take; the newest by default.
 
     Returns:
       Iterations done, the state after them, and the host's part of the checkpoint; 0,
@@ -53,31 +54,51 @@ def restore(
     Raises:
       CheckpointError: there is none of the step `resume`, it is of another run, of
         other data or of adapters on another base, or it does not fit `state`.
-      DamagedCheckpointError: it cannot be read.
+      DamagedCheckpointError: it cannot be read; of the newest, nor can any before it.
     """
     candidates = [step for step in store.steps if step <= steps]
-    if isinstance(resume, int):
+    if resume is not None:
         if resume not in candidates:
             raise CheckpointError(
                 f"Expected a checkpoint of step {resume} in {store.directory}, got "
                 f"those of {candidates}; choose one of these."
             )
         candidates = [resume]
-    beginning = copy.deepcopy(source.get_state())
+    damage: list[DamagedCheckpointError] = []
     for step in reversed(candidates):
         try:
             host = store.host(step)
             check_origin(host, origin, f"{store.directory}/{step}")
             _check_base(host.get("base"), base, f"{store.directory}/{step}")
             source.set_state(host["source"])
-            saved, _ = store.restore(state._replace(base=None), step)
-            return step, saved._replace(base=state.base), host
+            saved, _ = store.restore(_emptied(state._replace(base=None)), step)
         except DamagedCheckpointError as error:
-            if resume != "whole":
+            if resume is not None:
                 raise
-            _logger.warning("%s", error)
-    source.set_state(beginning)
+            damage.append(error)
+            _logger.warning("%s Going back to the checkpoint before it.", error)
+        else:
+            return step, saved._replace(base=state.base), host
+    if damage:
+        raise DamagedCheckpointError(
+            f"{damage[0]} Expected one that can be read among the steps {candidates}, "
+            "got none. Put a whole one there, or move these away to begin the phase "
+            "anew."
+        )
     return 0, state, {}
+
+
+def _emptied(state: TrainState) -> TrainState:
+    """Shapes and shardings of a state whose arrays are deleted, but for its key."""
+
+    def emptied(leaf: jax.Array) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        leaf.delete()
+        return shape
+
+    return jax.tree.map(emptied, state)
 
 
 def base_fingerprint(state: TrainState) -> str | None:

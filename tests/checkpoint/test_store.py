@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from checkpoint.limited import run_limited
-from fdjax.checkpoint import CheckpointStore, checkpoint_steps
+from fdjax.checkpoint import CheckpointStore, Retention, checkpoint_steps
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 
 
@@ -45,6 +45,19 @@ def test_what_is_saved_is_the_moment_of_saving(tmp_path):
     np.testing.assert_array_equal(restored["w"], np.arange(4_000_000, dtype=np.float32))
 
 
+def test_a_step_does_not_wait_for_the_disk(tmp_path):
+    """64 MB that do not compress take a thread longer than the next step."""
+    step = jax.jit(lambda w: w + 1, donate_argnums=0)
+    big = step(jax.random.normal(jax.random.key(0), (16, 1_000_000)))
+    big.block_until_ready()
+    with CheckpointStore(tmp_path) as store:
+        store.save(1, {"w": big}, {})
+        step(big).block_until_ready()
+        assert checkpoint_steps(tmp_path) == []
+        store.wait()
+        assert checkpoint_steps(tmp_path) == [1]
+
+
 def test_restores_onto_another_sharding(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(1, {"w": state()["w"]}, {})
@@ -57,7 +70,7 @@ def test_restores_onto_another_sharding(tmp_path):
 
 
 def test_keeps_the_newest_and_restores_any_that_is_left(tmp_path):
-    with CheckpointStore(tmp_path, keep=2) as store:
+    with CheckpointStore(tmp_path) as store:
         for step in (1, 2, 3):
             store.save(step, {"w": jnp.full(2, float(step))}, {})
         assert store.steps == [2, 3]
@@ -140,13 +153,12 @@ def arrays(change):
         lambda step: shutil.rmtree(step / "host"),
     ],
 )
-def test_damage_is_called_so_and_the_whole_step_named(two, tmp_path, capfd, damage):
+def test_damage_is_called_so_and_set_aside(two, tmp_path, capfd, damage):
     folder = shutil.copytree(two, tmp_path / "checkpoints")
     damage(folder / "2")
     with CheckpointStore(folder) as store:
-        with pytest.raises(DamagedCheckpointError, match=r"/2 is damaged") as caught:
+        with pytest.raises(DamagedCheckpointError, match=r"/2 is damaged"):
             store.restore(state())
-        assert "whose files open: [1]" in str(caught.value)
         store.set_aside_after(1)
         assert store.steps == [1]
         restored, host = store.restore(state())
@@ -173,12 +185,12 @@ def test_a_flipped_bit_is_never_restored(two, tmp_path):
         store.restore(state())
 
 
-def test_a_checkpoint_of_an_older_version_is_not_called_damaged(two, tmp_path):
+def test_a_checkpoint_of_another_version_is_not_called_damaged(two, tmp_path):
     folder = shutil.copytree(two, tmp_path / "checkpoints")
     (folder / "2" / "host" / "metadata").write_text('{"source": {}}')
     with (
         CheckpointStore(folder) as store,
-        pytest.raises(CheckpointError, match="older fdjax") as caught,
+        pytest.raises(CheckpointError, match="another version of fdjax") as caught,
     ):
         store.restore(state())
     assert not isinstance(caught.value, DamagedCheckpointError)
@@ -211,19 +223,20 @@ def test_an_unfinished_save_is_not_a_checkpoint(tmp_path):
 
 
 def test_a_full_disk_is_one_error_and_keeps_what_was_complete(tmp_path):
-    with CheckpointStore(tmp_path) as store:
+    # Even where the new one would have been the only one that stays.
+    with CheckpointStore(tmp_path, Retention(newest=1)) as store:
         store.save(1, state(), {})
     # Files may not outgrow 64 KiB: the write is refused as on a full disk.
     code = f"""
 import resource, signal
 from pathlib import Path
 import jax
-from fdjax.checkpoint import CheckpointStore, checkpoint_steps
+from fdjax.checkpoint import CheckpointStore, Retention
 from fdjax.errors import CheckpointError
 large = {{"w": jax.random.normal(jax.random.key(0), (512, 512))}}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
-    with CheckpointStore(Path({str(tmp_path)!r})) as store:
+    with CheckpointStore(Path({str(tmp_path)!r}), Retention(newest=1)) as store:
         resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, resource.RLIM_INFINITY))
         store.save(2, large, {{}})
 except CheckpointError as error:

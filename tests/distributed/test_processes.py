@@ -1,21 +1,13 @@
 """Real processes with real collectives give what one process gives."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import pytest
 
 from checkpoint.folders import read_folder, tensors, write_folder
+from distributed.launch import launch
 from distributed.worker import work
 from fdjax.checkpoint import convert, open_source
 from tiny import mesh_of
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +20,7 @@ def alone(tmp_path_factory):
 def test_two_processes_equal_one_device(tmp_path, alone):
     source = write_folder(tmp_path / "hf", files=3, dtype="float32")
     convert(open_source(source), tmp_path / "orbax", to="orbax")
-    for result in run(tmp_path, 2):
+    for result in launch("worker.py", tmp_path, 2):
         assert result["restored"]
         assert result["host"] == {"position": 7}
         # The first process sees no rise in the second row, and decides for both.
@@ -44,37 +36,3 @@ def test_two_processes_equal_one_device(tmp_path, alone):
     }
     for kind in ("hf", "orbax"):
         assert read_folder(tmp_path / f"{kind}-doubled") == doubled
-
-
-def run(folder, count):
-    """What each process wrote; the processes share eight devices between them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(8 // count),
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-    }
-    worker = [sys.executable, str(TESTS / "distributed" / "worker.py")]
-    processes = [
-        subprocess.Popen(
-            [*worker, str(port), str(count), str(index), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(count)
-    ]
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, output[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    return [
-        json.loads((folder / f"{index}.json").read_text()) for index in range(count)
-    ]

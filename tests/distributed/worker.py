@@ -15,6 +15,7 @@ from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
 from fdjax.train import (
     FD,
+    CheckpointsConfig,
     EMATeacher,
     OptimizerConfig,
     Phase,
@@ -121,7 +122,7 @@ def iterations_until_a_plateau(state, step, mesh, folder):
                 steps=5,
                 source=Rising(),
                 train_step=step,
-                checkpoint_every=5,
+                checkpoints=CheckpointsConfig(every=5),
                 until=Plateau(window=1, least_gain=0.5, patience=1),
             ),
             state,

@@ -181,7 +181,7 @@ FREE = [
     changed(runs=Path("elsewhere")),
     changed(minif2f=Path(__file__)),
     changed(lean_workers=1),
-    changed(resume="whole"),
+    changed(resume="newest"),
     changed(evaluation=EvaluationConfig(samples=128)),
     changed(rollout=RolloutConfig(steps=40)),
 ]
@@ -274,7 +274,7 @@ def test_an_empty_checkpoint_begins_no_phase(folder):
         (["--resume"], "newest"),
         (["--resume", "--seed", "1"], "newest"),
         (["--resume", "newest"], "newest"),
-        (["--resume", "whole"], "whole"),
+        (["--resume", "auto"], "auto"),
     ],
 )
 def test_resume_on_the_command_line(arguments, choice):
@@ -282,11 +282,11 @@ def test_resume_on_the_command_line(arguments, choice):
     assert config.resume == choice
 
 
-@pytest.mark.parametrize("words", [["bad"], ["whole", "newest"]])
+@pytest.mark.parametrize("words", [["whole"], ["auto", "newest"]])
 def test_no_such_resume(words, capsys):
     with pytest.raises(SystemExit):
         tyro.cli(ComparisonConfig, default=CONFIG, args=["--resume", *words])
-    assert "no, newest, whole" in " ".join(capsys.readouterr().err.split())
+    assert "no, newest, auto" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

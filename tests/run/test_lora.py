@@ -23,7 +23,14 @@ from fdjax.run import (
     read_probes,
 )
 from fdjax.run.memory import held_bytes
-from fdjax.train import FD, EMATeacher, OptimizerConfig, PhaseConfig, make_optimizer
+from fdjax.train import (
+    FD,
+    CheckpointsConfig,
+    EMATeacher,
+    OptimizerConfig,
+    PhaseConfig,
+    make_optimizer,
+)
 from tiny import MODEL, PROBLEMS, mesh_of
 
 LORA = LoRA(rank=2, alpha=6.0, targets=("query", "output", "down"))
@@ -68,6 +75,7 @@ def run(policy, runs, *flags):
             problems=4, group_size=2, max_new_tokens=8, feedback_tokens=16
         ),
         evaluation=EvaluationConfig(samples=2, ks=(1, 2)),
+        checkpoints=CheckpointsConfig(export_every=2),
     )
     return experiment(settings, task=task, arms=arms, arguments=list(flags))
 
@@ -101,6 +109,13 @@ def test_the_policy_is_the_base_and_the_adapters_product(finished, policy):
         np.testing.assert_allclose(after[name], expected, rtol=1e-6, atol=1e-6)
     assert moved == {"q_proj", "o_proj", "down_proj"}
     assert len(thin) == 2 * 3 * 2
+
+
+def test_an_export_holds_the_adapters_alone(finished):
+    """Of the last iteration: the run leaves the same ones."""
+    exported, left = finished / "exports" / "fd-2", finished / "adapters" / "fd"
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (exported / name).read_bytes() == (left / name).read_bytes()
 
 
 def test_probes_are_of_base_student_and_teacher(finished):

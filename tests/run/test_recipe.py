@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fdjax.checkpoint import convert, open_source
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import ConstantFeedback, PolicyFeedback
@@ -25,7 +26,14 @@ from fdjax.run import (
     read_probes,
 )
 from fdjax.sampling import SlotSampler
-from fdjax.train import FD, GRPO, EMATeacher, OptimizerConfig, PhaseConfig
+from fdjax.train import (
+    FD,
+    GRPO,
+    CheckpointsConfig,
+    EMATeacher,
+    OptimizerConfig,
+    PhaseConfig,
+)
 from tiny import PROBLEMS
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2)
@@ -50,6 +58,7 @@ def config(policy, runs, **changes):
             problems=4, group_size=2, max_new_tokens=8, feedback_tokens=16
         ),
         evaluation=EvaluationConfig(every=1, samples=2, ks=(1, 2)),
+        checkpoints=CheckpointsConfig(export_every=2),
     )
     return replace(given, **changes)
 
@@ -115,6 +124,14 @@ def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
     assert (saved / "config.json").read_bytes() == (policy / "config.json").read_bytes()
     weights = "model.safetensors"
     assert (saved / weights).read_bytes() != (policy / weights).read_bytes()
+    # After two iterations, and of the first phase's two alone.
+    exports = finished / "exports"
+    assert [path.name for path in exports.iterdir()] == ["fd-2"]
+    of_fd = open_source(finished / "checkpoints" / "fd", model=policy)
+    convert(of_fd, finished / "converted", to="hf")
+    exported = (exports / "fd-2" / weights).read_bytes()
+    assert exported == (finished / "converted" / weights).read_bytes()
+    assert exported != (saved / weights).read_bytes()
 
 
 @pytest.mark.parametrize(("arm", "phase"), [("base", "fd"), ("fd", "base")])

@@ -1,6 +1,9 @@
 """A run that stops and goes on takes the same steps, bit for bit."""
 
 import functools
+import itertools
+import math
+import types
 from dataclasses import replace
 
 import jax
@@ -8,112 +11,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fdjax.checkpoint import CheckpointStore
-from fdjax.errors import BackendError, CheckpointError, DamagedCheckpointError
-from fdjax.metrics import MetricsWriter, SampleWriter, read_metrics
+from fdjax.checkpoint import CheckpointStore, Retention
+from fdjax.errors import BackendError, CheckpointError, ConfigError
+from fdjax.metrics import MetricsWriter, read_metrics
 from fdjax.records import Mean
 from fdjax.train import (
-    SFT,
-    AlternatingSource,
+    CheckpointsConfig,
     IdleError,
-    OptimizerConfig,
-    Phase,
     StepData,
     StoppedError,
-    StopRequest,
-    SupervisedSource,
-    init_state,
-    make_objective,
-    make_optimizer,
     make_train_step,
-    train,
 )
-from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
-
-OPTIMIZER = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=2))
-IMITATION = make_objective(MODEL, (SFT(),))
-
-
-def source():
-    plain, informed = (
-        SupervisedSource(
-            [(p, note, p.references[0]) for p in PROBLEMS],
-            TOKENIZER,
-            batch_size=4,
-            seed=0,
-            prompt_width=64,
-            response_width=24,
-        )
-        for note in (None, "hint")
-    )
-    return AlternatingSource(plain, informed, share=0.5)
-
-
-@functools.cache
-def train_step():
-    return make_train_step(MODEL, IMITATION, OPTIMIZER, mesh_of())
-
-
-@functools.cache
-def first_state():
-    """Where every run begins; a step donates its state, so each gets a copy."""
-    return init_state(MODEL, OPTIMIZER, mesh_of(), jax.random.key(0))
-
-
-def run(
-    folder,
-    *,
-    steps=9,
-    stop_after=None,
-    given=None,
-    resume="newest",
-    on_data=lambda *_: None,
-    **settings,
-):
-    mesh = mesh_of()
-    stop = StopRequest()
-
-    def on_step(done, metrics):
-        stop.requested = done == stop_after
-
-    folder.mkdir(exist_ok=True)
-    with (
-        MetricsWriter(folder / "metrics.jsonl") as writer,
-        SampleWriter(folder / "samples.jsonl") as samples,
-    ):
-        state = train(
-            Phase(
-                name="sft",
-                steps=steps,
-                **{
-                    "source": source(),
-                    "train_step": train_step(),
-                    "checkpoint_every": 4,
-                }
-                | settings,
-            ),
-            given or jax.tree.map(jnp.copy, first_state()),
-            mesh=mesh,
-            directory=folder / "checkpoints",
-            writer=writer,
-            samples=samples,
-            stop=stop,
-            resume=resume,
-            on_data=on_data,
-            on_step=on_step,
-        )
-    return state, read_metrics(folder / "metrics.jsonl")
-
-
-def assert_same_bits(first, second):
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-
-
-def values(rows):
-    return [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
+from tiny import MODEL, mesh_of
+from train.small_loop import (
+    IMITATION,
+    OPTIMIZER,
+    assert_same_bits,
+    checkpoints,
+    first_state,
+    run,
+    source,
+    train_step,
+    values,
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +82,12 @@ def test_a_finished_phase_is_not_run_again(tmp_path, straight):
     assert len(rows) == 9
 
 
-def test_going_back_repeats_what_was_later(tmp_path, straight):
+def test_a_damaged_newest_is_done_again_from_the_one_before(tmp_path, straight, caplog):
     run(tmp_path)
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / "9" / "state" / "manifest.ocdbt").unlink()
-    with pytest.raises(DamagedCheckpointError):
-        run(tmp_path)
-    state, rows = run(tmp_path, resume="whole")
+    state, rows = run(tmp_path)
+    assert "/checkpoints/9 is damaged" in caplog.text
     assert_same_bits(state, straight[0])
     assert values(rows) == values(straight[1])
     assert sorted(path.name for path in checkpoints.iterdir()) == [
@@ -177,7 +96,7 @@ def test_going_back_repeats_what_was_later(tmp_path, straight):
         "9.set-aside",
     ]
     # Nothing is damaged now: the same command finds the phase finished.
-    assert_same_bits(run(tmp_path, resume="whole")[0], straight[0])
+    assert_same_bits(run(tmp_path)[0], straight[0])
 
 
 def test_lost_rows_leave_a_mark(tmp_path, straight, caplog):
@@ -227,11 +146,6 @@ class Failing:
 def in_pairs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("in_pairs")
     return run(folder, source=Failing(), log_every=3)
-
-
-def checkpoints(folder):
-    with CheckpointStore(folder / "checkpoints") as store:
-        return store.steps
 
 
 @pytest.mark.parametrize(
@@ -320,7 +234,7 @@ def test_an_error_in_the_first_iteration_leaves_nothing(tmp_path):
 
 
 def test_a_rescue_that_fails_does_not_hide_the_error(tmp_path, monkeypatch):
-    def full(self, *_):
+    def full(self, *_, **__):
         raise CheckpointError("the disk is full")
 
     monkeypatch.setattr(CheckpointStore, "save", full)
@@ -429,5 +343,73 @@ def test_training_does_not_begin_from_nan(tmp_path):
 
 
 def test_checkpoints_that_are_asked_for_stay(tmp_path):
-    run(tmp_path, checkpoint_every=1, keep_steps=(3,), steps=7)
-    assert checkpoints(tmp_path) == [3, 6, 7]
+    kept = CheckpointsConfig(every=2, keep=Retention(newest=1, every=5, steps=(3,)))
+    run(tmp_path, checkpoints=kept)
+    assert checkpoints(tmp_path) == [3, 5, 9]
+
+
+class Rewarded:
+    """A source whose rewards are given, one an iteration."""
+
+    def __init__(self, *rewards):
+        self._inner = source()
+        self._rewards = rewards
+        self.calls = 0
+
+    def next(self, state, timer):
+        data = self._inner.next(state, timer)
+        self.calls += 1
+        reward = Mean(self._rewards[self.calls - 1], 1)
+        return StepData(batches=data.batches, metrics={"reward/mean": reward})
+
+    def get_state(self):
+        return self._inner.get_state() | {"calls": self.calls}
+
+    def set_state(self, state):
+        self.calls = state["calls"]
+        self._inner.set_state(state)
+
+
+REWARDS = (0.1, 0.9, math.nan, 0.3, 0.9, 0.2, 0.3, 0.1, 0.2)
+
+
+def test_the_checkpoint_at_the_best_row_stays_across_resumes(tmp_path):
+    """Of two as good the first does."""
+    keep = Retention(newest=1, best=1)
+    settings = {"checkpoints": CheckpointsConfig(every=1, keep=keep)}
+    with pytest.raises(StoppedError):
+        run(tmp_path, source=Rewarded(*REWARDS), stop_after=4, **settings)
+    assert checkpoints(tmp_path) == [2, 4]
+    run(tmp_path, source=Rewarded(*REWARDS), **settings)
+    assert checkpoints(tmp_path) == [2, 9]
+
+
+def test_the_lowest_may_be_the_best(tmp_path):
+    keep = Retention(newest=1, best=2, best_is="lowest")
+    settings = CheckpointsConfig(every=1, keep=keep)
+    run(tmp_path, source=Rewarded(*REWARDS), checkpoints=settings)
+    assert checkpoints(tmp_path) == [1, 8, 9]
+
+
+def test_a_metric_to_keep_by_that_no_row_has_is_named(tmp_path):
+    """At the first row; what was done is saved."""
+    settings = CheckpointsConfig(keep=Retention(best=1, metric="reward/maen"))
+    with pytest.raises(ConfigError, match=r"got 'reward/maen'; .*reward/mean"):
+        run(tmp_path, source=Rewarded(*REWARDS), checkpoints=settings)
+    assert checkpoints(tmp_path) == [1]
+
+
+def test_checkpoints_by_time(tmp_path, straight, monkeypatch):
+    """Each look at the clock is half a minute later."""
+    halves = itertools.count()
+    clock = types.SimpleNamespace(monotonic=lambda: 30.0 * next(halves))
+    monkeypatch.setattr("fdjax.train.checkpoints.time", clock)
+    settings = CheckpointsConfig(every=7, minutes=1.25, keep=Retention(newest=None))
+    with pytest.raises(StoppedError):
+        run(tmp_path, stop_after=5, checkpoints=settings)
+    assert checkpoints(tmp_path) == [3, 5]
+    # Which steps are saved depends on the clock; what is computed does not.
+    state, rows = run(tmp_path, checkpoints=settings)
+    assert checkpoints(tmp_path) == [3, 5, 7, 9]
+    assert_same_bits(state, straight[0])
+    assert values(rows) == values(straight[1])

@@ -21,6 +21,7 @@ from fdjax.sharding import init_sharded
 from fdjax.train import (
     FD,
     BaseTeacher,
+    CheckpointsConfig,
     EMATeacher,
     LiveTeacher,
     OptimizerConfig,
@@ -256,7 +257,6 @@ def phases():
         steps=3,
         optimizer=SETTINGS,
         teacher=EMATeacher(rate=0.25),
-        checkpoint_every=1,
     )
     second = PhaseConfig(
         name="more",
@@ -293,6 +293,7 @@ def train(folder, *, stop_after=None, lora=LORA, seed=0):
             stop=stop,
             lora=lora,
             run="run",
+            checkpoints=CheckpointsConfig(every=1),
             on_step=on_step,
         )
 

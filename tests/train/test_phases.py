@@ -18,6 +18,7 @@ from fdjax.train import (
     FD,
     SFT,
     BaseTeacher,
+    CheckpointsConfig,
     EMATeacher,
     LiveTeacher,
     OptimizerConfig,
@@ -65,7 +66,7 @@ def start():
 
 
 def phase(name, term=None, **changes):
-    settings = {"steps": 2, "optimizer": OPTIMIZER, "checkpoint_every": 2}
+    settings = {"steps": 2, "optimizer": OPTIMIZER}
     term = term or FD(importance_cap=None)
     return PhaseConfig(name=name, terms=(term,), **(settings | changes))
 
@@ -94,6 +95,7 @@ def run(folder, phases, *, stop_after=None):
             samples=samples,
             stop=stop,
             run="run",
+            checkpoints=CheckpointsConfig(every=3),
             on_step=on_step,
         )
     rows = read_metrics(folder / "metrics.jsonl")
@@ -107,7 +109,6 @@ TWO = (
         teacher=EMATeacher(rate=0.25),
         steps=8,
         until=UNTIL,
-        checkpoint_every=3,
     ),
     phase("imitation", SFT()),
 )

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import normalizers
 
 import scripted
-from fdjax.checkpoint import CheckpointStore
+from fdjax.checkpoint import CheckpointStore, Retention
 from fdjax.data.formats import PLAIN
 from fdjax.data.tokenizer import train_tokenizer
 from fdjax.errors import CheckpointError, DamagedCheckpointError
@@ -27,7 +27,7 @@ from fdjax.train import (
     TrainState,
     needs_of,
 )
-from fdjax.train.resume import ResumeFrom, restore
+from fdjax.train.resume import restore
 from scripted import Scripted
 from tiny import PROBLEMS, TOKENIZER
 
@@ -166,7 +166,7 @@ def saved(tmp_path_factory):
     """Checkpoints of steps 2, 4 and 6."""
     folder = tmp_path_factory.mktemp("saved")
     source = supervised()
-    with CheckpointStore(folder, keep=None) as store:
+    with CheckpointStore(folder, Retention(newest=None)) as store:
         for step in (2, 4, 6):
             source.skip(2)
             host = ORIGIN | {"source": source.get_state()}
@@ -174,12 +174,10 @@ def saved(tmp_path_factory):
     return folder
 
 
-def resumed(
-    folder, *, origin=ORIGIN, steps=9, resume: ResumeFrom = "newest", source=None
-):
+def resumed(folder, *, origin=ORIGIN, steps=9, resume=None, source=None):
     """Iterations done and w of the state from which training would go on."""
     source = source or supervised()
-    with CheckpointStore(folder, keep=None) as store:
+    with CheckpointStore(folder, Retention(newest=None)) as store:
         done, found, host = restore(
             store, state(), source, origin, steps=steps, resume=resume
         )
@@ -190,7 +188,7 @@ def resumed(
 
 @pytest.mark.parametrize(
     ("choice", "steps", "done"),
-    [("newest", 9, 6), ("newest", 5, 4), ("whole", 9, 6), (2, 9, 2), ("newest", 1, 0)],
+    [(None, 9, 6), (None, 5, 4), (2, 9, 2), (None, 1, 0)],
 )
 def test_the_newest_checkpoint_or_the_one_asked_for(saved, choice, steps, done):
     assert resumed(saved, steps=steps, resume=choice) == (done, done)
@@ -201,22 +199,41 @@ def cut(step):
     path.write_text(path.read_text()[:9])
 
 
-def test_back_to_the_newest_that_is_whole(saved, tmp_path, caplog):
+def test_back_to_the_newest_that_is_not_damaged(saved, tmp_path, caplog):
     folder = shutil.copytree(saved, tmp_path / "checkpoints")
     cut(folder / "6")
-    with pytest.raises(DamagedCheckpointError, match=r"/6 is damaged.* \[2, 4\]"):
-        resumed(folder)
-    assert resumed(folder, resume="whole") == (4, 4.0)
+    assert resumed(folder) == (4, 4.0)
     assert "/6 is damaged" in caplog.text
-    cut(folder / "4")
-    assert resumed(folder, resume="whole") == (2, 2.0)
-    cut(folder / "2")
-    with pytest.raises(DamagedCheckpointError, match="files open: none"):
+    assert "Going back to the checkpoint before it" in caplog.text
+    with pytest.raises(DamagedCheckpointError, match="/6 is damaged"):
+        resumed(folder, resume=6)
+    shutil.rmtree(folder / "4" / "state")
+    assert resumed(folder) == (2, 2.0)
+
+
+def test_nothing_is_begun_anew_where_all_are_damaged(saved, tmp_path):
+    """Days of training are not thrown away because a disk was not mounted."""
+    folder = shutil.copytree(saved, tmp_path / "checkpoints")
+    for step in (2, 4, 6):
+        cut(folder / str(step))
+    with pytest.raises(DamagedCheckpointError, match=r"/6 is .* steps \[2, 4, 6\]"):
         resumed(folder)
-    source = supervised()
-    beginning = source.get_state()
-    assert resumed(folder, resume="whole", source=source) == (0, 0.0)
-    assert source.get_state() == beginning
+
+
+def test_a_damaged_checkpoint_of_another_run_is_refused(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "checkpoints")
+    shutil.rmtree(folder / "6" / "state")
+    with pytest.raises(CheckpointError, match="got one of run '1f'") as caught:
+        resumed(folder, origin=ORIGIN | {"run": "2e"})
+    assert not isinstance(caught.value, DamagedCheckpointError)
+
+
+def test_two_states_are_never_held(saved):
+    """What training would have begun with goes before the checkpoint is read."""
+    first = state()
+    with CheckpointStore(saved, Retention(newest=None)) as store:
+        restore(store, first, supervised(), ORIGIN, steps=9)
+    assert first.params["w"].is_deleted()
 
 
 def test_a_step_that_is_not_there(saved):
@@ -232,13 +249,12 @@ def test_a_step_that_is_not_there(saved):
         ({"run": "1f", "phase": "fd"}, "got one of phase 'sft', not 'fd'"),
     ],
 )
-@pytest.mark.parametrize("choice", ["newest", "whole"])
-def test_checkpoints_of_others_are_refused(saved, origin, named, choice):
+def test_checkpoints_of_others_are_refused(saved, origin, named):
     with pytest.raises(CheckpointError, match=named):
-        resumed(saved, origin=origin, resume=choice)
+        resumed(saved, origin=origin)
 
 
 def test_other_data_is_no_damage(saved):
     with pytest.raises(CheckpointError, match="seed was 0, now 3") as caught:
-        resumed(saved, resume="whole", source=supervised(seed=3))
+        resumed(saved, source=supervised(seed=3))
     assert not isinstance(caught.value, DamagedCheckpointError)

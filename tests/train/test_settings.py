@@ -8,6 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from fdjax.checkpoint import Retention
 from fdjax.data.formats import PLAIN
 from fdjax.errors import ConfigError, DataError
 from fdjax.eval import evaluate_arm, evaluate_teacher
@@ -20,6 +21,7 @@ from fdjax.train import (
     SFT,
     AlternatingSource,
     BaseTeacher,
+    CheckpointsConfig,
     Clipped,
     DualClip,
     EMATeacher,
@@ -76,7 +78,7 @@ def alternating(share):
 
 
 def phase(**changed):
-    whole = {"name": "fd", "steps": 1, "checkpoint_every": 1}
+    whole = {"name": "fd", "steps": 1}
     return Phase(**(whole | changed), source=policy(), train_step=lambda *_: None)
 
 
@@ -92,7 +94,8 @@ def test_the_smallest_are_allowed():
     policy(problems_per_step=1, updates_per_rollout=1)
     distillation(problems_per_step=1, group_size=1, updates_per_rollout=1)
     alternating(0), alternating(1.0)
-    phase(keep_checkpoints=None)
+    Retention(newest=None, every=1, steps=(1,), best=0)
+    CheckpointsConfig(every=1, minutes=0.1, export_every=1)
 
 
 def test_numbers_of_numpy_are_numbers_of_a_checkpoint():
@@ -147,10 +150,15 @@ def test_nothing_is_skipped_backwards():
         *((supervised, "response_width", value) for value in (0, -1)),
         *((alternating, "share", value) for value in (2, -0.1, math.nan, math.inf)),
         *((phase, "steps", value) for value in (0, -3, 1.5, True)),
-        *((phase, "checkpoint_every", value) for value in (0, -1)),
         *((phase, "log_every", value) for value in (0, -1)),
-        *((phase, "keep_checkpoints", value) for value in (0, -1)),
-        *((phase, "keep_steps", value) for value in ((0,), [4], 4, (True,))),
+        *((CheckpointsConfig, "every", value) for value in (0, -1)),
+        *((CheckpointsConfig, "minutes", value) for value in (0, -1, math.nan)),
+        *((CheckpointsConfig, "export_every", value) for value in (0, 1.5)),
+        *((Retention, "newest", value) for value in (0, -1)),
+        *((Retention, "every", value) for value in (0, 2.0)),
+        *((Retention, "steps", value) for value in ((0,), [4], 4, (True,))),
+        *((Retention, "best", value) for value in (-1, True)),
+        (Retention, "best_is", "largest"),
         *((phase, "max_idle", value) for value in (0, -1, math.nan)),
         *((Clipped, "low", value) for value in (3, -0.1, math.nan)),
         *((Clipped, "high", value) for value in (-0.1, math.nan)),

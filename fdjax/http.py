@@ -5,7 +5,8 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fdjax.encoding import decode
@@ -128,18 +129,17 @@ async def bound_answer(answer: "httpx.Response") -> None:
 
     Whoever reads it meets an `httpx.RemoteProtocolError`, as with any broken answer.
     """
-    import httpx
+    # SDKs may have a fork of httpx, which takes streams of its own alone.
+    library: Any = import_module(type(answer).__module__.partition(".")[0])
+    whole: Any = answer.stream
 
-    whole = answer.stream
-    assert isinstance(whole, httpx.AsyncByteStream)
-
-    class Bounded(httpx.AsyncByteStream):
+    class Bounded(library.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             read = 0
             async for part in whole:
                 read += len(part)
                 if read > LARGEST_ANSWER:
-                    raise httpx.RemoteProtocolError(
+                    raise library.RemoteProtocolError(
                         f"expected an answer of at most {LARGEST_ANSWER} bytes, got "
                         "more",
                         request=answer.request,

@@ -201,7 +201,6 @@ def test_a_server_is_in_the_plan_and_asked_nothing(policy, tmp_path, capsys):
     [
         ((), ("--sampler.key-env", "NO_SUCH_KEY"), "environment variable NO_SUCH_KEY"),
         ((), ("--sampler.probe", "999"), "ServerConfig.probe below"),
-        ((), ("--sampler.attempts", "0"), "attempts"),
         (
             ("--attempts.stop-strings", "."),
             (),

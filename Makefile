@@ -49,6 +49,7 @@ parity: $(READY)
 
 # What is compiled for absent devices is not for the tests' cache.
 tpu: export JAX_ENABLE_COMPILATION_CACHE = false
+tpu: export JAX_DISABLE_MOST_OPTIMIZATIONS = false
 tpu: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
 	  --no-build-isolation -e '.[tpu]'

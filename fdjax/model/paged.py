@@ -27,7 +27,7 @@ _TILE = 16
 _LANES = 128
 """Width of a TPU vector register; the kernel's heads are filled up to it."""
 
-_KERNEL_TOKENS = 512
+KERNEL_TOKENS = 512
 """Keys that the kernel has before it at once."""
 
 _KERNEL_QUERIES = 32
@@ -202,7 +202,7 @@ def kernel_attention(
         num_seqs=jnp.full((1,), batch, jnp.int32),
         sm_scale=scale,
         num_kv_pages_per_block=min(
-            max(_KERNEL_TOKENS // pages.shape[1], 1), tables.shape[1]
+            max(KERNEL_TOKENS // pages.shape[1], 1), tables.shape[1]
         ),
         num_queries_per_block=min(_KERNEL_QUERIES, batch * length),
     )

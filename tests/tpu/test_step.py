@@ -36,6 +36,13 @@ POLICY, ATTEMPTS = PolicyConfig(source="8B"), AttemptsConfig()
 PHASE = PhaseConfig(name="fd", terms=(FD(),), steps=1, teacher=EMATeacher())
 
 
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """optax raises a Python float to an integer step; our own code stays strict."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def _qwen3_8b(mesh):
     config = ModelConfig(
         vocab_size=151_936,

@@ -71,6 +71,7 @@ def run_experiment(
     finish: Callable[[Recipe], object] = lambda recipe: None,
 ) -> None:
     """Runs an experiment with given settings; arguments as for `experiment`."""
+    config = config.resolved()
     every = tuple(arms(config))
     planned = _chosen(every, config.only)
     # Arms that are not asked for now may have begun, and fix what they depend on.
@@ -86,7 +87,7 @@ def run_experiment(
             ) as context,
         ):
             learned = task(context)
-            model, tokenizer = described_policy(config.seeded_policy, mesh)
+            model, tokenizer = described_policy(config.policy, mesh)
             width = prompt_width(config, learned, model, tokenizer)
             print_plan(
                 display.console, config, learned, planned, model, tokenizer, width

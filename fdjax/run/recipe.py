@@ -185,7 +185,7 @@ class Recipe:
         partly.rename(target)
 
     def _save_adapters(self, arm: str, state: TrainState) -> None:
-        settings = self._config.seeded_policy
+        settings = self._config.policy
         if settings.lora is None:
             return
         target = self.context.folder / "adapters" / arm
@@ -264,7 +264,7 @@ class Recipe:
             self._sampler,
             self.tokenizer,
             format=self.task.format,
-            name=Path(self._config.seeded_policy.source).name,
+            name=Path(self._config.policy.source).name,
         )
 
     @cached_property
@@ -334,7 +334,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
       CheckpointError: there is no such policy, or it is damaged.
       ConfigError: settings do not fit the policy, the mesh or the problems.
     """
-    settings = context.config.seeded_policy
+    settings = context.config.policy
     model, tokenizer = described_policy(settings, context.mesh)
     width = prompt_width(context.config, task, model, tokenizer)
     held = max(

@@ -35,7 +35,8 @@ class Prober:
         """Measures the student, and the teacher with feedback on what it wrote.
 
         A frozen teacher is measured each time, too: its weights stay, but it reads
-        feedback on other attempts as the student learns.
+        feedback on other attempts as the student learns. Where a writer always says
+        the same, its figures repeat; `evaluation.teacher` leaves them out.
 
         Args:
           at: which policy this is; what was measured before is not measured again.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 import tyro
 
@@ -269,11 +269,10 @@ class RunConfig:
         require_fields(self, profile=TupleOf(Whole(1)))
         require_seeds(self.seeds)
 
-    @property
-    def seeded_policy(self) -> PolicyConfig:
-        """`policy` with this run's seed in its source."""
+    def resolved(self) -> Self:
+        """The same with this run's seed in the policy's source."""
         source = self.policy.source.replace("{seed}", str(self.seed))
-        return replace(self.policy, source=source)
+        return replace(self, policy=replace(self.policy, source=source))
 
 
 def require_folder_name(name: str) -> None:

@@ -87,6 +87,7 @@ def run_experiment(
     finish: Callable[[Recipe], object] = lambda recipe: None,
 ) -> None:
     """Runs an experiment with given settings; arguments as for `experiment`."""
+    config = config.resolved()
     every = tuple(arms(config))
     planned = _chosen(every, config.only)
     # Arms that are not asked for now may have begun, and fix what they depend on.
@@ -102,7 +103,7 @@ def run_experiment(
             ) as context,
         ):
             learned = task(context)
-            policy = described_policy(config.seeded_policy, mesh)
+            policy = described_policy(config.policy, mesh)
             model, tokenizer = policy.model, policy.tokenizer
             width = prompt_width(config, learned, model, tokenizer)
             sampler = make_sampler(config, learned, policy, mesh, width)

@@ -34,6 +34,10 @@ class Prober:
     def measure(self, at: ProbeAt, params: Any, teacher: Any) -> None:
         """Measures the student, and the teacher with feedback on what it wrote.
 
+        A frozen teacher is measured each time, too: its weights stay, but it reads
+        feedback on other attempts as the student learns. Where a writer always says
+        the same, its figures repeat; `evaluation.teacher` leaves them out.
+
         Args:
           at: which policy this is; what was measured before is not measured again.
           params: of the student.

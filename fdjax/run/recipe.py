@@ -204,7 +204,7 @@ class Recipe:
         on_first(lambda: _renamed(partly, target))
 
     def _save_adapters(self, arm: str, state: TrainState) -> None:
-        settings = self._config.seeded_policy
+        settings = self._config.policy
         if settings.lora is None:
             return
         target = self.context.folder / "adapters" / arm
@@ -287,13 +287,13 @@ class Recipe:
             self.sampler,
             self.tokenizer,
             format=self.task.format,
-            name=Path(self._config.seeded_policy.source).name,
+            name=Path(self._config.policy.source).name,
         )
 
     @cached_property
     def _exports(self) -> Exports:
         """What is written of the checkpoints for others, in `exports`."""
-        settings, config = self._config.seeded_policy, self.policy.model.config
+        settings, config = self._config.policy, self.policy.model.config
         if settings.lora is None:
             write = export_policy(config, self.policy.folder)
         else:
@@ -335,7 +335,7 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
       CheckpointError: there is no such policy, or it is damaged.
       ConfigError: settings do not fit the policy, the mesh or the problems.
     """
-    settings = context.config.seeded_policy
+    settings = context.config.policy
     described = described_policy(settings, context.mesh)
     model, tokenizer = described.model, described.tokenizer
     width = prompt_width(context.config, task, model, tokenizer)

@@ -1,5 +1,6 @@
 """One experiment with several seeds: a run for each, and what they say together."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -102,8 +103,7 @@ class SeedProbes:
         """
         first, *others = found = read_run(folder).seeds
         for other in others:
-            differ = changes(first.config["config"], other.config["config"]).keys()
-            if more := differ - _MAY_DIFFER:
+            if more := _differing(first.config["config"], other.config["config"]):
                 raise DataError(
                     f"expected runs in {folder} that differ in their seed only, got "
                     f"other {', '.join(sorted(more))} in {other.name} than in "
@@ -143,6 +143,29 @@ class SeedProbes:
                 "compare finished runs that differ in their seed only"
             )
         return np.array([_by_problem(row, key, problems) for row in rows])
+
+
+def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> set[str]:
+    """Settings, dotted, in which two runs differ for more than their seeds."""
+    differ = changes(one, two)
+    sources, seeds = differ.get("policy.source"), (one["seed"], two["seed"])
+    same = sources is not None and _differ_in_seeds(*sources, seeds)
+    return differ.keys() - _MAY_DIFFER - ({"policy.source"} if same else set())
+
+
+def _differ_in_seeds(one: str, two: str, seeds: tuple[int, int]) -> bool:
+    """Whether two policies differ only where one has one seed and one has the other.
+
+    >>> _differ_in_seeds("v1/seed1/sft", "v1/seed2/sft", (1, 2))
+    True
+    >>> _differ_in_seeds("v1/seed1/sft", "v1/seed11/sft", (1, 2))
+    False
+    """
+    numbers = [re.split(r"(\d+)", source) for source in (one, two)]
+    if len(numbers[0]) != len(numbers[1]):
+        return False
+    expected = tuple(map(str, seeds))
+    return all(a == b or (a, b) == expected for a, b in zip(*numbers, strict=True))
 
 
 def _by_problem(

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from fdjax.run import (
     EvaluationConfig,
     PolicyConfig,
     RunConfig,
+    SeedProbes,
     Task,
     experiment,
     read_probes,
@@ -152,6 +154,18 @@ def test_seeds_may_begin_from_policies_of_their_own(policy, tmp_path):
     assert run(given, "--seeds", "1", "2") == 0
     # Their policies are no other setting: the runs are pooled.
     assert (tmp_path / "own" / "table.md").exists()
+    # Nor is a policy that is named in full.
+    alone = replace(given, policy=replace(given.policy, source=f"{tmp_path}/policy2"))
+    flags = ["--runs", str(tmp_path / "own"), "--name", "seed2", "--seed", "2"]
+    assert run(alone, *flags, "--resume") == 0
+    assert run(given, "--seeds", "1", "2", "--resume") == 0
+    # One that belongs to no seed is.
+    (tmp_path / "policy3").symlink_to(policy)
+    shutil.rmtree(tmp_path / "own" / "seed2")
+    other = replace(given, policy=replace(given.policy, source=f"{tmp_path}/policy3"))
+    assert run(other, *flags) == 0
+    with pytest.raises(DataError, match=r"other policy\.source in seed2"):
+        SeedProbes.read(tmp_path / "own")
 
 
 def test_only_chooses_arms_and_a_resumed_run_may_add_others(policy, tmp_path, capsys):

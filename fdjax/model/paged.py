@@ -169,10 +169,15 @@ def _write_pages(
     new: Float[Array, "B ..."],
     where: Int32[Array, " B"],
 ) -> Float[Array, "Z ..."]:
-    """One after another: as a scatter, a TPU would lay all pages out anew."""
+    """One after another: as a scatter, a TPU would lay all pages out anew.
+
+    How many must not be known: a loop of one turn is taken apart, and on CPUs all pages
+    are copied then, three times.
+    """
+    count = jax.lax.optimization_barrier(jnp.int32(len(new)))
     return jax.lax.fori_loop(
         0,
-        len(new),
+        count,
         lambda row, held: jax.lax.dynamic_update_index_in_dim(
             held, new[row], where[row], axis=0
         ),

@@ -22,11 +22,13 @@ def bit_sums(tree: Any) -> dict[str, int]:
       tree: arrays of numbers, no typed keys.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    # Each by itself: a CPU holds the words of all that one program sums.
-    sums = jax.device_get([_sum(leaf) for _, leaf in leaves])
+    # Each by itself: a CPU holds the words of all that one program sums. And one after
+    # the other: collectives of many programs at once wait for each other there.
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): int(total)
-        for (path, _), total in zip(leaves, sums, strict=True)
+        jax.tree_util.keystr(path, simple=True, separator="."): int(
+            jax.device_get(_sum(leaf))
+        )
+        for path, leaf in leaves
     }
 
 

@@ -74,7 +74,7 @@ class PagedAttention:
         shape = (2, kv_heads, size * page)
         if self.kernel:
             shape = (page, 2 * kv_heads, size + -size % _LANES)
-        return jnp.zeros((parts, count, *shape), dtype, device=layout)
+        return _zeros((parts, count, *shape), jnp.dtype(dtype), layout)
 
     def __call__(
         self,
@@ -97,6 +97,17 @@ class PagedAttention:
                 check_vma=False,
             )
         return step(query, key, value, pages, tables, starts)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _zeros(
+    shape: tuple[int, ...], dtype: jnp.dtype[Any], layout: NamedSharding | None
+) -> Pages:
+    """Made where they stay, and compiled once: a sampler allocates them often."""
+    zeros = jnp.zeros(shape, dtype)
+    if layout is None:
+        return zeros
+    return jax.lax.with_sharding_constraint(zeros, layout)
 
 
 def _write_and_attend(

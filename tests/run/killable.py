@@ -20,7 +20,14 @@ from fdjax.run import (
     Task,
     experiment,
 )
-from fdjax.train import FD, GRPO, EMATeacher, OptimizerConfig, PhaseConfig
+from fdjax.train import (
+    FD,
+    GRPO,
+    CheckpointsConfig,
+    EMATeacher,
+    OptimizerConfig,
+    PhaseConfig,
+)
 from tiny import PROBLEMS
 
 PHASES = {"fd": 5, "grpo": 4}
@@ -50,6 +57,7 @@ def config(folder, policy):
             problems=4, group_size=2, updates=2, max_new_tokens=6, feedback_tokens=24
         ),
         evaluation=EvaluationConfig(every=2, samples=1, ks=(1,)),
+        checkpoints=CheckpointsConfig(every=2),
     )
 
 
@@ -72,7 +80,7 @@ def task(context, server):
 def arms(config):
     """Rows and checkpoints at different paces, so that rows are half full."""
     optimizer = OptimizerConfig(learning_rate=1e-2)
-    paces = {"optimizer": optimizer, "checkpoint_every": 2, "log_every": 3}
+    paces = {"optimizer": optimizer, "log_every": 3}
     fd = PhaseConfig(
         name="fd", terms=(FD(),), steps=PHASES["fd"], teacher=EMATeacher(), **paces
     )

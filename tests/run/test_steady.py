@@ -24,7 +24,14 @@ from fdjax.run import (
     Task,
     experiment,
 )
-from fdjax.train import FD, GRPO, EMATeacher, OptimizerConfig, PhaseConfig
+from fdjax.train import (
+    FD,
+    GRPO,
+    CheckpointsConfig,
+    EMATeacher,
+    OptimizerConfig,
+    PhaseConfig,
+)
 from tiny import PROBLEMS
 
 STEPS = 3
@@ -66,7 +73,6 @@ def arms(config):
     settings = {
         "steps": STEPS,
         "optimizer": OptimizerConfig(learning_rate=1e-2),
-        "checkpoint_every": 1,
     }
     fd = PhaseConfig(name="fd", terms=(FD(),), teacher=EMATeacher(), **settings)
     grpo = PhaseConfig(name="grpo", terms=(GRPO(),), **settings)
@@ -82,6 +88,7 @@ def test_after_its_first_iteration_a_phase_compiles_and_moves_nothing(policy, tm
             problems=4, group_size=2, max_new_tokens=8, feedback_tokens=16
         ),
         evaluation=EvaluationConfig(samples=2, ks=(1,), teacher=False),
+        checkpoints=CheckpointsConfig(every=1),
     )
     compiled = Compilations()
     iterate = fdjax.train.loop._Run.iterate

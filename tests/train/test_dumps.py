@@ -15,6 +15,7 @@ from fdjax.metrics import EventWriter, MetricsWriter, SampleWriter, read_events
 from fdjax.train import (
     GRPO,
     AlarmError,
+    CheckpointsConfig,
     Guards,
     GuardsConfig,
     IdleError,
@@ -91,7 +92,7 @@ def run(folder, *wrong, steps=4, config=None, updates=1, **settings):
                 source=Batches(*wrong, updates=updates),
                 train_step=compiled().step,
                 diagnose=compiled().diagnose,
-                checkpoint_every=100,
+                checkpoints=CheckpointsConfig(every=100),
                 **settings,
             ),
             jax.tree.map(jnp.copy, compiled().state),

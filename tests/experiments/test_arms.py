@@ -12,6 +12,7 @@ from experiments.miniature.materials import Materials
 from fdjax.errors import ConfigError
 from fdjax.feedback import CompilerFeedback
 from fdjax.lean import FakeBackend, Verifier
+from fdjax.train import StopRequest
 from tiny import MODEL, PROBLEMS, TOKENIZER, mesh_of
 
 CONFIG = ComparisonConfig()
@@ -28,6 +29,8 @@ def trainer(*, devices=1, informed=ROWS, warm_start=WARM_START, **rollout):
         mesh=mesh_of(data=devices),
         display=SimpleNamespace(say=lambda text: None),
         key=jax.random.key,
+        stop=StopRequest(),
+        journal=None,
     )
     return Trainer(
         materials=Materials(

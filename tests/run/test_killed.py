@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from fdjax.checkpoint import checkpoint_steps
+from fdjax.checkpoint import Retention, checkpoint_steps
 from fdjax.checkpoint.orbax_tree import OrbaxTree
 from fdjax.checkpoint.store import CheckpointStore
 from fdjax.metrics import read_metrics
@@ -127,7 +127,7 @@ def without_clock(row):
 
 
 def checkpoint(folder, step):
-    with CheckpointStore(folder, keep=None) as store:
+    with CheckpointStore(folder, Retention(newest=None)) as store:
         host = store.host(step)
     tree = OrbaxTree(folder / str(step) / "state")
     arrays = {name: tree.read(tuple(name.split("."))) for name in tree.names}

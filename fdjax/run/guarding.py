@@ -51,11 +51,10 @@ class Guarding:
         Raises:
           AlarmError: a verdict was wrong, and that ends the run.
         """
-        config, judge = self.context.config.guards, self.task.judge
-        due = "canaries" not in config.off and done % config.canary_every == 0
-        if not due or not isinstance(judge, LeanJudge):
+        config = self.context.config.guards
+        if "canaries" in config.off or done % config.canary_every:
             return
-        report = self._report(judge, done)
+        report = self._report(done)
         if report.undecided:
             _log.warning(
                 "%d of %d canaries got no verdict, among them %s",
@@ -65,15 +64,17 @@ class Guarding:
         if error is not None:
             raise error
 
-    def _report(self, judge: LeanJudge, done: int) -> CanaryReport:
+    def _report(self, done: int) -> CanaryReport:
         """Of the verifiers of all processes; each puts its own to the test."""
-        own = self.context.loop.run(
-            check_canaries(
-                judge,
-                salt=f"{self.context.run[:8]}_{done}_{jax.process_index()}",
-                header=self.task.problems[0].header,
+        own, judge = CanaryReport(asked=0, wrong=(), undecided=()), self.task.judge
+        if isinstance(judge, LeanJudge):
+            own = self.context.loop.run(
+                check_canaries(
+                    judge,
+                    salt=f"{self.context.run[:8]}_{done}_{jax.process_index()}",
+                    header=self.task.problems[0].header,
+                )
             )
-        )
         return reduce(CanaryReport.__add__, map(_decoded, gather(encode(asdict(own)))))
 
     def _findings(self, report: CanaryReport) -> list[Finding]:

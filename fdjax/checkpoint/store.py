@@ -19,6 +19,7 @@ from fdjax.checkpoint.steps import HOST, set_aside, set_remains_aside
 from fdjax.checkpoint.sums import bit_sums
 from fdjax.errors import CheckpointError, DamagedCheckpointError
 from fdjax.files import require_local
+from fdjax.sharding import on_first
 
 __all__ = ["CheckpointStore"]
 
@@ -176,6 +177,16 @@ class CheckpointStore:
                 set_aside(folder, f"training goes on from step {step}")
         self._manager.reload()
 
+    def delete_others(self) -> None:
+        """Deletes the checkpoints that do not stay, as `save` does.
+
+        A process that was killed before it deleted them leaves them, whole or in part;
+        so does the last save, of one that was held meanwhile.
+        """
+        self.wait()
+        on_first(self._delete_others)
+        self._manager.reload()
+
     def wait(self) -> None:
         """Blocks until what was saved is on disk; raises as `save` does."""
         with self._writing():
@@ -187,6 +198,10 @@ class CheckpointStore:
     def __exit__(self, *raised: object) -> None:
         with self._writing():
             self._manager.close()
+
+    def _delete_others(self) -> None:
+        for step in set(self.steps) - self._kept(self.steps):
+            shutil.rmtree(self.directory / str(step))
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
         """Which of these checkpoints stay."""

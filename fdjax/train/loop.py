@@ -173,7 +173,7 @@ def train(
                 with traced:
                     under_way.iterate(mesh, on_data)
                 on_step(under_way.at.done, under_way.latest)
-            store.wait()
+            under_way.close()
         except StoppedError:
             # All processes are here, before an optimizer step.
             under_way.save()
@@ -318,6 +318,12 @@ class _Run:
         done, exports = self.at.done, self._exports
         if exports is not None and self._phase.checkpoints.exports(done):
             exports.begin(self._store, done, f"{self._phase.name}-{done}")
+
+    def close(self) -> None:
+        """Waits for all that is being written; deletes checkpoints that do not stay."""
+        if self._exports is not None:
+            self._exports.wait()
+        self._store.delete_others()
 
     def rescue(self) -> str:
         """Saves the last whole iteration after an error; says how that went."""

@@ -212,6 +212,22 @@ def test_a_folder_that_holds_no_checkpoint_is_never_the_newest(two, tmp_path, ca
     ]
 
 
+def test_what_a_killed_process_left_to_delete_goes(tmp_path):
+    with CheckpointStore(tmp_path, Retention(newest=None)) as store:
+        for step in (1, 2, 3, 4):
+            store.save(step, state(), {})
+    # It had begun with the first.
+    shutil.rmtree(tmp_path / "1" / "host")
+    with CheckpointStore(tmp_path, Retention(newest=1)) as store:
+        store.hold(2)
+        store.delete_others()
+        assert store.steps == [2, 4]
+        assert checkpoint_steps(tmp_path) == [2, 4]
+        store.release(2)
+        store.delete_others()
+    assert checkpoint_steps(tmp_path) == [4]
+
+
 def test_an_unfinished_save_is_not_a_checkpoint(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(1, {"w": jnp.zeros(2)}, {})

@@ -1,6 +1,7 @@
 """A run that is killed, resumed, stopped and resumed ends as if nothing had been."""
 
 import json
+import os
 import signal
 import time
 
@@ -26,7 +27,7 @@ def test_kill_stop_move_and_damage_change_nothing(tmp_path, whole):
     broken.rename(moved)
     resume = [*arguments(moved), "--lean-workers", "1", "--resume"]
     status, said = interrupted(resume, moved, arm="fd", step=1, by=signal.SIGTERM)
-    assert status == 130
+    assert status == os.EX_TEMPFAIL
     assert "--resume" in said
     (moved / "checkpoints" / "grpo" / "6" / "state" / "manifest.ocdbt").unlink()
     finished(resume)

@@ -259,8 +259,19 @@ def trials(case, undisturbed, draw, number):
         ended = case.finish(name)
         compare_purchases(case, since, bought, once)
         for part in ("metrics", "samples", "probes", "checkpoints", "policy"):
-            same = getattr(ended, part) == getattr(whole, part)
-            assert same, (part, case.trace, case.folder)
+            left, expected = getattr(ended, part), getattr(whole, part)
+            assert left == expected, (part, different(left, expected), case.trace)
+
+
+def different(left, expected):
+    """Where two parts differ; the bits of arrays would tell nobody anything."""
+    if not isinstance(left, dict):
+        return left, expected
+    return {
+        name: (name in left, name in expected)
+        for name in left | expected
+        if left.get(name) != expected.get(name)
+    }
 
 
 def compare_purchases(case, since, bought, once):

@@ -7,7 +7,6 @@ from typing import Literal
 
 from fdjax.errors import InstallError
 from fdjax.files import write_whole
-from fdjax.lean.embedded.location import cache_folder
 
 __all__ = ["program_file", "program_text", "program_version"]
 

@@ -404,9 +404,7 @@ def _error(status: int) -> dict[str, Any]:
     return {"code": status, "message": f"status {status}", "errors": []}
 
 
-def _json(
-    content: Any, status: int = 200
-) -> tuple[int, dict[str, str], bytes]:
+def _json(content: Any, status: int = 200) -> tuple[int, dict[str, str], bytes]:
     return (
         status,
         {"Content-Type": "application/json; charset=UTF-8"},

@@ -52,6 +52,11 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
+    @property
+    def lost(self) -> bool:
+        """Whether another process has taken the lease over."""
+        return self._lost
+
     def check(self) -> None:
         """Makes sure that the lease is still held.
 
@@ -77,7 +82,9 @@ class Lease:
                     if_generation_match=self._generation, retry=retrying(BEAT_S)
                 )
         except OSError as error:
-            _logger.warning("The lock %s stays until it is stale: %s", *self._pair(error))
+            _logger.warning(
+                "The lock %s stays until it is stale: %s", *self._pair(error)
+            )
 
     def __enter__(self) -> Self:
         return self

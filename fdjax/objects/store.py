@@ -6,7 +6,8 @@ and where it refuses, a function raises `StoreError`; where an object is missing
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "blob_of",
     "children",
     "delete",
+    "delete_each",
     "download",
     "exists",
     "move",
@@ -30,6 +32,7 @@ __all__ = [
     "store_failures",
     "talking",
     "upload",
+    "versions",
     "walk",
     "write",
 ]
@@ -38,15 +41,18 @@ PATIENCE_S = 120.0
 """Time for which a request is repeated, seconds."""
 _FIRST_S = 20.0
 """The same for the first of a run, which shows whether settings are right."""
+_AT_ONCE = 16
+"""Objects that are deleted side by side."""
 _PART_BYTES = 32 << 20
 """Part of a large file that is sent at once; a multiple of 256 KiB."""
 
 
-def open_store(address: epath.Path) -> None:
-    """Makes sure that an address can be written and read, and tells Orbax's client.
+def open_store(address: epath.Path, *, writes: bool = True) -> None:
+    """Makes sure that an address can be read and written, and tells Orbax's client.
 
     Args:
       address: of a folder to be.
+      writes: whether it must be possible to write there.
 
     Raises:
       ConfigError: the library is missing, there are no credentials, no such bucket, or
@@ -70,12 +76,14 @@ def open_store(address: epath.Path) -> None:
         blob = blob_of(probe)
         # Orbax asks for what the bucket is.
         blob.client.get_bucket(blob.bucket.name, retry=retrying(_FIRST_S))
-        blob.upload_from_string(b"", retry=retrying(_FIRST_S))
         list(blob.client.list_blobs(blob.bucket, prefix=blob.name, max_results=1))
-        blob.delete(retry=retrying(_FIRST_S))
+        if writes:
+            blob.upload_from_string(b"", retry=retrying(_FIRST_S))
+            blob.delete(retry=retrying(_FIRST_S))
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
         raise ConfigError(
-            f"expected to write, list and delete objects at {address}, got "
+            f"expected to {'write, list and delete' if writes else 'list and read'} "
+            f"objects at {address}, got "
             f"{_brief(error)}; check the bucket's name, the credentials (gcloud auth "
             "application-default login, or the machine's service account) and the role "
             "(Storage Object User, and Storage Legacy Bucket Reader)"
@@ -97,6 +105,11 @@ def children(address: epath.Path) -> list[str]:
 def walk(address: epath.Path) -> dict[str, int]:
     """Sizes in bytes of all objects below an address, by their names from there."""
     return {name: blob.size for name, blob in _below(address)}
+
+
+def versions(address: epath.Path) -> dict[str, int]:
+    """Generations of all objects below an address, by their names from there."""
+    return {name: blob.generation for name, blob in _below(address)}
 
 
 def exists(address: epath.Path) -> bool:
@@ -152,24 +165,29 @@ def append(path: Path, begin: int, address: epath.Path) -> None:
                     if_generation_match=blob.generation,
                     retry=retrying(),
                 )
-                tail.delete(retry=retrying())
-                return
         except (NotFound, PreconditionFailed):
-            # Perhaps a repeated request met its own effect.
-            pass
-    upload(path, address)
+            # Perhaps a repeated request met its own effect: then this is what it made.
+            with suppress(NotFound):
+                blob.reload(retry=retrying())
+    delete_each([address.with_name(f".{address.name}.tail")])
+    if blob.size != begin + len(new):
+        upload(path, address)
 
 
-def download(address: epath.Path, folder: Path, *, leave_out: str = "") -> None:
-    """Fetches all objects below an address into a folder.
+def download(
+    address: epath.Path, folder: Path, *, leave_out: Collection[str] = ()
+) -> None:
+    """Fetches all objects below an address, but for hidden ones, into a folder.
 
     Args:
       address: of the objects.
       folder: on this machine.
-      leave_out: names at the first level, separated by spaces, that are not fetched.
+      leave_out: names of files and folders, at any level, that are not fetched.
     """
     for name, blob in _below(address):
-        if name.split("/")[0] in leave_out.split():
+        parts = name.split("/")
+        hidden = any(part.startswith(".") for part in parts)
+        if hidden or not set(leave_out).isdisjoint(parts):
             continue
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,10 +202,21 @@ def delete(address: epath.Path, *, first: str = "") -> None:
       address: of them.
       first: name below it of the one that goes before the others.
     """
-    below = sorted(_below(address), key=lambda found: found[0] != first)
-    for blob in (*(blob for _, blob in below), blob_of(address)):
+    names = [name for name, _ in _below(address)]
+    if first in names:
+        delete_each([address / first])
+    delete_each([address, *(address / name for name in names if name != first)])
+
+
+def delete_each(addresses: Sequence[epath.Path]) -> None:
+    """Deletes these objects, those of them that are there."""
+
+    def go(address: epath.Path) -> None:
         with suppress(FileNotFoundError), talking(address):
-            blob.delete(retry=retrying())
+            blob_of(address).delete(retry=retrying())
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(go, addresses))
 
 
 def move(address: epath.Path, target: epath.Path, *, first: str = "") -> None:

@@ -11,6 +11,7 @@ import jax
 from fdjax.data.pipeline import fingerprint
 from fdjax.errors import ConfigError
 from fdjax.eval import Claim
+from fdjax.objects import on_disk
 from fdjax.plots import write_figures, write_report
 from fdjax.run.changes import ResumeRules
 from fdjax.run.command import run_command
@@ -72,8 +73,13 @@ def experiment(
             display = display if jax.process_index() == 0 else Display.silent()
         if config.dry_run or not config.seeds:
             return run(config, display)
-        folder = each_seed(config, display, run)
-        on_first(lambda: write_seeds(folder, claims(SeedProbes.read(folder)), display))
+        place = each_seed(config, display, run)
+
+        def write() -> None:
+            with on_disk(place) as folder:
+                write_seeds(folder, claims(SeedProbes.read(folder)), display)
+
+        on_first(write)
 
     return run_command(default, run_all, arguments)
 

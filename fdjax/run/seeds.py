@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
@@ -13,6 +14,7 @@ from fdjax.encoding import encode
 from fdjax.errors import DataError
 from fdjax.eval import Claim
 from fdjax.files import write_whole
+from fdjax.objects import Place, there
 from fdjax.plots import read_run, write_figures, write_report
 from fdjax.plots.held_out import held_out_tables, last_probes
 from fdjax.run.changes import changes
@@ -32,7 +34,7 @@ class SeedSettings(Protocol):
         ...
 
     @property
-    def runs(self) -> Path:
+    def runs(self) -> Place:
         """Where runs are kept."""
         ...
 
@@ -57,7 +59,7 @@ Config = TypeVar("Config", bound=SeedSettings)
 
 def each_seed(
     config: Config, display: Display, run: Callable[[Config, Display], object]
-) -> Path:
+) -> Place:
     """Runs an experiment once for each seed, one after the other.
 
     The run of seed 1 is in the folder `seed1` of the experiment's, and a run like any
@@ -69,12 +71,11 @@ def each_seed(
       run: the experiment with settings of one seed.
 
     Returns:
-      The experiment's folder.
+      The experiment's folder, or its address.
     """
     folder = config.runs / config.name
     for seed in config.seeds:
-        config_file = folder / f"seed{seed}" / "config.json"
-        begun = on_first(config_file.exists)
+        begun = on_first(partial(there, folder / f"seed{seed}" / "config.json"))
         alone: dict[str, Any] = {
             "name": f"seed{seed}",
             "runs": folder,

@@ -50,6 +50,11 @@ def save(address, *steps, keep=None):
             checkpoints.save(step, state(step), {"step": step})
 
 
+def save_and_wait(checkpoints):
+    checkpoints.save(2, state(2), {"step": 2})
+    checkpoints.wait()
+
+
 def bits(tree):
     return [np.asarray(jax.random.key_data(leaf) if leaf.dtype == tree["key"].dtype
             else leaf).tobytes() for leaf in jax.tree.leaves(tree)]  # fmt: skip
@@ -146,27 +151,28 @@ def test_a_store_that_refuses_is_no_damage(store, address):
     save(address, 1, 2)
     with CheckpointStore(address) as checkpoints:
         store.fault = lambda method, path: 403 if "/2/" in path else None
-        with pytest.raises(StoreError, match="403|PERMISSION_DENIED|Forbidden"):
+        with pytest.raises(StoreError, match=r"403|PERMISSION_DENIED|Forbidden"):
             checkpoints.restore(state())
         store.fault = lambda method, path: 403 if "/2/state/" in path else None
-        with pytest.raises(StoreError, match="403|PERMISSION_DENIED|Forbidden"):
+        with pytest.raises(StoreError, match=r"403|PERMISSION_DENIED|Forbidden"):
             checkpoints.restore(state())
 
 
 def test_a_save_that_is_refused_ends_with_the_stores_error(store, address):
     save(address, 1)
-    with pytest.raises(StoreError, match="goes on from the newest"):  # noqa: SIM117
-        with CheckpointStore(address) as checkpoints:
-            store.fault = lambda method, path: 403 if method == "POST" else None
-            checkpoints.save(2, state(2), {"step": 2})
-            checkpoints.wait()
+    with CheckpointStore(address) as checkpoints:
+        store.fault = lambda method, path: 403 if method == "POST" else None
+        with pytest.raises(StoreError, match="goes on from the newest"):
+            save_and_wait(checkpoints)
     store.fault = lambda method, path: None
     assert checkpoint_steps(address) == [1]
 
 
 def test_a_missing_bucket_and_a_forbidden_one_are_settings_to_correct(store, address):
-    with pytest.raises(ConfigError, match="gs://elsewhere/fd.*check the bucket's name"):
+    with pytest.raises(
+        ConfigError, match=r"gs://elsewhere/fd.*check the bucket's name"
+    ):
         CheckpointStore(place("gs://elsewhere/fd"))
     store.fault = lambda method, path: 403 if method == "POST" else None
-    with pytest.raises(ConfigError, match="Forbidden.*Storage Object User"):
+    with pytest.raises(ConfigError, match=r"Forbidden.*Storage Object User"):
         CheckpointStore(address)

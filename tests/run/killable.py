@@ -6,11 +6,11 @@ Lean, reviews by a server that speaks OpenAI's API, probes between iterations.
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fdjax.feedback import ModelFeedback, OpenAIEndpoint
 from fdjax.judge import LeanJudge
 from fdjax.lean import Limits, Verifier
+from fdjax.objects import place
 from fdjax.run import (
     Arm,
     AttemptsConfig,
@@ -92,7 +92,7 @@ if __name__ == "__main__":
     path, policy, server, *flags = sys.argv[1:]
     sys.exit(
         experiment(
-            config(Path(path), policy),
+            config(place(path), policy),
             task=lambda context: task(context, server),
             arms=arms,
             arguments=flags,

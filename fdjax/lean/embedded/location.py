@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 from functools import cache
 from pathlib import Path
 

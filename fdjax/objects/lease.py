@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from typing import Any, Self
+from typing import Self
 
 from etils import epath
 
@@ -82,9 +82,7 @@ class Lease:
                     if_generation_match=self._generation, retry=retrying(BEAT_S)
                 )
         except OSError as error:
-            _logger.warning(
-                "The lock %s stays until it is stale: %s", *self._pair(error)
-            )
+            _logger.warning("%s stays until it is stale: %s", self._address, error)
 
     def __enter__(self) -> Self:
         return self
@@ -128,19 +126,22 @@ class Lease:
                 time.sleep(min(BEAT_S, STALE_S) / 10)
 
     def _beat(self) -> None:
+        while not self._lost and not self._released.wait(BEAT_S):
+            self._beat_once()
+
+    def _beat_once(self) -> None:
         from google.api_core.exceptions import PreconditionFailed
 
-        while not self._released.wait(BEAT_S):
-            try:
-                with talking(self._address):
-                    try:
-                        self._generation = self._write(self._generation)
-                    except PreconditionFailed:
-                        self._lost = not self._ours()
-            except OSError as error:
-                _logger.warning("No sign of life in %s: %s", *self._pair(error))
-            if self._lost:
-                return
+        try:
+            with talking(self._address):
+                try:
+                    self._generation = self._write(self._generation)
+                except PreconditionFailed:
+                    self._lost = not self._ours()
+        except FileNotFoundError:
+            self._lost = True
+        except OSError as error:
+            _logger.warning("No sign of life in %s: %s", self._address, error)
 
     def _ours(self) -> bool:
         """Whether the object is one that we wrote; takes note of its generation."""
@@ -159,6 +160,3 @@ class Lease:
             retry=retrying(BEAT_S),
         )
         return blob.generation
-
-    def _pair(self, error: Exception) -> tuple[Any, Any]:
-        return self._address, error

@@ -106,7 +106,8 @@ class _StoreShelf:
 
     def __init__(self, folder: epath.Path) -> None:
         self._folder = folder
-        self._dropped: dict[str, int | None] = {}
+        self._dropped: dict[str, int] = {}
+        """Up to which number, so that a store is not asked at each iteration."""
 
     def read(self, phase: str, number: int) -> list[bytes]:
         names: dict[str, list[str]] = {}
@@ -122,12 +123,13 @@ class _StoreShelf:
         return _StoreRows(self._folder / phase / f"{number}.{part}")
 
     def drop(self, phase: str, before: int | None) -> None:
-        if self._dropped.get(phase, 0) == before:
+        if before is not None and self._dropped.get(phase, 0) == before:
             return
         folder = self._folder / phase
         names = [name for name in children(folder) if _passed(name, before)]
         delete_each([folder / name for name in names])
-        self._dropped[phase] = before
+        if before is not None:
+            self._dropped[phase] = before
 
 
 class _StoreRows:

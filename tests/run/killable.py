@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fdjax.feedback import ModelFeedback, OpenAIEndpoint
 from fdjax.judge import LeanJudge
 from fdjax.lean import Limits, Verifier
-from fdjax.objects import place
+from fdjax.objects import lease, place
 from fdjax.run import (
     Arm,
     AttemptsConfig,
@@ -90,6 +90,8 @@ def arms(config):
 
 if __name__ == "__main__":
     path, policy, server, *flags = sys.argv[1:]
+    # Whoever is killed is missed soon.
+    lease.BEAT_S, lease.STALE_S = 0.5, 10.0
     sys.exit(
         experiment(
             config(place(path), policy),

@@ -97,8 +97,12 @@ def until(process, condition):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_the_store_alone(runs):
-    """The disk of the machine is lost with it; the run ends as one on a disk does."""
+    """The disk of the machine is lost with it; the run ends as one on a disk does.
+
+    A minute of processor time: five starts.
+    """
     alone = runs.start(runs.folder / "undisturbed", "disk0")
     assert wait(alone) == 0, runs.said("disk0")[-3000:]
     expected = Ended.read(runs.folder / "undisturbed")

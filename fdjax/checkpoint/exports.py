@@ -136,7 +136,7 @@ def _require_room(checkpoint: Place, folder: Path) -> None:
     if remote(checkpoint):
         needed = 2 * sum(walk(checkpoint).values())
     else:
-        files = (path for path in checkpoint.rglob("*") if path.is_file())
+        files = (path for path in Path(checkpoint).rglob("*") if path.is_file())
         needed = 2 * sum(path.stat().st_size for path in files)
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -100,9 +100,9 @@ class Source:
             )
         match self.kind:
             case "hf":
-                return HfReader(self.weights, self.config)
+                return HfReader(Path(self.weights), self.config)
             case "orbax":
-                return OrbaxReader(self.weights, self.config)
+                return OrbaxReader(Path(self.weights), self.config)
             case "run":
                 return RunReader(self.weights, self.config, which)
 
@@ -134,6 +134,7 @@ def open_source(
     folder = place(source)
     if remote(folder):
         return _open_address(folder, model, step, revision)
+    folder = Path(folder)
     if not folder.exists():
         folder = _download(str(source), revision)
     elif revision is not None:
@@ -283,7 +284,7 @@ def _run_model(folder: Place) -> Path:
     for parent in parents:
         described = parent / _MODEL
         if there(described / "config.json"):
-            return fetched(described) if remote(described) else described
+            return fetched(described) if remote(described) else Path(described)
     raise CheckpointError(
         f"Expected a folder {_MODEL} with config.json beside or above the training "
         f"checkpoint {folder}, got none; name one with --model."

@@ -112,7 +112,7 @@ def on_disk(run: Place) -> Iterator[Path]:
       StoreError: the store refuses, or does not answer.
     """
     if not remote(run):
-        yield run
+        yield Path(run)
         return
     with TemporaryDirectory(prefix="fdjax-") as temporary:
         folder = Path(temporary) / run.name

@@ -146,6 +146,7 @@ class Lease:
     def _ours(self) -> bool:
         """Whether the object is one that we wrote; takes note of its generation."""
         blob = blob_of(self._address)
+        blob.reload(retry=retrying())
         said = json.loads(blob.download_as_bytes(retry=retrying()))
         self._generation = blob.generation
         return said["token"] == self._token

@@ -6,6 +6,7 @@ and where it refuses, a function raises `StoreError`; where an object is missing
 """
 
 import functools
+import secrets
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -59,7 +60,7 @@ def open_store(address: epath.Path, *, writes: bool = True) -> None:
         what is asked is not permitted.
     """
     try:
-        import fsspec
+        import fsspec.config
         import gcsfs
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
@@ -71,7 +72,8 @@ def open_store(address: epath.Path, *, writes: bool = True) -> None:
     del gcsfs
     # Several processes write: what one has listed may have changed since.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    probe = address / ".fdjax-probe"
+    # Other processes do the same.
+    probe = address / f".fdjax-{secrets.token_hex(8)}"
     try:
         blob = blob_of(probe)
         # Orbax asks for what the bucket is.

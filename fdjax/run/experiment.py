@@ -16,7 +16,7 @@ from fdjax.plots import write_figures, write_report
 from fdjax.run.changes import ResumeRules
 from fdjax.run.command import run_command
 from fdjax.run.config import RunConfig
-from fdjax.run.console import Display
+from fdjax.run.console import Display, linked
 from fdjax.run.context import RunContext, run_folder
 from fdjax.run.joining import alike, join
 from fdjax.run.plan import print_plan
@@ -77,7 +77,8 @@ def experiment(
 
         def write() -> None:
             with on_disk(place) as folder:
-                write_seeds(folder, claims(SeedProbes.read(folder)), display)
+                said = claims(SeedProbes.read(folder))
+                write_seeds(folder, said, display, home=place)
 
         on_first(write)
 
@@ -136,7 +137,7 @@ def run_experiment(
             display.times(context.seconds)
             write_figures(context.folder)
             report = write_report(context.folder)
-            display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
+            display.say(f"Report: {linked(context.home / report.name)}")
 
         on_first(write)
 

@@ -19,12 +19,13 @@ from fdjax.objects import (
     Place,
     append,
     children,
-    delete,
+    delete_each,
     download,
     local_folder,
     open_store,
     remote,
     upload,
+    walk,
 )
 from fdjax.sharding import on_first
 
@@ -103,9 +104,10 @@ class Mirror:
         """Deletes the run, here and where it is kept."""
         if jax.process_index() != 0:
             return
-        if remote(self.home):
+        if remote(self.home) and self._lease is not None and not self._lease.lost:
             with contextlib.suppress(OSError):
-                delete(self.home)
+                left = (self.home / name for name in walk(self.home) if name != _LOCK)
+                delete_each(list(left))
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _keep(self, must: bool) -> dict[str, Any]:

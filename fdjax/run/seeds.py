@@ -18,7 +18,7 @@ from fdjax.objects import Place, there
 from fdjax.plots import read_run, write_figures, write_report
 from fdjax.plots.held_out import held_out_tables, last_probes
 from fdjax.run.changes import changes
-from fdjax.run.console import Display
+from fdjax.run.console import Display, linked
 from fdjax.run.folder import Resume
 from fdjax.sharding import on_first
 
@@ -179,13 +179,20 @@ def _by_problem(
     return [float(np.mean(each)) if each else np.nan for each in known.values()]
 
 
-def write_seeds(folder: Path, claims: Sequence[Claim], display: Display) -> None:
+def write_seeds(
+    folder: Path,
+    claims: Sequence[Claim],
+    display: Display,
+    *,
+    home: Place | None = None,
+) -> None:
     """Writes claims.json, table.md, figures and report.html of several seeds.
 
     Args:
       folder: with the runs.
       claims: on them all.
       display: what a person sees.
+      home: where the folder comes to be, if it is a copy.
     """
     content = {"claims": [asdict(claim) for claim in claims]}
     write_whole(folder / "claims.json", encode(content, indent=1))
@@ -194,7 +201,7 @@ def write_seeds(folder: Path, claims: Sequence[Claim], display: Display) -> None
     write_figures(folder)
     report = write_report(folder)
     display.table(table)
-    display.say(f"All seeds: [link=file://{report.absolute()}]{report}[/link]")
+    display.say(f"All seeds: {linked((home or folder) / report.name)}")
 
 
 def _markdown(folder: Path, claims: Sequence[Claim]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from fdjax.errors import ConfigError, StoreError
 from fdjax.objects import lease, local_folder, place, read, walk, write
 from fdjax.objects import store as objects
 from fdjax.run import RunConfig, mirror
+from fdjax.run.command import RESTART, run_command
 from fdjax.run.mirror import open_mirror
 from object_store import shared_store
 from run.test_context import bought, failed, opened
@@ -138,3 +139,18 @@ def test_what_is_no_run_is_left_alone(home):
     ):
         pass
     assert "checkpoints/mine" in walk(home)
+
+
+def test_a_bucket_that_is_not_there_is_a_setting_to_correct(store):
+    with (
+        pytest.raises(ConfigError, match="check the bucket's name"),
+        opened(RunConfig(runs=place("gs://elsewhere/runs"))),
+    ):
+        pass
+
+
+def test_a_store_that_is_gone_asks_for_a_later_start():
+    def gone(config, display):
+        raise StoreError("gone")
+
+    assert run_command(RunConfig(), gone, []) == RESTART

@@ -27,7 +27,7 @@ from fdjax.objects import (
     upload,
     walk,
 )
-from fdjax.sharding import on_first
+from fdjax.sharding import on_first_slowly
 
 __all__ = ["Mirror", "open_mirror"]
 
@@ -74,7 +74,7 @@ class Mirror:
         """
         if not remote(self.home):
             return True
-        said = on_first(lambda: self._keep(must))
+        said = on_first_slowly(lambda: self._keep(must))
         if said["error"]:
             raise StoreError(said["error"])
         return said["kept"]
@@ -172,7 +172,7 @@ def open_mirror(home: Place) -> Iterator[Mirror]:
             for name in set(children(home)) & set(WEIGHTY):
                 (folder / name).mkdir(exist_ok=True)
 
-        on_first(begin)
+        on_first_slowly(begin)
         mirror = Mirror(home, folder, leases[0] if leases else None)
         try:
             yield mirror

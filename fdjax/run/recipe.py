@@ -36,7 +36,7 @@ from fdjax.run.probes import ProbeAt, ProbeRows
 from fdjax.run.sampler import make_sampler
 from fdjax.run.task import BASE, Arm, Task, phases_of
 from fdjax.sampling import Sampler
-from fdjax.sharding import batch_parts, on_first
+from fdjax.sharding import batch_parts, on_first, on_first_slowly
 from fdjax.train import (
     LogprobGap,
     PhaseConfig,
@@ -205,7 +205,7 @@ class Recipe:
                 progress=lambda done, total, name: progress(done, name),
             )
         self._save_adapters(arm.name, state)
-        on_first(lambda: publish(partly, target))
+        on_first_slowly(lambda: publish(partly, target))
 
     def _save_adapters(self, arm: str, state: TrainState) -> None:
         settings = self._config.policy
@@ -221,7 +221,7 @@ class Recipe:
             lora=settings.lora,
             base=settings.source,
         )
-        on_first(lambda: publish(partly, target))
+        on_first_slowly(lambda: publish(partly, target))
 
     # Parts of the above
 

@@ -2,14 +2,13 @@ import uuid
 
 import pytest
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
-
 from fdjax.objects import place
 from object_store import shared_store
 
 
 @pytest.fixture
 def store():
+    pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
     server = shared_store()
     yield server
     server.fault = lambda method, path: None

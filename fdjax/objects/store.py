@@ -58,11 +58,12 @@ def open_store(address: epath.Path, *, writes: bool = True) -> None:
     Raises:
       ConfigError: the library is missing, there are no credentials, no such bucket, or
         what is asked is not permitted.
+      StoreError: the store does not answer.
     """
     try:
         import fsspec.config
         import gcsfs
-        from google.api_core.exceptions import GoogleAPIError
+        from google.api_core.exceptions import ClientError
         from google.auth.exceptions import GoogleAuthError
     except ImportError as error:
         raise ConfigError(
@@ -75,6 +76,8 @@ def open_store(address: epath.Path, *, writes: bool = True) -> None:
     # Other processes do the same.
     probe = address / f".fdjax-{secrets.token_hex(8)}"
     try:
+        # Whoever has no credentials has no client.
+        _client()
         blob = blob_of(probe)
         # Orbax asks for what the bucket is.
         blob.client.get_bucket(blob.bucket.name, retry=retrying(_FIRST_S))
@@ -82,13 +85,18 @@ def open_store(address: epath.Path, *, writes: bool = True) -> None:
         if writes:
             blob.upload_from_string(b"", retry=retrying(_FIRST_S))
             blob.delete(retry=retrying(_FIRST_S))
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+    except (ClientError, GoogleAuthError) as error:
         raise ConfigError(
             f"expected to {'write, list and delete' if writes else 'list and read'} "
             f"objects at {address}, got "
             f"{_brief(error)}; check the bucket's name, the credentials (gcloud auth "
             "application-default login, or the machine's service account) and the role "
             "(Storage Object User, and Storage Legacy Bucket Reader)"
+        ) from error
+    except store_failures() as error:
+        raise StoreError(
+            f"expected the object store to answer for {address}, got {_brief(error)}; "
+            "start again once it does"
         ) from error
 
 

@@ -157,6 +157,10 @@ def test_a_refusal_is_a_setting_to_correct(address, store, monkeypatch):
     with pytest.raises(ConfigError, match=r"Forbidden.*Storage Object User"):
         open_store(address)
     open_store(address, writes=False)
+    monkeypatch.setattr(module, "_FIRST_S", 0.5)
+    store.fault = lambda method, path: 503
+    with pytest.raises(StoreError, match="start again once it does"):
+        open_store(address)
 
 
 def test_missing_credentials_are_named(address, monkeypatch, tmp_path):

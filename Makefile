@@ -76,7 +76,7 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --quiet --extra lean --extra serve \
 	  --extra kimina --extra ray --extra feedback --extra french --extra mcp \
-	  --extra tensorboard --extra dev \
+	  --extra gcs --extra tensorboard --extra dev \
 	  pyproject.toml -o requirements.lock
 
 clean:

@@ -22,6 +22,7 @@ from fdjax.judge import LeanJudge
 from fdjax.lean import Limits, Verifier, WasmBackend
 from fdjax.lean.engine.verifier import WORKERS
 from fdjax.lean.facts.backend import WALL_S
+from fdjax.objects import local_folder
 from fdjax.ops import forward_kl, generalized_jsd, reverse_kl
 from fdjax.ranges import Whole, require_fields
 from fdjax.run import (
@@ -118,7 +119,7 @@ def task(context: RunContext[AblationsConfig]) -> Task:
             WasmBackend,
             workers=config.lean_workers,
             limits=Limits(wall_s=config.lean_timeout_s),
-            cache_path=config.runs / "verdicts.sqlite",
+            cache_path=local_folder(config.runs) / "verdicts.sqlite",
         )
     )
     return Task(

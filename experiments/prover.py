@@ -41,6 +41,7 @@ from fdjax.judge import LeanJudge
 from fdjax.lean import BackendConfig, Embedded, Limits, Native, Repl, Verifier
 from fdjax.lean.engine.verifier import WORKERS
 from fdjax.lean.facts.backend import WALL_S
+from fdjax.objects import local_folder
 from fdjax.ranges import Among, Whole, require_fields
 from fdjax.records import Problem
 from fdjax.run import Arm, RunConfig, RunContext, Task, experiment
@@ -170,7 +171,7 @@ def task(context: RunContext[ProverConfig]) -> Task:
             limits=Limits(
                 wall_s=config.lean_timeout_s, memory_mb=config.lean.default_memory_mb
             ),
-            cache_path=config.runs / "verdicts.sqlite",
+            cache_path=local_folder(config.runs) / "verdicts.sqlite",
         )
     )
     prompts = prompt_format(config.format)

@@ -10,6 +10,7 @@ Hardware: two CPU cores; the embedded Lean (`fdjax lean install`).
 """
 
 import sys
+from pathlib import Path
 
 from experiments.miniature.comparison import compare
 from experiments.miniature.config import ComparisonConfig
@@ -63,7 +64,7 @@ def run_all(config: ComparisonConfig, display: Display) -> None:
     """
     if not config.seeds:
         return run(config, display)
-    folder = each_seed(config, display, run)
+    folder = Path(each_seed(config, display, run))
     evaluations = [
         load_evaluation(folder / f"seed{seed}" / "eval.json") for seed in config.seeds
     ]

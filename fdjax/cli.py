@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from fdjax.feedback_command import FeedbackOptions, write_ahead
 from fdjax.lean import NativeBackend, WasmBackend, install
 from fdjax.lean.engine.selftest import selftest
 from fdjax.lean.sandbox.confinement import best_confinement
+from fdjax.objects import on_disk, place
 from fdjax.serve import serve
 from fdjax.verify import VerifyOptions, verify_file
 
@@ -166,7 +168,7 @@ def feedback(
 
 def report(
     runs: Annotated[
-        tuple[Path, ...],
+        tuple[str, ...],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint=""),
     ],
@@ -179,7 +181,8 @@ def report(
     HTML file that loads nothing. Exit code: 0 written, 2 bad input.
 
     Args:
-      runs: folders of runs; a folder with seed0, seed1 … counts as one run.
+      runs: folders of runs, or their addresses such as gs://bucket/runs/prover; a
+        folder with seed0, seed1 … counts as one run.
       out: page to write; by default report.html in the folder of one run, or
         comparison.html here for several.
     """
@@ -188,13 +191,17 @@ def report(
 
     if not runs:
         raise DataError("expected folders of runs, got none: name one or more")
-    page = (
-        write_report(runs[0], out)
-        if len(runs) == 1
-        else write_comparison(runs, out or Path("comparison.html"))
-    )
-    size = page.stat().st_size / 1e6
-    Console().print(f"{page}, {size:.1f} MB", soft_wrap=True, highlight=False)
+    places = [place(run) for run in runs]
+    with ExitStack() as stack:
+        folders = [stack.enter_context(on_disk(one)) for one in places]
+        page = (
+            write_report(folders[0], out)
+            if len(folders) == 1
+            else write_comparison(folders, out or Path("comparison.html"))
+        )
+        size = page.stat().st_size / 1e6
+    written = page if out or len(runs) > 1 else places[0] / page.name
+    Console().print(f"{written}, {size:.1f} MB", soft_wrap=True, highlight=False)
     return 0
 
 

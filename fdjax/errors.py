@@ -10,6 +10,7 @@ __all__ = [
     "FeedbackError",
     "InstallError",
     "PeerError",
+    "StoreError",
 ]
 
 
@@ -47,3 +48,7 @@ class FeedbackError(FdjaxError, RuntimeError):
 
 class PeerError(FdjaxError, RuntimeError):
     """Another process of the run failed, and this one cannot go on without it."""
+
+
+class StoreError(FdjaxError, OSError):
+    """An object store refuses what is asked, or does not answer."""

@@ -11,11 +11,24 @@ from typing import BinaryIO
 
 from fdjax.errors import ConfigError
 
-__all__ = ["UNFINISHED", "naming", "replacing", "require_local", "write_whole"]
+__all__ = [
+    "UNFINISHED",
+    "cache_folder",
+    "naming",
+    "replacing",
+    "require_local",
+    "write_whole",
+]
 
 UNFINISHED = ".fdjax-*.tmp"
 """Pattern of the names that new files have until they are whole."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/")
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/fdjax`, or the same below `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fdjax"
 
 
 def require_local(name: str, path: Path) -> None:

@@ -15,13 +15,15 @@ from fdjax.checkpoint.paths import nested
 from fdjax.checkpoint.peft_folder import write_adapters
 from fdjax.checkpoint.run_reader import RunReader
 from fdjax.checkpoint.store import CheckpointStore
+from fdjax.errors import StoreError
 from fdjax.model import LoRA, ModelConfig
 from fdjax.model.lora import Adapter
+from fdjax.objects import Place, is_whole, local_folder, publish, remote, walk
 
 __all__ = ["Exports", "export_adapters", "export_policy"]
 
 Progress = Callable[[int, int, str], None]
-Write = Callable[[Path, Path, Progress], object]
+Write = Callable[[Place, Path, Progress], object]
 """Writes the checkpoint in a folder to a new one, and calls back between arrays."""
 
 _logger = logging.getLogger(__name__)
@@ -30,28 +32,29 @@ _logger = logging.getLogger(__name__)
 class Exports:
     """Folders for others, each made of a checkpoint by a thread beside training.
 
-    A folder is whole or absent. The thread reads the checkpoint from the disk, an array
-    at a time: no step waits for it, no device takes part, and of several processes the
-    first alone. There is one at a time. One that fails, or that is due while another is
-    being written, is left out; `missing` counts it, and training goes on. So is one
-    that would leave no room for the next checkpoint.
+    A folder is whole or absent, in an object store by its config.json. The thread reads
+    the checkpoint, an array at a time: no step waits for it, no device takes part, and
+    of several processes the first alone. There is one at a time. One that fails, or
+    that is due while another is being written, is left out; `missing` counts it, and
+    training goes on. So is one that would leave no room for the next checkpoint.
     """
 
-    def __init__(self, folder: Path, write: Write):
+    def __init__(self, folder: Place, write: Write):
         """Removes what a killed process left unfinished.
 
         Args:
-          folder: in which the exports are.
+          folder: in which the exports are; of an address, made on this machine first.
           write: makes one of a checkpoint.
         """
         self.missing = 0
         """Exports that were due and are not there, because they could not be made."""
         self._folder = folder
+        self._disk = local_folder(folder)
         self._write = write
         self._thread: threading.Thread | None = None
         self._cancelled = threading.Event()
         if jax.process_index() == 0:
-            for remains in folder.glob(".*"):
+            for remains in self._disk.glob(".*"):
                 shutil.rmtree(remains, ignore_errors=True)
 
     def begin(self, store: CheckpointStore, step: int, name: str) -> None:
@@ -63,7 +66,7 @@ class Exports:
           name: of the folder.
         """
         target = self._folder / name
-        if jax.process_index() != 0 or target.exists():
+        if jax.process_index() != 0 or self._there(target):
             return
         if self._thread is not None and self._thread.is_alive():
             self._miss(target, f"{self._thread.name} is still being written")
@@ -95,14 +98,14 @@ class Exports:
         self.wait()
 
     def _export(
-        self, store: CheckpointStore, step: int, source: Path, target: Path
+        self, store: CheckpointStore, step: int, source: Place, target: Place
     ) -> None:
-        partly = target.with_name(f".{target.name}.partly")
+        partly = self._disk / f".{target.name}.partly"
         try:
             store.wait()
-            _require_room(source, self._folder)
+            _require_room(source, self._disk)
             self._write(source, partly, self._check)
-            partly.rename(target)
+            publish(partly, target)
         except _CancelledError:
             _logger.info("%s was begun and is not finished.", target)
         except Exception as error:  # noqa: BLE001 - no export ends a training
@@ -111,20 +114,30 @@ class Exports:
             shutil.rmtree(partly, ignore_errors=True)
             store.release(step)
 
+    def _there(self, target: Place) -> bool:
+        try:
+            return is_whole(target)
+        except StoreError:
+            # Made once more at worst.
+            return False
+
     def _check(self, done: int, total: int, name: str) -> None:
         if self._cancelled.is_set():
             raise _CancelledError
 
-    def _miss(self, target: Path, reason: str) -> None:
+    def _miss(self, target: Place, reason: str) -> None:
         self.missing += 1
         _logger.warning("Left out the export %s: %s", target, reason)
 
 
-def _require_room(checkpoint: Path, folder: Path) -> None:
+def _require_room(checkpoint: Place, folder: Path) -> None:
     """Refuses an export beside which the next checkpoint might not fit."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = (path for path in checkpoint.rglob("*") if path.is_file())
-    needed = 2 * sum(path.stat().st_size for path in files)
+    if remote(checkpoint):
+        needed = 2 * sum(walk(checkpoint).values())
+    else:
+        files = (path for path in Path(checkpoint).rglob("*") if path.is_file())
+        needed = 2 * sum(path.stat().st_size for path in files)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
@@ -144,7 +157,7 @@ def export_policy(config: ModelConfig, description: Path) -> Write:
       description: folder of config.json, tokenizer and the rest, which are copied.
     """
 
-    def write(step: Path, target: Path, progress: Progress) -> None:
+    def write(step: Place, target: Path, progress: Progress) -> None:
         write_model(
             RunReader(step, config, "student"),
             target,
@@ -167,7 +180,7 @@ def export_adapters(config: ModelConfig, lora: LoRA, base: str) -> Write:
       base: folder or hub id of the model that they are on, as PEFT will look for it.
     """
 
-    def write(step: Path, target: Path, progress: Progress) -> None:
+    def write(step: Place, target: Path, progress: Progress) -> None:
         tree = OrbaxTree(step / STATE)
         adapters: dict[str, Any] = {}
         places = {tuple(name.split(".")[:-1]) for name in tree.names}

@@ -1,15 +1,16 @@
 """Arrays of an Orbax checkpoint, read one at a time or in part."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import tensorstore as ts
 
-from fdjax.errors import CheckpointError, DamagedCheckpointError
+from fdjax.errors import CheckpointError, DamagedCheckpointError, StoreError
+from fdjax.objects import Place, remote
 
 __all__ = ["CHUNK_BYTES", "STATE", "OrbaxTree"]
 
@@ -22,6 +23,12 @@ STATE = "state"
 CHUNK_BYTES = 64_000_000
 """Part of an array that we compress, and read, by itself."""
 
+_UNREAD = re.compile(
+    "UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|"
+    "UNAUTHENTICATED|ABORTED|CANCELLED"
+)
+"""How TensorStore begins to say that a store would not give what may well be whole."""
+
 # Devices ask for their parts of an array one after another; the cache keeps the chunks
 # that they share from being read for each.
 _FRUGAL = {
@@ -32,13 +39,13 @@ _FRUGAL = {
 
 
 class OrbaxTree:
-    """A tree of arrays on disk.
+    """A tree of arrays on a disk, or in an object store.
 
     Orbax restores whole arrays and all of them; TensorStore, in whose format it stores
     them, reads parts.
     """
 
-    def __init__(self, folder: Path, *, remedy: str = "write it again"):
+    def __init__(self, folder: Place, *, remedy: str = "write it again"):
         """Finds out what is there, and reads no array.
 
         Args:
@@ -47,12 +54,13 @@ class OrbaxTree:
 
         Raises:
           DamagedCheckpointError: there is no checkpoint, or a damaged one.
+          StoreError: the object store that it is in does not answer.
         """
-        self.folder = folder.absolute()
+        self.folder = folder if remote(folder) else folder.absolute()
         self._remedy = remedy
         self._store = {
             "driver": "ocdbt",
-            "base": {"driver": "file", "path": f"{self.folder}/"},
+            "base": _base(self.folder),
         }
         # Of its own: a cache that outlives the tree serves a folder's former content.
         self._context = ts.Context(_FRUGAL)
@@ -138,7 +146,20 @@ class OrbaxTree:
         except (ValueError, OSError, KeyError) as error:
             # TensorStore appends where in its own source the error arose.
             cause = str(error).partition(" [source locations")[0]
+            if _UNREAD.match(cause):
+                raise StoreError(
+                    f"expected the object store to give {what} of {self.folder}, got "
+                    f"{cause}; the same command goes on once it does"
+                ) from error
             raise DamagedCheckpointError(
                 f"Expected a whole Orbax checkpoint at {self.folder}, got {cause} for "
                 f"{what}; {self._remedy}."
             ) from error
+
+
+def _base(folder: Place) -> dict[str, Any]:
+    """Where TensorStore finds the files of a checkpoint."""
+    if not remote(folder):
+        return {"driver": "file", "path": f"{folder}/"}
+    bucket, _, path = str(folder).removeprefix("gs://").partition("/")
+    return {"driver": "gcs", "bucket": bucket, "path": f"{path}/"}

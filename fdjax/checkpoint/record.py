@@ -1,13 +1,13 @@
 """The host's part of a checkpoint: its own state, and the sums of the arrays' bits."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fdjax.checkpoint.steps import HOST
 from fdjax.data.pipeline import fingerprint
 from fdjax.encoding import decode
-from fdjax.errors import CheckpointError, DamagedCheckpointError
+from fdjax.errors import CheckpointError, DamagedCheckpointError, StoreError
+from fdjax.objects import Place, read_bytes
 
 __all__ = ["make_record", "read_record"]
 
@@ -31,7 +31,7 @@ def make_record(
     return content | {"digest": fingerprint([content[name] for name in _CONTENT])}
 
 
-def read_record(step: Path) -> dict[str, Any]:
+def read_record(step: Place) -> dict[str, Any]:
     """The record of a checkpoint.
 
     Args:
@@ -40,12 +40,15 @@ def read_record(step: Path) -> dict[str, Any]:
     Raises:
       DamagedCheckpointError: it is missing, or is not what was written.
       CheckpointError: it is of another version.
+      StoreError: the object store that it is in does not answer.
     """
     place = step / HOST
     try:
-        record = decode((place / _FILE).read_bytes())
+        record = decode(read_bytes(place / _FILE))
         if not isinstance(record, dict):
             raise TypeError(f"{type(record).__name__}")
+    except StoreError:
+        raise
     except (ValueError, TypeError, OSError, RecursionError) as error:
         raise DamagedCheckpointError(
             f"Expected a JSON object in {place}, got {error!r}."

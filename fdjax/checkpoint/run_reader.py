@@ -1,6 +1,5 @@
 """Reading the policy or the teacher out of a training checkpoint."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -11,6 +10,7 @@ from fdjax.checkpoint.orbax_tree import STATE, OrbaxTree
 from fdjax.checkpoint.steps import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
+from fdjax.objects import Place
 
 __all__ = ["RunReader", "Which"]
 
@@ -26,7 +26,7 @@ class RunReader:
     Layers are stacked there; each is read by itself.
     """
 
-    def __init__(self, step: Path, config: ModelConfig, which: Which):
+    def __init__(self, step: Place, config: ModelConfig, which: Which):
         """Opens the folder of a step.
 
         Raises:
@@ -72,7 +72,7 @@ def _layer(weight: Weight) -> tuple[int, ...]:
     return () if weight.layer is None else (weight.layer,)
 
 
-def _remedy(step: Path) -> str:
+def _remedy(step: Place) -> str:
     """What to do if a step is damaged."""
     others = [
         str(other) for other in checkpoint_steps(step.parent) if str(other) != step.name

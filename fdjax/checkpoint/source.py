@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from etils import epath
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -20,6 +21,16 @@ from fdjax.checkpoint.run_reader import RunReader, Which
 from fdjax.checkpoint.steps import checkpoint_steps
 from fdjax.errors import CheckpointError
 from fdjax.model import ModelConfig
+from fdjax.objects import (
+    Place,
+    children,
+    fetched,
+    holds,
+    open_store,
+    place,
+    remote,
+    there,
+)
 
 __all__ = ["WEIGHTS", "Source", "WeightReader", "open_source", "side_files"]
 
@@ -63,8 +74,8 @@ class Source:
 
     kind: Kind
     """Hugging Face folder, converted weights, or training checkpoint."""
-    weights: Path
-    """Where the weights are."""
+    weights: Place
+    """Where the weights are; in a store, training checkpoints alone."""
     description: Path
     """Folder of config.json and tokenizer."""
     hf_config: Mapping[str, Any]
@@ -89,9 +100,9 @@ class Source:
             )
         match self.kind:
             case "hf":
-                return HfReader(self.weights, self.config)
+                return HfReader(Path(self.weights), self.config)
             case "orbax":
-                return OrbaxReader(self.weights, self.config)
+                return OrbaxReader(Path(self.weights), self.config)
             case "run":
                 return RunReader(self.weights, self.config, which)
 
@@ -107,7 +118,8 @@ def open_source(
 
     Args:
       source: Hugging Face folder, folder of `fdjax convert --to orbax`, folder of
-        training checkpoints or one step of it, or a hub id such as Qwen/Qwen3-0.6B.
+        training checkpoints or one step of it, one of these in an object store
+        (`gs://…`), or a hub id such as Qwen/Qwen3-0.6B.
       model: for training checkpoints, folder of config.json and tokenizer; by default
         the folder `model` of the run that they lie in.
       step: of the training checkpoints; the newest by default.
@@ -116,9 +128,13 @@ def open_source(
     Raises:
       CheckpointError: nothing of the kind is there, or more than one kind; it cannot
         be downloaded; or an argument is for another kind of source.
-      ConfigError: the model is none that this decoder is.
+      ConfigError: the model is none that this decoder is, or an object store refuses.
+      StoreError: an object store does not answer.
     """
-    folder = Path(source)
+    folder = place(source)
+    if remote(folder):
+        return _open_address(folder, model, step, revision)
+    folder = Path(folder)
     if not folder.exists():
         folder = _download(str(source), revision)
     elif revision is not None:
@@ -174,6 +190,39 @@ def _kind(folder: Path) -> Kind:
     return found[0][0]
 
 
+def _open_address(
+    address: epath.Path, model: Path | None, step: int | None, revision: str | None
+) -> Source:
+    """A model in an object store.
+
+    Training checkpoints are read where they are. Other models, which are read whole,
+    are fetched to this machine.
+    """
+    open_store(address, writes=False)
+    here = children(address)
+    trained = STATE in here or bool(checkpoint_steps(address))
+    if not trained and "config.json" in here:
+        return open_source(fetched(address), model=model, step=step, revision=revision)
+    if not trained:
+        phases = children(address / "checkpoints")
+        remedy = (
+            f"of a run give checkpoints/<phase>, with one of {', '.join(phases)}"
+            if phases
+            else "give the address of a model's folder, or of training checkpoints"
+        )
+        raise CheckpointError(
+            f"Expected a model at {address}, got {', '.join(here) or 'nothing'}; "
+            f"{remedy}."
+        )
+    if revision is not None:
+        raise CheckpointError(
+            f"Expected a hub id to take the revision {revision!r} of, got {address}; "
+            "leave out --revision."
+        )
+    found = _step(address, step)
+    return _described("run", found, model or _run_model(found))
+
+
 def _unrecognised(folder: Path) -> CheckpointError:
     """What to say of a folder, or a file, that holds no model."""
     files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -201,9 +250,9 @@ def _unrecognised(folder: Path) -> CheckpointError:
     )
 
 
-def _step(folder: Path, step: int | None) -> Path:
+def _step(folder: Place, step: int | None) -> Place:
     """The folder of a step of training checkpoints, which may be given itself."""
-    if (folder / STATE).is_dir():
+    if holds(folder / STATE):
         if step is not None and folder.name != str(step):
             raise CheckpointError(
                 f"Expected the training checkpoint of step {step}, got {folder}; give "
@@ -219,7 +268,7 @@ def _step(folder: Path, step: int | None) -> Path:
     return folder / str(max(found) if step is None else step)
 
 
-def _described(kind: Kind, weights: Path, description: Path) -> Source:
+def _described(kind: Kind, weights: Place, description: Path) -> Source:
     hf_config, config = read_config(description)
     return Source(
         kind=kind,
@@ -230,10 +279,12 @@ def _described(kind: Kind, weights: Path, description: Path) -> Source:
     )
 
 
-def _run_model(folder: Path) -> Path:
-    for parent in folder.parents:
-        if (parent / _MODEL / "config.json").exists():
-            return parent / _MODEL
+def _run_model(folder: Place) -> Path:
+    parents = folder.parents[:-3] if remote(folder) else folder.parents
+    for parent in parents:
+        described = parent / _MODEL
+        if there(described / "config.json"):
+            return fetched(described) if remote(described) else Path(described)
     raise CheckpointError(
         f"Expected a folder {_MODEL} with config.json beside or above the training "
         f"checkpoint {folder}, got none; name one with --model."

@@ -1,59 +1,94 @@
 """The folders of checkpoints, named by their steps."""
 
 import logging
-from pathlib import Path
+import shutil
 
 import jax
 
 from fdjax.checkpoint.orbax_tree import STATE
+from fdjax.objects import Place, children, delete, exists, move, remote
 
-__all__ = ["HOST", "checkpoint_steps", "set_aside", "set_remains_aside"]
+__all__ = [
+    "COMMITTED",
+    "HOST",
+    "checkpoint_steps",
+    "delete_step",
+    "set_aside",
+    "set_remains_aside",
+]
 
 HOST = "host"
 """Subfolder of a checkpoint in which the host's part is."""
+
+COMMITTED = "commit_success.txt"
+"""Object with which Orbax says that a checkpoint in an object store is complete. On a
+disk it renames the folder instead."""
 
 _PARTS = (STATE, HOST)
 
 _logger = logging.getLogger(__name__)
 
 
-def checkpoint_steps(directory: Path) -> list[int]:
+def checkpoint_steps(directory: Place) -> list[int]:
     """Steps of the checkpoints in a folder, damaged ones too, oldest first."""
     return sorted(
         int(folder.name) for folder in _numbered(directory) if _is_checkpoint(folder)
     )
 
 
-def set_remains_aside(directory: Path) -> None:
-    """Renames folders named like a step that hold no part of a checkpoint."""
-    for folder in _numbered(directory):
+def set_remains_aside(directory: Place) -> None:
+    """Renames folders named like a step that hold no part of a checkpoint.
+
+    In an object store these are checkpoints that were not completed; Orbax deletes
+    them.
+    """
+    for folder in () if remote(directory) else _numbered(directory):
         if not _is_checkpoint(folder):
             set_aside(folder, f"it holds none of {', '.join(_PARTS)}")
 
 
-def set_aside(folder: Path, reason: str) -> None:
+def set_aside(folder: Place, reason: str) -> None:
     """Renames a step's folder to `<step>.set-aside`; one process does it for all."""
     if jax.process_index() != 0:
         return
-    target, tries = folder.with_name(f"{folder.name}.set-aside"), 1
-    while target.exists():
+    taken = _names(folder.parent)
+    name, tries = f"{folder.name}.set-aside", 1
+    while name in taken:
         tries += 1
-        target = folder.with_name(f"{folder.name}.set-aside-{tries}")
-    folder.rename(target)
-    _logger.warning("Moved %s to %s: %s.", folder, target.name, reason)
+        name = f"{folder.name}.set-aside-{tries}"
+    if remote(folder):
+        # From its first object on it is no checkpoint, however far this gets.
+        move(folder, folder.with_name(name), first=COMMITTED)
+    else:
+        folder.rename(folder.with_name(name))
+    _logger.warning("Moved %s to %s: %s.", folder, name, reason)
 
 
-def _numbered(directory: Path) -> list[Path]:
+def delete_step(folder: Place) -> None:
+    """Deletes a checkpoint; of one that is cut short no part passes for a whole."""
+    if remote(folder):
+        delete(folder, first=COMMITTED)
+    else:
+        shutil.rmtree(folder)
+
+
+def _names(directory: Place) -> list[str]:
+    if remote(directory):
+        return children(directory)
+    return [path.name for path in directory.iterdir()] if directory.is_dir() else []
+
+
+def _numbered(directory: Place) -> list[Place]:
     """What is named like a step."""
-    if not directory.is_dir():
-        return []
     return [
-        path
-        for path in directory.iterdir()
-        if path.name.isdecimal() and path.name == str(int(path.name))
+        directory / name
+        for name in _names(directory)
+        if name.isdecimal() and name == str(int(name))
     ]
 
 
-def _is_checkpoint(folder: Path) -> bool:
+def _is_checkpoint(folder: Place) -> bool:
     """Whether it holds any part of one; another part may be lost."""
+    if remote(folder):
+        return exists(folder / COMMITTED)
     return any((folder / part).is_dir() for part in _PARTS)

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import jax
@@ -15,10 +14,10 @@ from fdjax.checkpoint.agreement import anywhere, damage_is_shared
 from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, STATE, OrbaxTree
 from fdjax.checkpoint.record import make_record, read_record
 from fdjax.checkpoint.retention import Retention
-from fdjax.checkpoint.steps import HOST, set_aside, set_remains_aside
+from fdjax.checkpoint.steps import HOST, delete_step, set_aside, set_remains_aside
 from fdjax.checkpoint.sums import bit_sums
-from fdjax.errors import CheckpointError, DamagedCheckpointError
-from fdjax.files import require_local
+from fdjax.errors import CheckpointError, DamagedCheckpointError, StoreError
+from fdjax.objects import Place, open_store, remote, store_failures
 from fdjax.sharding import on_first
 
 __all__ = ["CheckpointStore"]
@@ -35,23 +34,28 @@ class CheckpointStore:
     arrays' bits are saved with them and compared after reading.
 
     What is set aside stays beside the checkpoints, renamed to `<step>.set-aside`.
+
+    In an object store, where nothing is renamed, a checkpoint is complete once Orbax's
+    mark is there. Methods raise `StoreError` where the store does not answer.
     """
 
-    def __init__(self, directory: Path, retention: Retention | None = None):
+    def __init__(self, directory: Place, retention: Retention | None = None):
         """Opens or creates `directory`.
 
         A folder named like a step that holds no part of a checkpoint is none; it is set
         aside. One that lost a part is damaged.
 
         Args:
-          directory: of the checkpoints.
+          directory: of the checkpoints; an address such as `gs://bucket/run` as
+            `fdjax.objects.place` has it.
           retention: which of them stay; by default the two newest.
 
         Raises:
-          ConfigError: `directory` is an address of an object store.
+          ConfigError: `directory` is an address, and cannot be written.
         """
-        require_local("directory", directory)
-        self.directory = directory.absolute()
+        if remote(directory):
+            open_store(directory)
+        self.directory = directory if remote(directory) else directory.absolute()
         self._retention = retention or Retention()
         self._held: set[int] = set()
         self._values: dict[int, float | None] = {}
@@ -117,7 +121,7 @@ class CheckpointStore:
                 ),
             )
 
-    def hold(self, step: int) -> Path:
+    def hold(self, step: int) -> Place:
         """Keeps the checkpoint of a step until `release`; gives its folder.
 
         On several processes process 0 holds it: it is the one that deletes.
@@ -201,7 +205,7 @@ class CheckpointStore:
 
     def _delete_others(self) -> None:
         for step in set(self.steps) - self._kept(self.steps):
-            shutil.rmtree(self.directory / str(step))
+            delete_step(self.directory / str(step))
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
         """Which of these checkpoints stay."""
@@ -218,6 +222,8 @@ class CheckpointStore:
 
     def _require_room(self, data: Any) -> None:
         """Refuses before Orbax begins what the disk cannot hold."""
+        if remote(self.directory):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(data))
         free = shutil.disk_usage(self.directory).free
         # One that failed alone would leave the others waiting.
@@ -251,9 +257,16 @@ class CheckpointStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        failures = store_failures() if remote(self.directory) else ()
         try:
             yield
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, *failures) as error:
+            if remote(self.directory):
+                raise StoreError(
+                    f"Expected to write a checkpoint in {self.directory}, got: {error}."
+                    " The same command with --resume goes on from the newest that is "
+                    "complete."
+                ) from error
             raise CheckpointError(
                 f"Expected to write a checkpoint in {self.directory}, got: {error}. "
                 "Make room and resume; the checkpoints before it are complete."
@@ -279,7 +292,7 @@ def _raised_anyway(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
-def _read(folder: Path, wanted: Any) -> Any:
+def _read(folder: Place, wanted: Any) -> Any:
     """The arrays of a checkpoint; what was cached of their files goes with the call."""
     tree = OrbaxTree(folder)
     _check_fit(tree, wanted)

@@ -2,20 +2,20 @@
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
-from fdjax.errors import DataError
+from fdjax.errors import DataError, StoreError
 from fdjax.feedback import Attempt, Feedback, Kind, attempt_row
-from fdjax.jsonl import LineFile, row_of
+from fdjax.jsonl import row_of
 from fdjax.judge import Judgement
+from fdjax.objects import Place
 from fdjax.records import Problem
 from fdjax.rollout.codec import decode_group, encode_group
 from fdjax.rollout.facts import feedback_of, judgement_of, to_json
+from fdjax.rollout.journal_rows import Rows, shelf
 from fdjax.rollout.trajectory import Trajectory
 
 __all__ = ["Journal", "Page"]
@@ -47,31 +47,32 @@ class Journal:
     """Keeps a killed run from having groups judged, and feedback bought, twice.
 
     What judge and writer say of a group is a row in the file of its rollout,
-    `<phase>/<number>.<part>.jsonl`, and on the disk before it is used. When the rollout
-    is collected again, groups with the same attempts are not judged and not written on
-    again. By default attempts are sampled again, all of them: so each is in the same
-    company on the devices as the first time, and its log-probabilities are the same to
-    the last bit. On request the attempts of finished groups are kept, too.
+    `<phase>/<number>.<part>.jsonl`, and on the disk before it is used; in an object
+    store, a row is an object. When the rollout is collected again, groups with the same
+    attempts are not judged and not written on again. By default attempts are sampled
+    again, all of them: so each is in the same company on the devices as the first time,
+    and its log-probabilities are the same to the last bit. On request the attempts of
+    finished groups are kept, too.
 
     In a rollout that was not finished, groups are asked about again where something
     failed that may not fail another time: a dead checker, a server without room. In a
     finished one everything stays as it was, a `TIMEOUT` or `CRASHED` too.
 
     A process that is killed leaves at most half a row, which is cut off. Where the disk
-    refuses a row, the run goes on without it, and the log says so.
+    or the store refuses a row, the run goes on without it, and the log says so.
     """
 
-    def __init__(self, folder: Path, *, settings: str = "", part: int = 0) -> None:
+    def __init__(self, folder: Place, *, settings: str = "", part: int = 0) -> None:
         """Nothing is read or made yet.
 
         Args:
-          folder: of the journal alone; made where it is not there.
+          folder: of the journal alone, or its address; made where it is not there.
           settings: digest of what decides what judge and writer say. Rows of other
             settings do not count.
           part: number of this process among those that write side by side. Each has
             files of its own and reads all of them; the first drops them.
         """
-        self._folder = folder
+        self._shelf = shelf(folder)
         self._settings = settings
         self._part = part
 
@@ -83,10 +84,14 @@ class Journal:
           number: of the rollout in its phase.
           attempts: whether groups are kept as they were sampled, too.
         """
-        folder = self._folder / phase
-        path = folder / f"{number}.{self._part}.jsonl"
-        files = sorted(folder.glob(f"{number}.*.jsonl"))
-        return Page(path, files, self._settings, attempts=attempts)
+        place = f"{phase}/{number}"
+        try:
+            known = self._shelf.read(phase, number)
+        except StoreError as error:
+            _log.warning("What is known of %s cannot be read: %s", place, error)
+            known = []
+        rows = self._shelf.rows(phase, number, self._part)
+        return Page(place, known, rows, self._settings, attempts=attempts)
 
     def passed(self, phase: str, number: int | None = None) -> None:
         """Drops rollouts that a checkpoint holds.
@@ -97,40 +102,44 @@ class Journal:
         """
         if self._part:
             return
-        folder = self._folder / phase
-        for path in folder.glob("*.*.jsonl"):
-            one = path.name.partition(".")[0]
-            if number is None or (one.isdecimal() and int(one) < number):
-                path.unlink(missing_ok=True)
-        for empty in (folder, self._folder):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+        try:
+            self._shelf.drop(phase, number)
+        except StoreError as error:
+            _log.warning("The journal keeps what it could drop: %s", error)
 
 
 class Page:
     """The groups of one rollout in a `Journal`."""
 
     def __init__(
-        self, path: Path, files: Sequence[Path], settings: str, *, attempts: bool
+        self,
+        place: str,
+        known: Sequence[bytes],
+        rows: Rows,
+        settings: str,
+        *,
+        attempts: bool,
     ) -> None:
         """Reads what is known.
 
         Args:
-          path: where more is kept.
-          files: of all processes, perhaps this one's.
+          place: phase and number, for messages.
+          known: rows of each process.
+          rows: where more is kept.
           settings: see `Journal`.
           attempts: see `Journal.page`.
         """
-        self._path = path
+        self._place = place
+        self._rows = rows
         self._attempts = attempts
         self._settings = settings
         self._known: dict[str, list[Any]] = {}
         self._open = False
         """Whether rows were added behind which no end is noted."""
-        for file in files:
+        for lines in known:
             # Of a question that was asked anew the last answer counts.
-            rows = _counting(file)
-            self._known |= {row[_KEY]: row["found"] for row in rows}
+            counting = _counting(lines, place)
+            self._known |= {row[_KEY]: row["found"] for row in counting}
 
     def sampled(self, question: Sequence[Any], problem: Problem) -> list[Trajectory]:
         """A group as it was sampled; empty where that is not known.
@@ -203,10 +212,9 @@ class Page:
             return
         self._open = False
         try:
-            with self._file() as file:
-                file.append(to_json({_KEY: _END}) + b"\n")
+            self._rows.append(to_json({_KEY: _END}) + b"\n")()
         except OSError as error:
-            _log.error("The end of %s is not noted: %s", self._path, error)
+            _log.error("The end of %s is not noted: %s", self._place, error)
 
     async def _once(
         self,
@@ -232,44 +240,31 @@ class Page:
         try:
             return [read(fact) for fact in self._known.get(key, ())]
         except (DataError, KeyError, TypeError, ValueError) as error:
-            _log.warning("%s: a row is of another version: %r", self._path, error)
+            _log.warning("%s: a row is of another version: %r", self._place, error)
             return []
 
     async def _append(self, row: Mapping[str, Any]) -> None:
-        """Writes a row while others go on; it is on the disk when this returns."""
+        """Writes a row while others go on; it is durable when this returns."""
         try:
-            line = to_json(row) + b"\n"
-            file = self._file()
-            try:
-                file.append(line)
-                self._open = True
-            finally:
-                await asyncio.to_thread(file.close)
+            durable = self._rows.append(to_json(row) + b"\n")
+            self._open = True
+            await asyncio.to_thread(durable)
         except (OSError, DataError) as error:
             _log.error("A finished group is used, but not kept: %s", error)
-
-    def _file(self) -> LineFile:
-        """The file, without half a row at its end."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = LineFile(self._path)
-        if file.size and not self._open:
-            # Its writer may have been killed.
-            file.cut(self._path.read_bytes().rfind(b"\n") + 1)
-        return file
 
 
 def _key_of(question: Sequence[Any]) -> str:
     return hashlib.sha256(to_json(question)).hexdigest()
 
 
-def _counting(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that count: all of a finished rollout, or what is settled."""
+def _counting(lines: bytes, place: str) -> list[dict[str, Any]]:
+    """The rows that count: all of a finished rollout, or what is settled."""
     before_end: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in lines.splitlines(keepends=True):
         row = row_of(line, (_KEY,))
         if row is None:
-            _log.warning("%s: %r… is no row of a journal", path, line[:60])
+            _log.warning("%s: %r… is no row of a journal", place, line[:60])
         elif row[_KEY] == _END:
             before_end, rows = before_end + rows, []
         else:

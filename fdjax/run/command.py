@@ -12,7 +12,7 @@ import jax
 import tyro
 from rich.markup import escape
 
-from fdjax.errors import FdjaxError
+from fdjax.errors import FdjaxError, StoreError
 from fdjax.run.console import Display
 from fdjax.train import StoppedError
 
@@ -78,7 +78,8 @@ def _code(
             if not note.startswith("---")
         ]
         display.say(f"[bold red]error[/] {escape(' '.join([str(error), *notes]))}")
-        return 2
+        # A store may answer again; settings stay as they are.
+        return RESTART if isinstance(error, StoreError) else 2
     except jax.errors.JaxRuntimeError as error:
         if not jax.distributed.is_initialized():
             raise

@@ -8,10 +8,10 @@ import tyro
 
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError
-from fdjax.files import require_local
 from fdjax.metrics.trackers import TrackersConfig
 from fdjax.model import LoRA
 from fdjax.model.config import AttentionKind, Remat
+from fdjax.objects import place
 from fdjax.ops import TEMPERATURE
 from fdjax.ranges import (
     FLAG,
@@ -23,7 +23,7 @@ from fdjax.ranges import (
     require,
     require_fields,
 )
-from fdjax.run.folder import RESUMES, Resume
+from fdjax.run.folder import RESUMES, Resume, Runs
 from fdjax.sampling.server import ServerConfig
 from fdjax.train import CheckpointsConfig, GuardsConfig
 
@@ -232,8 +232,8 @@ class RunConfig:
 
     name: str = "run"
     """Folder of the run below `runs`."""
-    runs: Path = Path("runs")
-    """Where runs are kept."""
+    runs: Runs = Path("runs")
+    """Where runs are kept: a folder that all hosts see, or `gs://bucket/path`."""
     resume: Resume = "no"
     """Continue the run of this name: alone or with `newest` from its newest checkpoints
     that are not damaged; `auto` begins it where there is none."""
@@ -264,7 +264,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_folder_name(self.name)
-        require_local("runs", self.runs)
+        # A `pathlib.Path` of an address has lost a slash.
+        object.__setattr__(self, "runs", place(self.runs))
         require_fields(self, resume=Among(*RESUMES), seed=SEED)
         require_fields(self, profile=TupleOf(Whole(1)))
         require_seeds(self.seeds)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,15 +16,23 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from fdjax.eval import Estimate, Evaluation, mean_estimate
+from fdjax.objects import Place, remote
 from fdjax.plots import headline_ks
 
-__all__ = ["Display"]
+__all__ = ["Display", "linked"]
 
 _BADGES = {
     "shown": "[bold green]shown[/]",
     "not shown": "[bold yellow]not shown[/]",
     "contradicted": "[bold red]contradicted[/]",
 }
+
+
+def linked(page: Place) -> str:
+    """Markup of a page that a click opens; of one in a store, its address."""
+    if remote(page):
+        return escape(str(page))
+    return f"[link=file://{page.absolute()}]{escape(str(page))}[/link]"
 
 
 class Display:

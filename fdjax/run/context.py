@@ -1,7 +1,7 @@
 """What every stage of a run shares: settings, folder, screen, and the clock."""
 
 import contextlib
-import shutil
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,12 +15,15 @@ from rich.markup import escape
 
 from fdjax.checkpoint import checkpoint_steps
 from fdjax.data.pipeline import fingerprint
+from fdjax.errors import StoreError
 from fdjax.metrics import EventWriter, MetricsWriter, SampleWriter
 from fdjax.metrics.trackers import TrackersConfig, Tracking
+from fdjax.objects import Place, holds
 from fdjax.rollout import EventLoop, Journal
 from fdjax.run.changes import ResumeRules
 from fdjax.run.console import Display
 from fdjax.run.folder import Resume, Run, begun_phases, open_run, to_json
+from fdjax.run.mirror import Mirror, open_mirror
 from fdjax.sharding import on_first
 from fdjax.train import StoppedError, StopRequest, stop_on_signal
 
@@ -29,6 +32,8 @@ __all__ = ["RunContext", "run_folder"]
 
 _JOURNAL = "journal"
 """Folder in that of a run."""
+
+_logger = logging.getLogger(__name__)
 
 
 class RunSettings(Protocol):
@@ -40,7 +45,7 @@ class RunSettings(Protocol):
         ...
 
     @property
-    def runs(self) -> Path:
+    def runs(self) -> Place:
         """Where runs are kept."""
         ...
 
@@ -64,6 +69,8 @@ class RunContext(Generic[Config]):
 
     config: Config
     folder: Path
+    """On this machine; what is written there is brought `home`."""
+    mirror: Mirror
     run: str
     """Identity of the run, which its checkpoints and results carry."""
     mesh: Mesh
@@ -90,10 +97,20 @@ class RunContext(Generic[Config]):
         """A file of the run, for the process that writes it; None on the others."""
         return _own_file(self.folder, name)
 
+    @property
+    def home(self) -> Place:
+        """Where checkpoints and policies are kept: `folder`, or an address."""
+        return self.mirror.home
+
     def saved(self, phase: str) -> None:
         """Drops from the journal what the newest checkpoint of a phase has passed."""
-        steps = checkpoint_steps(self.folder / "checkpoints" / phase)
-        self.journal.passed(phase, max(steps, default=0))
+        if jax.process_index() != 0:
+            return
+        try:
+            steps = checkpoint_steps(self.home / "checkpoints" / phase)
+            self.journal.passed(phase, max(steps, default=0))
+        except StoreError as error:
+            _logger.warning("The journal keeps what it could drop: %s", error)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -139,43 +156,59 @@ def run_folder(
     Raises:
       ConfigError: the folder cannot be had (`open_run`).
     """
-    folder = config.runs / config.name
-    resumes = config.resume == "newest" or (
-        config.resume == "auto" and on_first((folder / "config.json").exists)
-    )
-    with _opened(folder, config, rules, resume=resumes) as opened:
-        for note in opened.notes:
-            display.say(f"[yellow]Since the run began:[/] {escape(note)}")
-        try:
-            decided = fingerprint([rules.deciding(to_json(config))])
-            told = trackers or TrackersConfig()
-            with _writers(config, opened, display, mesh, decided, told) as context:
-                yield context
-        except StoppedError:
-            raise
-        except Exception as error:
-            # Feedback may have been paid for before anything was trained.
-            kept = begun_phases(folder, rules) or (folder / _JOURNAL).exists()
-            if not resumes and kept:
-                error.add_note(
-                    "What was done is kept: the corrected command goes on with "
-                    "--resume."
-                )
-            elif not resumes and jax.process_index() == 0:
-                # Nothing was trained: the corrected command must find its place free.
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+    with open_mirror(config.runs / config.name) as mirror:
+        begun = mirror.folder / "config.json"
+        resumes = config.resume == "newest" or (
+            config.resume == "auto" and on_first(begun.exists)
+        )
+        with _opened(mirror, config, rules, resume=resumes) as opened:
+            for note in opened.notes:
+                display.say(f"[yellow]Since the run began:[/] {escape(note)}")
+            # Whoever finds checkpoints must find whose they are.
+            mirror.keep(must=True)
+            try:
+                decided = fingerprint([rules.deciding(to_json(config))])
+                told = trackers or TrackersConfig()
+                with _writers(
+                    config, opened, mirror, display, mesh, decided, told
+                ) as context:
+                    yield context
+            except StoppedError:
+                raise
+            except Exception as error:
+                if not resumes:
+                    _keep_or_discard(mirror, rules, error)
+                raise
+
+
+def _keep_or_discard(mirror: Mirror, rules: ResumeRules, error: Exception) -> None:
+    """After an error in a new run: nothing stays where nothing was trained."""
+    try:
+        # Feedback may have been paid for before anything was trained.
+        kept = begun_phases(mirror.home, rules) or holds(mirror.home / _JOURNAL)
+    except StoreError:
+        return
+    if kept:
+        error.add_note(
+            "What was done is kept: the corrected command goes on with --resume."
+        )
+    else:
+        # The corrected command must find its place free.
+        mirror.discard()
 
 
 @contextmanager
 def _opened(
-    folder: Path, config: RunSettings, rules: ResumeRules, *, resume: bool
+    mirror: Mirror, config: RunSettings, rules: ResumeRules, *, resume: bool
 ) -> Iterator[Run]:
     """The folder, which the first process opens and locks for all."""
+    folder = mirror.folder
     with ExitStack() as stack:
 
         def opened() -> dict[str, Any]:
-            run = stack.enter_context(open_run(folder, config, rules, resume=resume))
+            run = stack.enter_context(
+                open_run(folder, config, rules, resume=resume, home=mirror.home)
+            )
             return {"id": run.id, "notes": run.notes}
 
         said = on_first(opened)
@@ -197,13 +230,14 @@ def _opened_trackers(trackers: TrackersConfig, run: Run) -> Tracking:
 def _writers(
     config: Config,
     opened: Run,
+    mirror: Mirror,
     display: Display,
     mesh: Mesh,
     decided: str,
     trackers: TrackersConfig,
 ) -> Iterator[RunContext[Config]]:
     journal = Journal(
-        opened.folder / _JOURNAL, settings=decided, part=jax.process_index()
+        mirror.home / _JOURNAL, settings=decided, part=jax.process_index()
     )
     with (
         stop_on_signal() as stop,
@@ -217,6 +251,7 @@ def _writers(
         yield RunContext(
             config=config,
             folder=opened.folder,
+            mirror=mirror,
             run=opened.id,
             mesh=mesh,
             display=display,

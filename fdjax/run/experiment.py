@@ -11,11 +11,12 @@ import jax
 from fdjax.data.pipeline import fingerprint
 from fdjax.errors import ConfigError
 from fdjax.eval import Claim
+from fdjax.objects import on_disk
 from fdjax.plots import write_figures, write_report
 from fdjax.run.changes import ResumeRules
 from fdjax.run.command import run_command
 from fdjax.run.config import RunConfig
-from fdjax.run.console import Display
+from fdjax.run.console import Display, linked
 from fdjax.run.context import RunContext, run_folder
 from fdjax.run.joining import alike, join
 from fdjax.run.plan import print_plan
@@ -72,8 +73,14 @@ def experiment(
             display = display if jax.process_index() == 0 else Display.silent()
         if config.dry_run or not config.seeds:
             return run(config, display)
-        folder = each_seed(config, display, run)
-        on_first(lambda: write_seeds(folder, claims(SeedProbes.read(folder)), display))
+        place = each_seed(config, display, run)
+
+        def write() -> None:
+            with on_disk(place) as folder:
+                said = claims(SeedProbes.read(folder))
+                write_seeds(folder, said, display, home=place)
+
+        on_first(write)
 
     return run_command(default, run_all, arguments)
 
@@ -130,7 +137,7 @@ def run_experiment(
             display.times(context.seconds)
             write_figures(context.folder)
             report = write_report(context.folder)
-            display.say(f"Report: [link=file://{report.absolute()}]{report}[/link]")
+            display.say(f"Report: {linked(context.home / report.name)}")
 
         on_first(write)
 

@@ -16,7 +16,7 @@ import types
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
@@ -26,9 +26,10 @@ from fdjax.checkpoint import checkpoint_steps
 from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError
 from fdjax.files import UNFINISHED, write_whole
+from fdjax.objects import Place, place
 from fdjax.run.changes import ResumeRules, changes
 
-__all__ = ["RESUMES", "Resume", "Run", "begun_phases", "open_run", "to_json"]
+__all__ = ["RESUMES", "Resume", "Run", "Runs", "begun_phases", "open_run", "to_json"]
 
 _PACKAGES = (
     "jax",
@@ -72,6 +73,19 @@ damaged; or, for a command that is started again and again, from there if there 
 run, and else from the beginning."""
 
 
+Runs = Annotated[
+    Place,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|gs://…",
+        instance_from_str=lambda words: place(words[0]),
+        is_instance=lambda value: isinstance(value, PurePath),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""Where runs are kept: a folder, or an address of an object store."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """A run's folder, open and locked."""
@@ -85,7 +99,12 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    folder: Path, config: Any, rules: ResumeRules, *, resume: bool
+    folder: Path,
+    config: Any,
+    rules: ResumeRules,
+    *,
+    resume: bool,
+    home: Place | None = None,
 ) -> Iterator[Run]:
     """Creates a run's folder with its resolved configuration, or reopens it.
 
@@ -94,6 +113,7 @@ def open_run(
       config: a dataclass of JSON values and dataclasses of such.
       rules: which settings a resumed run may change.
       resume: whether there must be a run, or must not.
+      home: where its checkpoints are, if not in the folder.
 
     The folder is locked until the block ends, by whatever means the process does. Of
     several processes of one run, only the first may call this.
@@ -115,12 +135,12 @@ def open_run(
             # Of a process that was killed.
             left.unlink(missing_ok=True)
         if resume:
-            yield _reopen(folder, path, config, rules)
+            yield _reopen(folder, path, config, rules, home or folder)
         else:
             yield _create(folder, path, config)
 
 
-def begun_phases(folder: Path, rules: ResumeRules) -> list[str]:
+def begun_phases(folder: Place, rules: ResumeRules) -> list[str]:
     """Phases of a run that have a checkpoint."""
     return [
         phase
@@ -160,11 +180,13 @@ def _create(folder: Path, path: Path, config: Any) -> Run:
     return run
 
 
-def _reopen(folder: Path, path: Path, config: Any, rules: ResumeRules) -> Run:
+def _reopen(
+    folder: Path, path: Path, config: Any, rules: ResumeRules, home: Place
+) -> Run:
     content = _read(path)
     run_id, before, resumed = content["id"], content["config"], content["resumed"]
     latest = (resumed or [content])[-1]["provenance"]
-    begun, settings = begun_phases(folder, rules), to_json(config)
+    begun, settings = begun_phases(home, rules), to_json(config)
     provenance = _provenance()
     changed = rules.check(before, settings, begun)
     lost = [name for name in _ROWS if begun and not (folder / name).exists()]
@@ -247,7 +269,7 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.name
-    if isinstance(value, Path):
+    if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, functools.partial):
         return [to_json(value.func), *map(to_json, value.args), to_json(value.keywords)]

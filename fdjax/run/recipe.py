@@ -23,6 +23,7 @@ from fdjax.episodes import Budget, Episodes
 from fdjax.errors import ConfigError
 from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
+from fdjax.objects import Place, is_whole, publish
 from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import RunConfig
@@ -35,7 +36,7 @@ from fdjax.run.probes import ProbeAt, ProbeRows
 from fdjax.run.sampler import make_sampler
 from fdjax.run.task import BASE, Arm, Task, phases_of
 from fdjax.sampling import Sampler
-from fdjax.sharding import batch_parts, on_first
+from fdjax.sharding import batch_parts, on_first, on_first_slowly
 from fdjax.train import (
     LogprobGap,
     PhaseConfig,
@@ -105,6 +106,7 @@ class Recipe:
             params = self.policy.params
             reads = any(phase.needs.feedback for phase in phases_of(self.arms))
             prober.measure(base, params, params if reads else None)
+            self.context.mirror.keep()
             for arm in self.arms:
                 self._train_arm(prober, arm)
 
@@ -132,6 +134,7 @@ class Recipe:
                 state.policy,
                 _teacher(by_name[name], state),
             )
+            context.mirror.keep()
 
         total = sum(phase.steps for phase in arm.phases)
         # Not `context.task`: the loop itself saves before it stops.
@@ -169,7 +172,8 @@ class Recipe:
                 # One key for all arms: they start from the same attempts.
                 key=context.key(1),
                 source=lambda phase: sources[phase.name],
-                directory=context.folder / "checkpoints",
+                directory=context.home / "checkpoints",
+                keep=context.mirror.keep,
                 writer=context.writer,
                 samples=context.samples,
                 stop=context.stop,
@@ -187,9 +191,9 @@ class Recipe:
         for phase in arm.phases:
             context.journal.passed(phase.name)
         measure(arm.phases[-1].name, state)
-        target = context.folder / "policies" / arm.name
+        target = context.home / "policies" / arm.name
         # A folder of this name is whole, however the process ends.
-        partly = target.with_name(f".{arm.name}.partly")
+        partly = context.folder / "policies" / f".{arm.name}.partly"
         if on_first(lambda: _there_or_free(target, partly)):
             return
         with context.display.task(f"Save {arm.name}", None) as progress:
@@ -201,21 +205,23 @@ class Recipe:
                 progress=lambda done, total, name: progress(done, name),
             )
         self._save_adapters(arm.name, state)
-        on_first(lambda: _renamed(partly, target))
+        on_first_slowly(lambda: publish(partly, target))
 
     def _save_adapters(self, arm: str, state: TrainState) -> None:
         settings = self._config.policy
         if settings.lora is None:
             return
-        target = self.context.folder / "adapters" / arm
-        on_first(lambda: shutil.rmtree(target, ignore_errors=True))
+        target = self.context.home / "adapters" / arm
+        partly = self.context.folder / "adapters" / f".{arm}.partly"
+        on_first(lambda: shutil.rmtree(partly, ignore_errors=True))
         save_adapters(
             state.params,
             self.policy.model.config,
-            target,
+            partly,
             lora=settings.lora,
             base=settings.source,
         )
+        on_first_slowly(lambda: publish(partly, target))
 
     # Parts of the above
 
@@ -299,7 +305,7 @@ class Recipe:
             write = export_policy(config, self.policy.folder)
         else:
             write = export_adapters(config, settings.lora, settings.source)
-        return Exports(self.context.folder / "exports", write)
+        return Exports(self.context.home / "exports", write)
 
     @cached_property
     def _gap(self) -> LogprobGap:
@@ -368,15 +374,12 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     )
 
 
-def _there_or_free(target: Path, partly: Path) -> bool:
+def _there_or_free(target: Place, partly: Path) -> bool:
     """Whether a folder is there; else the one that becomes it is cleared away."""
-    if not target.exists():
+    there = is_whole(target)
+    if not there:
         shutil.rmtree(partly, ignore_errors=True)
-    return target.exists()
-
-
-def _renamed(partly: Path, target: Path) -> None:
-    partly.rename(target)
+    return there
 
 
 def _teacher(phase: PhaseConfig, state: TrainState) -> Any:

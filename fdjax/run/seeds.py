@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
@@ -13,10 +14,11 @@ from fdjax.encoding import encode
 from fdjax.errors import DataError
 from fdjax.eval import Claim
 from fdjax.files import write_whole
+from fdjax.objects import Place, there
 from fdjax.plots import read_run, write_figures, write_report
 from fdjax.plots.held_out import held_out_tables, last_probes
 from fdjax.run.changes import changes
-from fdjax.run.console import Display
+from fdjax.run.console import Display, linked
 from fdjax.run.folder import Resume
 from fdjax.sharding import on_first
 
@@ -32,7 +34,7 @@ class SeedSettings(Protocol):
         ...
 
     @property
-    def runs(self) -> Path:
+    def runs(self) -> Place:
         """Where runs are kept."""
         ...
 
@@ -57,7 +59,7 @@ Config = TypeVar("Config", bound=SeedSettings)
 
 def each_seed(
     config: Config, display: Display, run: Callable[[Config, Display], object]
-) -> Path:
+) -> Place:
     """Runs an experiment once for each seed, one after the other.
 
     The run of seed 1 is in the folder `seed1` of the experiment's, and a run like any
@@ -69,12 +71,11 @@ def each_seed(
       run: the experiment with settings of one seed.
 
     Returns:
-      The experiment's folder.
+      The experiment's folder, or its address.
     """
     folder = config.runs / config.name
     for seed in config.seeds:
-        config_file = folder / f"seed{seed}" / "config.json"
-        begun = on_first(config_file.exists)
+        begun = on_first(partial(there, folder / f"seed{seed}" / "config.json"))
         alone: dict[str, Any] = {
             "name": f"seed{seed}",
             "runs": folder,
@@ -178,13 +179,20 @@ def _by_problem(
     return [float(np.mean(each)) if each else np.nan for each in known.values()]
 
 
-def write_seeds(folder: Path, claims: Sequence[Claim], display: Display) -> None:
+def write_seeds(
+    folder: Path,
+    claims: Sequence[Claim],
+    display: Display,
+    *,
+    home: Place | None = None,
+) -> None:
     """Writes claims.json, table.md, figures and report.html of several seeds.
 
     Args:
       folder: with the runs.
       claims: on them all.
       display: what a person sees.
+      home: where the folder comes to be, if it is a copy.
     """
     content = {"claims": [asdict(claim) for claim in claims]}
     write_whole(folder / "claims.json", encode(content, indent=1))
@@ -193,7 +201,7 @@ def write_seeds(folder: Path, claims: Sequence[Claim], display: Display) -> None
     write_figures(folder)
     report = write_report(folder)
     display.table(table)
-    display.say(f"All seeds: [link=file://{report.absolute()}]{report}[/link]")
+    display.say(f"All seeds: {linked((home or folder) / report.name)}")
 
 
 def _markdown(folder: Path, claims: Sequence[Claim]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from fdjax.sharding.mesh import initialize_distributed, make_mesh
 from fdjax.sharding.processes import (
     gather,
     on_first,
+    on_first_slowly,
     on_host,
     require_alike,
     share,
@@ -30,6 +31,7 @@ __all__ = [
     "initialize_distributed",
     "make_mesh",
     "on_first",
+    "on_first_slowly",
     "on_host",
     "require_alike",
     "shard_batch",

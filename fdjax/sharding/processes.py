@@ -6,6 +6,7 @@ anything.
 """
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -15,13 +16,23 @@ from jax.experimental import multihost_utils
 from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError, PeerError
 
-__all__ = ["gather", "on_first", "on_host", "require_alike", "share"]
+__all__ = [
+    "gather",
+    "on_first",
+    "on_first_slowly",
+    "on_host",
+    "require_alike",
+    "share",
+]
 
 _HEAD = 256
 """Bytes that travel with the size: most facts need no second collective."""
 _SIZE = 8
 _CHUNK = 1 << 22
 """Bytes of each process in one collective; devices hold all processes' at once."""
+
+_POLL_S = 1.0
+"""Seconds that work of the first process is waited for at once."""
 
 
 def share(count: int) -> range:
@@ -115,3 +126,20 @@ def on_first(work: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise PeerError(f"Process 0 failed: {answer['error']}")
     return answer["value"]
+
+
+def on_first_slowly(work: Callable[[], Any]) -> Any:
+    """As `on_first`, for work that may take long; it is done in a thread.
+
+    Collectives of CPUs give up after half a minute, so the others ask again and again.
+
+    Raises:
+      PeerError: as `on_first`.
+    """
+    if jax.process_count() == 1:
+        return work()
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(work) if jax.process_index() == 0 else Future()
+        while not on_first(lambda: bool(wait([pending], timeout=_POLL_S).done)):
+            pass
+        return on_first(pending.result)

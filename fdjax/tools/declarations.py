@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fdjax.errors import InstallError
+from fdjax.files import cache_folder
 from fdjax.lean import Limits, Verifier, default_target, installed
-from fdjax.lean.embedded.location import cache_folder
 from fdjax.tools.elaborator import Elaborator
 from fdjax.tools.library import Library
 from fdjax.tools.olean import declared_names

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,8 +13,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore, Exports
-from fdjax.errors import CheckpointError, ConfigError
+from fdjax.errors import CheckpointError, ConfigError, StoreError
 from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
+from fdjax.objects import Place
 from fdjax.ranges import Whole, require_fields
 from fdjax.records import Metrics, union
 from fdjax.sharding import on_first, shard_batch
@@ -74,7 +74,7 @@ def train(
     state: TrainState,
     *,
     mesh: Mesh,
-    directory: Path,
+    directory: Place,
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
@@ -83,6 +83,7 @@ def train(
     run: str | None = None,
     resume: int | None = None,
     exports: Exports | None = None,
+    keep: Callable[[bool], bool] = lambda must: True,
     on_data: Callable[[int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -114,6 +115,8 @@ def train(
         is not damaged. Later ones are set aside and their rows dropped.
       exports: makes folders `<phase>-<iteration>` where `phase.checkpoints` asks for
         exports.
+      keep: called before each checkpoint, with whether it must be saved now; False
+        leaves it out, for rows that it relies on are not kept yet.
       on_data: called with (iteration, state, data) before the optimizer steps.
       on_step: called with (iterations done, latest metrics).
 
@@ -129,6 +132,7 @@ def train(
       CheckpointError: the parameters to begin from are not finite; or the checkpoint is
         of another run, of other data or of another state, or cannot be written; as
         `DamagedCheckpointError`, it cannot be read.
+      StoreError: the object store that `directory` is in refuses, or does not answer.
     """
     origin = {"run": run, "phase": phase.name}
     base = base_fingerprint(state)
@@ -161,7 +165,7 @@ def train(
         at = _Boundary(done, state, _position(phase.source), window, watched, watch)
         if base is not None:
             origin["base"] = base
-        under_way = _Run(phase, store, writer, guards, at, origin, exports)
+        under_way = _Run(phase, store, writer, guards, at, origin, exports, keep)
         try:
             on_step(done, under_way.latest)
             under_way.export()
@@ -186,7 +190,8 @@ def train(
             # On several processes one that failed would wait for the others to save.
             alone = jax.process_count() == 1
             new = under_way.at.done > done
-            if alone and new and not isinstance(error, CheckpointError):
+            unsaved = isinstance(error, CheckpointError | StoreError)
+            if alone and new and not unsaved:
                 error.add_note(under_way.rescue())
             raise
     return under_way.at.state
@@ -226,8 +231,11 @@ class _Run:
         at: _Boundary,
         origin: dict[str, Any],
         exports: Exports | None,
+        keep: Callable[[bool], bool],
     ) -> None:
         self.at = at
+        self._keep = keep
+        self._left_out = 0
         self._exports = exports
         self._origin = origin
         self.latest: dict[str, float] = {}
@@ -269,9 +277,9 @@ class _Run:
             self._look(mesh)
             alarm = self._guards.tell(phase.name, self.at.done, found)
             self.over = self._is_over()
-        stops = alarm or self.at.window.idle >= phase.max_idle
-        if self.over or stops or self._clock.due(self.at.done):
-            self.save()
+        must = self.over or bool(alarm) or self.at.window.idle >= phase.max_idle
+        if must or self._clock.due(self.at.done):
+            self.save(must=must)
         self._check_idle()
         if alarm:
             raise alarm
@@ -298,9 +306,12 @@ class _Run:
             )
         window.check(most)
 
-    def save(self) -> None:
-        """Begins to write a checkpoint."""
+    def save(self, *, must: bool = True) -> None:
+        """Begins to write a checkpoint, unless it can wait and rows are not kept."""
         at = self.at
+        if not self._keep(must):
+            self._leave_out()
+            return
         host: dict[str, Any] = {
             "source": settled(at.position),
             "window": at.window.get_state(),
@@ -312,6 +323,21 @@ class _Run:
         self._store.save(at.done, saved, self._origin | host, values=self._values())
         self._clock.saved()
         self.export()
+
+    def _leave_out(self) -> None:
+        """Notes that there is no checkpoint where one was due."""
+        self._left_out += 1
+        self._guards.note(
+            Event(
+                arm=self._phase.name,
+                step=self.at.done,
+                guard="store",
+                metric="checkpoint/left_out",
+                value=self._left_out,
+                bound=0,
+                action="warn",
+            )
+        )
 
     def export(self) -> None:
         """Begins to export the newest checkpoint, if that is due and not done."""
@@ -354,6 +380,8 @@ class _Run:
         self.latest = union(window.means(), self._timer.take())
         if self._exports is not None and self._exports.missing:
             self.latest["export/missing"] = float(self._exports.missing)
+        if self._left_out:
+            self.latest["checkpoint/left_out"] = float(self._left_out)
         self._writer.write(self._phase.name, self.at.done, self.latest)
         watch, found = self.at.watch.after(self.latest)
         self.at = replace(self.at, window=window.emptied(), watch=watch)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from fdjax.checkpoint import Exports
 from fdjax.errors import ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import LoRA, Model
+from fdjax.objects import Place
 from fdjax.ranges import FLAG, Whole, require_fields
 from fdjax.train.checkpoints import CheckpointsConfig
 from fdjax.train.guards.diagnosis import make_diagnosis
@@ -105,7 +105,7 @@ def train_phases(
     mesh: Mesh,
     key: Key[Array, ""],
     source: Callable[[PhaseConfig], Source],
-    directory: Path,
+    directory: Place,
     writer: MetricsWriter,
     samples: SampleWriter,
     stop: StopRequest,
@@ -115,6 +115,7 @@ def train_phases(
     run: str | None = None,
     checkpoints: CheckpointsConfig | None = None,
     exports: Exports | None = None,
+    keep: Callable[[bool], bool] = lambda must: True,
     on_data: Callable[[str, int, TrainState, StepData], None] = lambda *_: None,
     on_step: Callable[[str, int, dict[str, float]], None] = lambda *_: None,
 ) -> TrainState:
@@ -144,6 +145,7 @@ def train_phases(
       run: identity of the run, kept in its checkpoints.
       checkpoints: when the state is saved, and what stays; see `CheckpointsConfig`.
       exports: see `train`.
+      keep: see `train`.
       on_data: called with (phase, iteration, state, data) before the optimizer steps.
       on_step: called with (phase, iterations done, latest metrics).
 
@@ -154,7 +156,7 @@ def train_phases(
       ConfigError: there are no phases, two of one name, or one keeps what the phase
         before does not have.
       StoppedError: `stop` was requested; the state was saved first.
-      IdleError, AlarmError, CheckpointError: see `train`.
+      IdleError, AlarmError, CheckpointError, StoreError: see `train`.
     """
     _check(phases)
     kept = checkpoints or CheckpointsConfig()
@@ -197,6 +199,7 @@ def train_phases(
             profile=profile,
             run=run,
             exports=exports,
+            keep=keep,
             on_data=partial(on_data, phase.name),
             on_step=partial(on_step, phase.name),
         )

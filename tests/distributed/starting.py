@@ -25,7 +25,9 @@ def started(count, command, **environment):
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(8 // count),
-                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+                ),
                 **environment,
             },
             stdout=subprocess.PIPE,

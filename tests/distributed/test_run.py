@@ -6,6 +6,7 @@ time.
 """
 
 import re
+import shutil
 import signal
 import time
 
@@ -14,7 +15,9 @@ import pytest
 
 from distributed.starting import MEETING, ended, started
 from experiments import prover
+from fdjax.objects import local_folder, place
 from fdjax.run.command import RESTART
+from object_store import shared_store
 from small_prover import small_case
 
 MESH = ("--mesh.data", "2", "--mesh.fsdp", "4", "--attempts.staleness", "1")
@@ -163,3 +166,32 @@ def test_an_error_of_one_process_is_one_of_all(case):
     assert (code, other) == (2, 2)
     assert "error this host has no problems" in why
     assert "Process 1 failed: DataError: this host has no problems" in said
+
+
+@pytest.mark.slow
+def test_a_run_that_is_kept_in_a_store_needs_no_shared_disk(case):
+    """All machines are killed, what they had on disk is lost, and others go on."""
+    pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+    store = shared_store()
+    address = place("gs://bucket/several")
+    more = ("--runs", str(address), "--resume", "auto", "--checkpoints.every", "1")
+    again = command(case, "kept", more=more)
+    first = started(2, again, **store.environment)
+    while "several/kept/checkpoints/fd/1/commit_success.txt" not in store.names():
+        assert all(process.poll() is None for process in first)
+        time.sleep(0.05)
+    for process in first:
+        process.kill()
+    ended(first)
+    assert local_folder(address / "kept").is_dir()
+    shutil.rmtree(local_folder(address))
+    assert codes(started(2, again, **store.environment)) == [0, 0]
+    for name in store.names("several/kept/"):
+        path = case.folder / name.removeprefix("several/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.objects[name].content)
+    for file in ("samples", "metrics", "probes"):
+        require_same(case, "kept", file)
+    assert (case.folder / "kept" / "policies" / "prover" / "config.json").exists()
+    assert not (case.folder / "kept" / "lock").exists()
+    assert not list(local_folder(address).glob("kept*"))

@@ -6,11 +6,11 @@ Lean, reviews by a server that speaks OpenAI's API, probes between iterations.
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fdjax.feedback import ModelFeedback, OpenAIEndpoint
 from fdjax.judge import LeanJudge
 from fdjax.lean import Limits, Verifier
+from fdjax.objects import lease, place
 from fdjax.run import (
     Arm,
     AttemptsConfig,
@@ -90,9 +90,11 @@ def arms(config):
 
 if __name__ == "__main__":
     path, policy, server, *flags = sys.argv[1:]
+    # Whoever is killed is missed soon.
+    lease.BEAT_S, lease.STALE_S = 0.5, 10.0
     sys.exit(
         experiment(
-            config(Path(path), policy),
+            config(place(path), policy),
             task=lambda context: task(context, server),
             arms=arms,
             arguments=flags,

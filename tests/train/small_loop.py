@@ -62,6 +62,7 @@ def run(
     given=None,
     resume=None,
     exports=None,
+    keep=lambda must: True,
     on_data=lambda *_: None,
     **settings,
 ):
@@ -95,6 +96,7 @@ def run(
             stop=stop,
             resume=resume,
             exports=exports,
+            keep=keep,
             on_data=on_data,
             on_step=on_step,
         )

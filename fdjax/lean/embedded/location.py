@@ -2,15 +2,14 @@
 
 import hashlib
 import importlib.util
-import os
 from functools import cache
 from pathlib import Path
 
 from fdjax.errors import InstallError
+from fdjax.files import cache_folder
 
 __all__ = [
     "HOST_DIR",
-    "cache_folder",
     "default_target",
     "host_version",
     "installed",
@@ -29,12 +28,6 @@ HOST_DIR = Path(__file__).parent / "host"
 """Our JavaScript, run unpacked from the installed package."""
 READY = "READY"
 """Marker file; holds the package's hash once everything else is in place."""
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/fdjax`, or the same below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fdjax"
 
 
 def default_target() -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fdjax.errors import InstallError
-from fdjax.files import write_whole
-from fdjax.lean.embedded.location import cache_folder
+from fdjax.files import cache_folder, write_whole
 
 __all__ = ["program_file", "program_text", "program_version"]
 

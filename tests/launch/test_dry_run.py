@@ -1,0 +1,81 @@
+"""Each verb of each way prints exact commands; `golden` has them.
+
+After a change on purpose, renew it: `PYTHONPATH=. python tests/launch/test_dry_run.py`.
+"""
+
+import contextlib
+import importlib
+import io
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+RUN = "-- experiments.prover --policy Qwen/Qwen3-8B --problems train.jsonl"
+SLICE = "--name fd --zone us-west4-a"
+POOL = "--name fd --cluster pods --location us-west4"
+CASES = {
+    "gcloud": {
+        "create": f"{SLICE} --project p --type v5litepod-16 --spot",
+        "setup": f"{SLICE} --env-file keys.env --mathlib",
+        "check": f"{SLICE} --runs gs://b/runs --endpoint https://writer.example/v1",
+        "launch": f"{SLICE} --runs gs://b/runs --lean-project ~/mathlib {RUN}",
+        "follow": f"{SLICE} --worker all",
+        "resume": f"{SLICE} --type v5litepod-16 --spot --runs gs://b/runs {RUN}",
+        "stop": SLICE,
+        "fetch": "--name fd --runs gs://b/runs",
+        "delete": SLICE,
+    },
+    "gke": {
+        "create": f"{POOL} --zone us-west4-a --type v5p-64 --spot --new-cluster",
+        "setup": "--image us-docker.pkg.dev/p/fdjax/fdjax:1 --mathlib",
+        "check": "--name fd --type v6e-8 --image fdjax:1 --runs gs://b/runs",
+        "launch": "--name fd --type v5litepod-16 --image fdjax:1 --runs gs://b/runs "
+        f"--secret keys --verifier {RUN}",
+        "follow": "--name fd",
+        "resume": "--name fd --type v5p-64 --image fdjax:1 --runs gs://b/runs "
+        f"--lean-project /opt/mathlib {RUN}",
+        "stop": "--name fd",
+        "fetch": "--name fd --runs gs://b/runs --to here --checkpoints",
+        "delete": f"{POOL} --whole-cluster",
+    },
+    "sky": {
+        "check": "--name fd --type v6e-16 --runs gs://b/runs",
+        "launch": "--name fd --type v5litepod-16 --runs gs://b/runs --spot "
+        f"--infra gcp/us-west4 --secrets OPENAI_API_KEY --mathlib {RUN}",
+        "follow": "--name fd",
+        "fetch": "--name fd --runs gs://b/runs",
+        "delete": "--name fd",
+    },
+}
+EACH = [(way, verb) for way, verbs in CASES.items() for verb in verbs]
+
+
+def printed(way, verb):
+    given, _, run = CASES[way][verb].partition("-- ")
+    words = [verb, *given.split(), "--dry-run", *(["--", *run.split()] if run else [])]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), mock.patch.object(tempfile, "tempdir", "/t"):
+        code = importlib.import_module(f"tpu.{way}").main(words)
+    assert code == 0
+    command = f"# python -m tpu.{way} {verb} {CASES[way][verb]}\n\n"
+    return command + said.getvalue()
+
+
+@pytest.mark.parametrize(("way", "verb"), EACH)
+def test_a_verb_prints_its_commands(way, verb):
+    assert printed(way, verb) == (GOLDEN / way / f"{verb}.txt").read_text()
+
+
+def test_every_verb_is_printed():
+    for way, cases in CASES.items():
+        assert list(importlib.import_module(f"tpu.{way}")._VERBS) == list(cases)
+
+
+if __name__ == "__main__":
+    for way, verb in EACH:
+        (GOLDEN / way).mkdir(parents=True, exist_ok=True)
+        (GOLDEN / way / f"{verb}.txt").write_text(printed(way, verb))

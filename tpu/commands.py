@@ -17,6 +17,7 @@ _HOMES = {
     "kubectl": "gcloud components install kubectl",
     "docker": "https://docs.docker.com/engine/install",
     "sky": 'pip install "skypilot[gcp]"',
+    "xpk": "pip install xpk",
     "tee": "coreutils",
     "git": "https://git-scm.com/downloads",
 }

@@ -4,10 +4,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fdjax.errors import ConfigError
 from tpu.commands import Step
 from tpu.job import Job
-from tpu.jobset import VERIFIER, jobset
+from tpu.jobset import VERIFIER, jobset, on_each_host
 from tpu.manifest import to_yaml
+from tpu.restart import AGAIN
 from tpu.slices import slice_of
 from tpu.verbs import Fetch, Named, Running, Verb, run_verb
 from tpu.versions import JOBSET
@@ -165,6 +167,41 @@ class Check(Launch):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Xpk(Launch):
+    """Launch on a cluster that xpk has made: its queue and JobSet, the same command."""
+
+    cluster: str
+    """That `xpk cluster create` made."""
+
+    def steps(self) -> list[Step]:
+        """One workload.
+
+        Raises:
+          ConfigError: a setting is not xpk's to keep.
+        """
+        if self.secret or self.verifier:
+            raise ConfigError(
+                "expected neither --secret nor --verifier with xpk, whose pods are its "
+                "own: use launch, or leave them out"
+            )
+        # xpk begins anew after all that signals cause; a run's own word is told to it.
+        again = ",".join(str(code) for code in sorted(AGAIN) if code < 127)
+        return [
+            Step(
+                command=(
+                    *("xpk", "workload", "create", f"--cluster={self.cluster}"),
+                    f"--workload={self.name}",
+                    f"--tpu-type={slice_of(self.type).type}",
+                    f"--docker-image={self.image}",
+                    f"--max-restarts={self.restarts}",
+                    f"--restart-on-exit-codes={again}",
+                    f"--command={on_each_host(self.job())}",
+                )
+            )
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Follow(Named):
     """Read along what the hosts say."""
 
@@ -233,6 +270,7 @@ _VERBS = {
     "setup": Setup,
     "check": Check,
     "launch": Launch,
+    "xpk": Xpk,
     "follow": Follow,
     "resume": Resume,
     "stop": Stop,

@@ -11,7 +11,7 @@ from tpu.job import Job, Place, shell
 from tpu.restart import AGAIN
 from tpu.slices import Slice
 
-__all__ = ["VERIFIER", "jobset"]
+__all__ = ["VERIFIER", "jobset", "on_each_host"]
 
 _PLACE = Place(python="python", fdjax="fdjax")
 _PORTS = {"tpu": 8471, "coordinator": 8476}
@@ -41,8 +41,7 @@ def jobset(
       restarts: times that all pods may begin anew because nodes went away.
       checks_only: look at the hosts, and start nothing.
     """
-    check = shell(job.check(_PLACE))
-    run = check if checks_only else f"{check} && exec {shell(job.kept(_PLACE))}"
+    run = shell(job.check(_PLACE)) if checks_only else on_each_host(job)
     container: dict[str, Any] = {
         "name": "host",
         "image": image,
@@ -109,6 +108,11 @@ def jobset(
             ],
         },
     }
+
+
+def on_each_host(job: Job) -> str:
+    """What a container runs, a line of a shell: the check, and then the run."""
+    return f"{shell(job.check(_PLACE))} && exec {shell(job.kept(_PLACE))}"
 
 
 _POLICY = {

@@ -3,11 +3,13 @@
 import time
 from dataclasses import asdict
 
+import jax
+
 from fdjax.doctor import Finding
 from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError
 from fdjax.pod.facts import HostFacts, facts_of_host
-from fdjax.pod.findings import findings_of
+from fdjax.pod.findings import devices_alike, findings_of
 from fdjax.pod.folder import folder_of_all
 from fdjax.pod.options import DoctorOptions
 from fdjax.run.joining import join
@@ -38,13 +40,29 @@ def examine_pod(options: DoctorOptions) -> list[Finding]:
         )
     if options.processes.several:
         join(options.processes)
+    devices = devices_alike(_devices())
+    if devices.state != "ok":
+        # No collective of the hosts is possible, and so no run.
+        return [devices]
     mine = facts_of_host(options)
     facts = [HostFacts(**decode(fact)) for fact in gather(encode(asdict(mine)))]
     clocks_s = _clocks_ahead()
     folder = None if options.runs is None else folder_of_all(options.runs)
-    return list(
-        findings_of(facts, clocks_s=clocks_s, folder=folder, endpoint=options.endpoint)
+    found = findings_of(
+        facts, clocks_s=clocks_s, folder=folder, endpoint=options.endpoint
     )
+    return [devices, *found]
+
+
+def _devices() -> list[str]:
+    """Number and kind of those that each process drives; every process sees all."""
+    return [
+        f"{len(kinds)} × {', '.join(sorted(set(kinds)))}"
+        for kinds in (
+            [one.device_kind for one in jax.devices() if one.process_index == process]
+            for process in range(jax.process_count())
+        )
+    ]
 
 
 def _clocks_ahead() -> list[float]:

@@ -29,10 +29,6 @@ class HostFacts:
 
     host: str
     """Its name."""
-    devices: int
-    """That this process drives."""
-    kinds: str
-    """Of these devices."""
     fdjax: str
     python: str
     jax: str
@@ -51,12 +47,9 @@ class HostFacts:
 
 def facts_of_host(options: DoctorOptions) -> HostFacts:
     """Looks at this host; Lean takes seconds, Mathlib up to a minute."""
-    devices = jax.local_devices()
     lean_works, lean = _lean(options)
     return HostFacts(
         host=socket.gethostname(),
-        devices=len(devices),
-        kinds=", ".join(sorted({device.device_kind for device in devices})),
         fdjax=fdjax.__version__,
         python=platform.python_version(),
         jax=jax.__version__,

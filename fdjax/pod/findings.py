@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from fdjax.doctor import Finding
 from fdjax.pod.facts import HostFacts
 
-__all__ = ["CLOCK_S", "findings_of"]
+__all__ = ["CLOCK_S", "devices_alike", "findings_of"]
 
 CLOCK_S = (1.0, 60.0)
 """Seconds between two clocks from which on it is worth knowing, and wrong: beyond that
@@ -30,11 +30,6 @@ def findings_of(
       endpoint: that hosts were to reach; empty where none was named.
     """
     yield Finding(part="hosts", state="ok", found=f"{len(facts)}: {_names(facts)}")
-    yield _alike(
-        "devices",
-        [f"{one.devices} × {one.kinds}" for one in facts],
-        "rent a whole slice; see that no other process holds the chips",
-    )
     for part in ("fdjax", "python", "jax", "libtpu"):
         yield _alike(
             part,
@@ -64,6 +59,19 @@ def findings_of(
             f"{endpoint} answers",
             "let these hosts out, or in there",
         )
+
+
+def devices_alike(devices: Sequence[str]) -> Finding:
+    """Whether each process drives the same.
+
+    Args:
+      devices: number and kind, of each process.
+    """
+    return _alike(
+        "devices",
+        devices,
+        "rent a whole slice; see that no other process holds the chips",
+    )
 
 
 def _names(facts: Sequence[HostFacts]) -> str:

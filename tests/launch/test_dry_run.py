@@ -35,6 +35,8 @@ CASES = {
         "check": "--name fd --type v6e-8 --image fdjax:1 --runs gs://b/runs",
         "launch": "--name fd --type v5litepod-16 --image fdjax:1 --runs gs://b/runs "
         f"--secret keys --verifier {RUN}",
+        "xpk": "--name fd --type v5p-64 --image fdjax:1 --cluster pods "
+        f"--runs gs://b/runs {RUN}",
         "follow": "--name fd",
         "resume": "--name fd --type v5p-64 --image fdjax:1 --runs gs://b/runs "
         f"--lean-project /opt/mathlib {RUN}",

@@ -1,4 +1,4 @@
-"""The rehearsal finds what is not the same; and, slow, that a lost host changes nothing."""
+"""The rehearsal finds what differs, and (slow) that a lost host changes nothing."""
 
 import json
 import re

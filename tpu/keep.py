@@ -21,7 +21,7 @@ from types import FrameType
 import tyro
 from rich.console import Console
 
-from fdjax.files import write_whole
+from fdjax.files import require_local, write_whole
 from fdjax.ranges import Number, Whole, require_fields
 from tpu.restart import exit_code, starts_again
 
@@ -45,6 +45,8 @@ class Keep:
     """File that holds the exit code once all is over."""
 
     def __post_init__(self) -> None:
+        if self.progress is not None:
+            require_local("progress", self.progress)
         require_fields(
             self,
             restarts=Whole(0),

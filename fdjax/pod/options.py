@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fdjax.backend_flags import BackendName, backend_of_flags
+from fdjax.files import require_local
 from fdjax.lean.backends.config import BackendConfig
 from fdjax.processes import ProcessesConfig
 
@@ -32,6 +33,10 @@ class DoctorOptions:
     """Name of the environment variable that holds the server's token."""
     header: str = ""
     """Lean before the theorem that is tried, such as "import Mathlib"."""
+
+    def __post_init__(self) -> None:
+        if self.runs is not None:
+            require_local("runs", self.runs)
 
     def backend_config(self) -> BackendConfig:
         """What makes the backend.

@@ -9,7 +9,7 @@ export PATH="$HOME/.local/bin:$PATH"
 python3 -m pip install --user --quiet "uv==$UV"
 uv venv --quiet --clear --python "$PYTHON" .venv
 uv pip install --quiet --python .venv/bin/python --constraint requirements.lock \
-  "jax[tpu]==$JAX" "libtpu==$LIBTPU" --editable '.[lean,feedback]'
+  "jax[tpu]==$JAX" "libtpu==$LIBTPU" --editable '.[lean,feedback,gcs]'
 .venv/bin/fdjax lean install
 if [ "${MATHLIB:-}" = 1 ]; then
   bash tpu/mathlib.sh ~/mathlib

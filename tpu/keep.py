@@ -10,7 +10,6 @@ which ends). SIGTERM and Ctrl-C are handed on, and then nothing is started.
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +69,6 @@ class Keeper:
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._process: subprocess.Popen[bytes] | None = None
         self._told: int | None = None
-        self._wake = threading.Event()
 
     def run(self) -> int:
         """Runs the command until it is done, in vain, or told to stop.
@@ -110,7 +108,9 @@ class Keeper:
             )
             count = f", {vain} of {settings.restarts} without progress" if vain else ""
             self._say(f"{lasted}; starting again in {pause:g} s{count}")
-            self._wake.wait(pause)
+            end = time.monotonic() + pause
+            while time.monotonic() < end and self._told is None:
+                time.sleep(0.1)
             if self._told is not None:
                 return code
 
@@ -125,7 +125,6 @@ class Keeper:
     def _tell(self, number: int, frame: FrameType | None) -> None:
         """Hands a signal on to the command."""
         self._told = number
-        self._wake.set()
         if self._process is not None:
             self._process.send_signal(number)
 

@@ -6,12 +6,14 @@ After a change on purpose, renew it: `PYTHONPATH=. python tests/launch/test_dry_
 import contextlib
 import importlib
 import io
+import re
 import tempfile
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 
 RUN = "-- experiments.prover --policy Qwen/Qwen3-8B --problems train.jsonl"
@@ -56,20 +58,27 @@ CASES = {
 EACH = [(way, verb) for way, verbs in CASES.items() for verb in verbs]
 
 
-def printed(way, verb):
-    given, _, run = CASES[way][verb].partition("-- ")
-    words = [verb, *given.split(), "--dry-run", *(["--", *run.split()] if run else [])]
+def printed(way, words):
+    """What a command prints, with --dry-run."""
+    given, dashes, run = " ".join(words).partition(" -- ")
     said = io.StringIO()
     with contextlib.redirect_stdout(said), mock.patch.object(tempfile, "tempdir", "/t"):
-        code = importlib.import_module(f"tpu.{way}").main(words)
+        code = importlib.import_module(f"tpu.{way}").main(
+            [*given.split(), "--dry-run", *(dashes + run).split()]
+        )
     assert code == 0
-    command = f"# python -m tpu.{way} {verb} {CASES[way][verb]}\n\n"
-    return command + said.getvalue()
+    return said.getvalue()
+
+
+def golden(way, verb):
+    words = (verb, *CASES[way][verb].split())
+    command = " ".join(("python", "-m", f"tpu.{way}", *words))
+    return f"# {command}\n\n{printed(way, words)}"
 
 
 @pytest.mark.parametrize(("way", "verb"), EACH)
 def test_a_verb_prints_its_commands(way, verb):
-    assert printed(way, verb) == (GOLDEN / way / f"{verb}.txt").read_text()
+    assert golden(way, verb) == (GOLDEN / way / f"{verb}.txt").read_text()
 
 
 def test_every_verb_is_printed():
@@ -77,7 +86,20 @@ def test_every_verb_is_printed():
         assert list(importlib.import_module(f"tpu.{way}")._VERBS) == list(cases)
 
 
+@pytest.mark.parametrize("page", ["README", "gcloud", "gke", "skypilot"])
+def test_the_commands_of_the_pages_are_commands(page):
+    text = (ROOT / "tpu" / f"{page}.md").read_text()
+    values = dict(re.findall(r'^([A-Z]+)="?([^"\n]+)"?$', text, re.M))
+    commands = re.findall(r"^`?python -m tpu\.(gcloud|gke|sky) (.*?)`?$", text, re.M)
+    commands += re.findall(r"`python -m tpu\.(gcloud|gke|sky) (\w+ [^`]*)`", text)
+    assert commands
+    for way, words in commands:
+        while "$" in words:
+            words = re.sub(r"\$([A-Z]+)", lambda found: values[found[1]], words)
+        assert printed(way, words.replace(" --dry-run", "").split())
+
+
 if __name__ == "__main__":
     for way, verb in EACH:
         (GOLDEN / way).mkdir(parents=True, exist_ok=True)
-        (GOLDEN / way / f"{verb}.txt").write_text(printed(way, verb))
+        (GOLDEN / way / f"{verb}.txt").write_text(golden(way, verb))

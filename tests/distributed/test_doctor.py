@@ -45,7 +45,7 @@ def doctors(*own, devices=(2, 2)):
         for index in range(2)
     ]
     try:
-        said = [process.communicate(timeout=300) for process in processes]
+        said = [process.communicate(timeout=900) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -99,6 +99,8 @@ class _Stage:
         finally:
             for host in hosts:
                 host.stop()
+            for host in hosts:
+                host.wait()
         if any(codes):
             self.say(f"exit codes of the keepers: {codes}; expected 0 of all")
             raise SystemExit(1)

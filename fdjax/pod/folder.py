@@ -28,14 +28,11 @@ def folder_of_all(folder: Path) -> list[str]:
         wrong = _left(mine) if first else ""
         gather(b"")
         if not first:
-            wrong = _left(mine) or _unseen(
-                folder / f"{name}-0", "process 0 sees others"
-            )
+            wrong = _left(mine) or _unseen(folder / f"{name}-0", "host 0 has others")
         wrong_of = [decode(fact) for fact in gather(encode(wrong))]
         if first:
             wrong_of = [
-                said
-                or _unseen(folder / f"{name}-{index}", "its file did not come here")
+                said or _unseen(folder / f"{name}-{index}", "its file is not here")
                 for index, said in enumerate(wrong_of)
             ]
         return decode(gather(encode(wrong_of))[0])

@@ -73,6 +73,7 @@ def writer():
     server.server_close()
 
 
+@pytest.mark.slow
 def test_hosts_that_are_well_and_then_one_that_is_not(tmp_path, writer):
     """Both cases in processes that import JAX: 20 s of processor time."""
     install()

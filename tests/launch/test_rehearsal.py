@@ -41,7 +41,7 @@ def test_a_file_that_is_missing_differs(tmp_path):
 
 @pytest.mark.slow
 def test_a_pod_that_loses_a_host_ends_like_one_that_does_not(tmp_path):
-    """Two runs of four processes: four minutes of processor time."""
+    """Two runs of four processes: seven minutes of processor time."""
     done = subprocess.run(
         [sys.executable, "-m", "tpu.rehearsal", "--folder", str(tmp_path / "pod")],
         cwd=ROOT,

@@ -1,7 +1,7 @@
 # Two commands for users: `make quickstart` and `make test`. `make parity` holds models and
 # conversion against transformers and needs PyTorch, whichever build pip is set up to
 # find (a CPU build is enough). `make tpu` compiles for TPUs and needs their compiler, no
-# TPU.
+# TPU; `make pod-rehearsal` runs on four processes and loses one.
 # `make jax` runs the tests of what JAX computes, alone: 3.11 has the oldest JAX that we
 # support, later Pythons the newest (`make jax PYTHON=python3.12 VENV=.venv-3.12`).
 # PYTHON chooses the interpreter (3.11 to 3.13), ARGS is passed on to the command.
@@ -19,7 +19,7 @@ WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 # compiles two thousand files first; pip leaves that to the first one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test jax parity tpu check lock clean
+.PHONY: quickstart test jax parity tpu pod-rehearsal check lock clean
 
 # On a CPU, XLA maps and unmaps its buffers in each step unless glibc keeps the memory.
 quickstart: export MALLOC_MMAP_MAX_ = 0
@@ -54,6 +54,11 @@ tpu: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
 	  --no-build-isolation -e '.[tpu]'
 	$(BIN)/python -m pytest tests/tpu $(ARGS)
+
+# Four processes as the hosts of a pod, one of them lost in the middle.
+pod-rehearsal: $(READY)
+	$(BIN)/fdjax lean install
+	$(BIN)/python -m tpu.rehearsal $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -2,10 +2,11 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -20,32 +21,59 @@ from fdjax.lean import NativeBackend, WasmBackend, install
 from fdjax.lean.engine.selftest import selftest
 from fdjax.lean.sandbox.confinement import best_confinement
 from fdjax.objects import on_disk, place
+from fdjax.pod.options import DoctorOptions
 from fdjax.serve import serve
 from fdjax.verify import VerifyOptions, verify_file
 
+if TYPE_CHECKING:
+    from fdjax.doctor import Finding
+
 __all__ = ["main"]
 
-_MARKS = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "note": "[yellow]note[/]"}
+_MARKS = {
+    "ok": "[green]ok[/]",
+    "missing": "[red]missing[/]",
+    "fail": "[red]fail[/]",
+    "note": "[yellow]note[/]",
+}
 _DEFAULTS = VerifyOptions()
+_DOCTOR = DoctorOptions()
 
 
-def doctor() -> int:
-    """Say what is installed, which devices and Lean backends answer, what to mend."""
-    # It imports JAX, for which no other command should wait.
+def doctor(
+    options: Annotated[DoctorOptions, tyro.conf.arg(name="")] = _DOCTOR,
+) -> int:
+    """Say what is installed, which devices and Lean backends answer, what to mend.
+
+    With --pod, of all hosts of a run together. Exit code: 0 all is well, 1 something is
+    missing or wrong, 75 a host was lost meanwhile.
+
+    Args:
+      options: what is looked at.
+    """
+    # They import JAX, for which no other command should wait.
+    if options.pod:
+        from fdjax.pod.command import doctor_of_pod
+
+        return doctor_of_pod(options, _show)
     from fdjax.doctor import examine
 
-    console = Console()
+    with Console().status("Looking"):
+        findings = list(examine())
+    return _show(findings)
+
+
+def _show(findings: "Sequence[Finding]", aloud: bool = True) -> int:
+    """A table of findings; 1 where one of them is a fault."""
     table = Table()
     for column in ("part", "", "found", "remedy"):
         table.add_column(column, overflow="fold")
-    with console.status("Looking"):
-        findings = list(examine())
     for finding in findings:
         table.add_row(
-            finding.part, _MARKS[finding.state], finding.found, finding.remedy
+            finding.part, _MARKS[finding.state], escape(finding.found), finding.remedy
         )
-    console.print(table)
-    return int(any(finding.state == "missing" for finding in findings))
+    Console(quiet=not aloud).print(table)
+    return int(any(finding.state in ("missing", "fail") for finding in findings))
 
 
 @dataclass(frozen=True, kw_only=True)

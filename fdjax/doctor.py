@@ -12,10 +12,10 @@ import jax
 
 import fdjax
 from fdjax.errors import FdjaxError
-from fdjax.lean import Status, Verifier, WasmBackend, installed
+from fdjax.lean import BackendConfig, Embedded, Limits, Status, Verifier, installed
 from fdjax.records import Problem
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "try_lean"]
 
 _PACKAGES = (
     "flax",
@@ -32,8 +32,8 @@ class Finding:
     """One line of the report."""
 
     part: str
-    state: Literal["ok", "missing", "note"]
-    """`missing` stops fdjax from working; `note` is worth knowing."""
+    state: Literal["ok", "missing", "fail", "note"]
+    """`missing` and `fail` stop fdjax from working; `note` is worth knowing."""
     found: str
     remedy: str = ""
 
@@ -86,33 +86,41 @@ def _embedded_lean() -> Finding:
         return Finding(
             part=part, state="missing", found="—", remedy="fdjax lean install"
         )
-    true = Problem(name="four", statement="theorem four : 2 + 2 = 4")
-    false = Problem(name="five", statement="theorem five : 2 + 2 = 5")
-    start = time.monotonic()
     try:
-        with Verifier(WasmBackend, workers=1) as verifier:
-            good, bad = verifier.verify([(true, "  decide"), (false, "  decide")])
-            identity = verifier.identity
+        works, found = try_lean(Embedded())
     except FdjaxError as error:
-        return Finding(
-            part=part,
-            state="missing",
-            found=str(error),
-            remedy=f"delete {folder}, then fdjax lean install",
-        )
-    if not good.verified or bad.status is not Status.REJECTED:
-        return Finding(
-            part=part,
-            state="missing",
-            found=f"2 + 2 = 4: {good.status.value}, 2 + 2 = 5: {bad.status.value}",
-            remedy=f"delete {folder}, then fdjax lean install",
-        )
-    seconds = time.monotonic() - start
+        works, found = False, str(error)
+    if works:
+        return Finding(part=part, state="ok", found=found)
     return Finding(
         part=part,
-        state="ok",
-        found=f"{identity}: verified and rejected in {seconds:.1f} s, start included",
+        state="missing",
+        found=found,
+        remedy=f"delete {folder}, then fdjax lean install",
     )
+
+
+def try_lean(lean: BackendConfig, *, header: str = "") -> tuple[bool, str]:
+    """Whether a Lean verifies a true theorem and rejects a false one, and its words.
+
+    Args:
+      lean: which.
+      header: Lean before both, such as "import Mathlib".
+
+    Raises:
+      FdjaxError: it cannot be started.
+    """
+    true = Problem(name="four", statement="theorem four : 2 + 2 = 4", header=header)
+    false = Problem(name="five", statement="theorem five : 2 + 2 = 5", header=header)
+    start = time.monotonic()
+    limits = Limits(memory_mb=lean.default_memory_mb)
+    with Verifier(lean.make, workers=1, limits=limits) as verifier:
+        good, bad = verifier.verify([(true, "  decide"), (false, "  decide")])
+        identity = verifier.identity
+    if not good.verified or bad.status is not Status.REJECTED:
+        return False, f"2 + 2 = 4: {good.status.value}, 2 + 2 = 5: {bad.status.value}"
+    seconds = time.monotonic() - start
+    return True, f"{identity}: verified and rejected in {seconds:.1f} s, start included"
 
 
 def _native_lean() -> Finding:

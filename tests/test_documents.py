@@ -32,7 +32,8 @@ def test_examples_run(document, examples):
 
 
 def test_links_of_all_pages_lead_somewhere():
-    for page in (*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))):
+    folders = (ROOT, ROOT / "docs", ROOT / "tpu")
+    for page in (page for folder in folders for page in sorted(folder.glob("*.md"))):
         for target, anchor in re.findall(
             r"\]\(([^)#]*)#?([^)]*)\)", _prose(page.read_text())
         ):

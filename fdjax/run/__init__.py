@@ -1,11 +1,11 @@
 """Runs: settings, folder, screen, and the recipe that trains a pretrained policy."""
 
+from fdjax.processes import ProcessesConfig
 from fdjax.run.config import (
     AttemptsConfig,
     EvaluationConfig,
     MeshConfig,
     PolicyConfig,
-    ProcessesConfig,
     RunConfig,
 )
 from fdjax.run.context import RunContext

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from fdjax.run.config import ProcessesConfig, RunConfig
+from fdjax.processes import ProcessesConfig
+from fdjax.run.config import RunConfig
 from fdjax.run.folder import to_json
 from fdjax.sharding import initialize_distributed
 

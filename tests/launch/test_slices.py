@@ -1,0 +1,39 @@
+"""Slices, as Google's pages list them."""
+
+import pytest
+
+from fdjax.errors import ConfigError
+from tpu.slices import SLICES, slice_of
+
+
+@pytest.mark.parametrize(
+    ("type", "topology", "chips", "hosts", "machine"),
+    # "TPU v5e", "TPU v5p" and "TPU v6e" of Cloud TPU's documentation.
+    [
+        ("v5litepod-4", "2x2", 4, 1, "ct5lp-hightpu-4t"),
+        ("v5litepod-8", "2x4", 8, 1, "ct5lp-hightpu-8t"),
+        ("v5litepod-16", "4x4", 16, 4, "ct5lp-hightpu-4t"),
+        ("v5litepod-256", "16x16", 256, 64, "ct5lp-hightpu-4t"),
+        ("v5p-8", "2x2x1", 4, 1, "ct5p-hightpu-4t"),
+        ("v5p-64", "2x4x4", 32, 8, "ct5p-hightpu-4t"),
+        ("v5p-128", "4x4x4", 64, 16, "ct5p-hightpu-4t"),
+        ("v6e-8", "2x4", 8, 1, "ct6e-standard-8t"),
+        ("v6e-64", "8x8", 64, 16, "ct6e-standard-4t"),
+    ],
+)
+def test_a_slice_has_its_hosts(type, topology, chips, hosts, machine):
+    found = slice_of(type)
+    assert found.topology == topology
+    assert (found.chips, found.hosts) == (chips, hosts)
+    assert found.machine == machine
+    assert found.chips_per_host * hosts == chips
+
+
+def test_an_unknown_type_is_told_which_there_are():
+    with pytest.raises(ConfigError, match=r"v5p-64.*got 'v5p-32x'.*two cores a chip"):
+        slice_of("v5p-32x")
+
+
+def test_each_type_is_there_once():
+    topologies = [(one.accelerator, one.topology) for one in SLICES.values()]
+    assert len(set(topologies)) == len(topologies) == 22

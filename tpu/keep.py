@@ -20,7 +20,9 @@ from types import FrameType
 import tyro
 from rich.console import Console
 
-from fdjax.files import require_local, write_whole
+from fdjax.errors import StoreError
+from fdjax.files import write_whole
+from fdjax.objects import Place, place, read_bytes, remote, walk
 from fdjax.ranges import Number, Whole, require_fields
 from tpu.restart import exit_code, starts_again
 
@@ -31,9 +33,9 @@ __all__ = ["Keep", "Keeper", "main", "split"]
 class Keep:
     """How long a command is kept going."""
 
-    progress: Path | None = None
-    """Folder of the run. Each line more in a metrics.jsonl below it than ever before is
-    progress; without a folder there is none."""
+    progress: str = ""
+    """Folder or address of the run. Each line more than ever before in a metrics.jsonl
+    below it is progress; without a folder there is none."""
     restarts: int = 10
     """Starts in a row without progress, after which it is given up."""
     pause_s: float = 5.0
@@ -44,8 +46,7 @@ class Keep:
     """File that holds the exit code once all is over."""
 
     def __post_init__(self) -> None:
-        if self.progress is not None:
-            require_local("progress", self.progress)
+        place(self.progress)
         require_fields(
             self,
             restarts=Whole(0),
@@ -129,15 +130,26 @@ class Keeper:
             self._process.send_signal(number)
 
     def _lines(self) -> int:
-        folder = self._settings.progress
-        if folder is None:
+        if not self._settings.progress:
             return 0
-        rows = folder.rglob("metrics.jsonl")
-        return sum(file.read_bytes().count(b"\n") for file in rows)
+        try:
+            files = _metrics(place(self._settings.progress))
+            return sum(read_bytes(file).count(b"\n") for file in files)
+        except (StoreError, FileNotFoundError) as error:
+            self._say(f"progress is not known: {error}")
+            return 0
 
     def _say(self, text: str) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._console.print(f"{now} keep: {text}", soft_wrap=True)
+
+
+def _metrics(folder: Place) -> list[Place]:
+    if remote(folder):
+        return [
+            folder / name for name in walk(folder) if name.endswith("metrics.jsonl")
+        ]
+    return list(folder.rglob("metrics.jsonl"))
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

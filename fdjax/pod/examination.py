@@ -8,6 +8,7 @@ import jax
 from fdjax.doctor import Finding
 from fdjax.encoding import decode, encode
 from fdjax.errors import ConfigError
+from fdjax.objects import place
 from fdjax.pod.facts import HostFacts, facts_of_host
 from fdjax.pod.findings import devices_alike, findings_of
 from fdjax.pod.folder import folder_of_all
@@ -33,6 +34,7 @@ def examine_pod(options: DoctorOptions) -> list[Finding]:
       ConfigError: a setting is out of range.
     """
     options.backend_config()
+    place(options.runs)
     if options.endpoint and not options.endpoint.startswith(("http://", "https://")):
         raise ConfigError(
             f"expected endpoint to begin with http:// or https://, got "
@@ -47,7 +49,7 @@ def examine_pod(options: DoctorOptions) -> list[Finding]:
     mine = facts_of_host(options)
     facts = [HostFacts(**decode(fact)) for fact in gather(encode(asdict(mine)))]
     clocks_s = _clocks_ahead()
-    folder = None if options.runs is None else folder_of_all(options.runs)
+    folder = folder_of_all(place(options.runs)) if options.runs else None
     found = findings_of(
         facts, clocks_s=clocks_s, folder=folder, endpoint=options.endpoint
     )

@@ -2,17 +2,17 @@
 
 import secrets
 from contextlib import suppress
-from pathlib import Path
 
 import jax
 
 from fdjax.encoding import decode, encode
+from fdjax.objects import Place, delete, exists, remote, write
 from fdjax.sharding import gather
 
 __all__ = ["folder_of_all"]
 
 
-def folder_of_all(folder: Path) -> list[str]:
+def folder_of_all(folder: Place) -> list[str]:
     """Of each process what is wrong with its folder; empty where nothing is.
 
     A collective: process 0 leaves a file, the others look for it and leave their own,
@@ -38,17 +38,31 @@ def folder_of_all(folder: Path) -> list[str]:
         return decode(gather(encode(wrong_of))[0])
     finally:
         with suppress(OSError):
-            mine.unlink(missing_ok=True)
+            _take_away(mine)
 
 
-def _left(file: Path) -> str:
+def _left(file: Place) -> str:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
+        if remote(file):
+            write(file, b"")
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"")
     except OSError as error:
         return str(error)
     return ""
 
 
-def _unseen(file: Path, otherwise: str) -> str:
-    return "" if file.exists() else f"not the same folder: {otherwise}"
+def _unseen(file: Place, otherwise: str) -> str:
+    try:
+        seen = exists(file) if remote(file) else file.exists()
+    except OSError as error:
+        return str(error)
+    return "" if seen else f"not the same folder: {otherwise}"
+
+
+def _take_away(file: Place) -> None:
+    if remote(file):
+        delete(file)
+    else:
+        file.unlink(missing_ok=True)

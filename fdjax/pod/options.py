@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fdjax.backend_flags import BackendName, backend_of_flags
-from fdjax.files import require_local
 from fdjax.lean.backends.config import BackendConfig
 from fdjax.processes import ProcessesConfig
 
@@ -19,8 +18,9 @@ class DoctorOptions:
     """Look at every host of a run; the same command on all of them, and the run's own
     flags of processes. The other options are for this."""
     processes: ProcessesConfig = field(default_factory=ProcessesConfig)
-    runs: Path | None = None
-    """Where runs are to be kept; all hosts must see the same folder."""
+    runs: str = ""
+    """Where runs are to be kept, a folder or gs://BUCKET/FOLDER; all hosts must see the
+    same."""
     endpoint: str = ""
     """Address of the model that writes feedback; every host must reach it."""
     backend: BackendName = "wasm"
@@ -33,10 +33,6 @@ class DoctorOptions:
     """Name of the environment variable that holds the server's token."""
     header: str = ""
     """Lean before the theorem that is tried, such as "import Mathlib"."""
-
-    def __post_init__(self) -> None:
-        if self.runs is not None:
-            require_local("runs", self.runs)
 
     def backend_config(self) -> BackendConfig:
         """What makes the backend.

@@ -1,11 +1,17 @@
 """The keeper starts its command again, and stops when it should."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
+
+import pytest
+
+from tpu.keep import Keep, Keeper
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,10 +49,11 @@ time.sleep(60)
 """
 
 
-def keeper(*settings, command):
+def keeper(*settings, command, environment=None):
     return subprocess.Popen(
         [sys.executable, "-m", "tpu.keep", "--pause-s", "0", *settings, "--", *command],
         cwd=ROOT,
+        env={**os.environ, **(environment or {})},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -82,6 +89,26 @@ def test_progress_is_a_row_more_than_ever(tmp_path):
     limit = ("--restarts", "2", "--progress", str(tmp_path / "run"))
     code, _, starts = kept(tmp_path, *ends, settings=limit)
     assert (code, starts) == (1, len(ends))
+
+
+def test_progress_in_an_object_store_counts(tmp_path):
+    pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+    from fdjax.objects import place, write
+    from object_store import shared_store
+
+    server = shared_store()
+    run = f"gs://bucket/{uuid.uuid4().hex}"
+    settings = Keep(progress=run)
+    assert Keeper(["true"], settings)._lines() == 0
+    write(place(f"{run}/seed0/metrics.jsonl"), b"{}\n{}\n")
+    write(place(f"{run}/seed1/metrics.jsonl"), b"{}\n")
+    write(place(f"{run}/seed1/samples.jsonl"), b"{}\n")
+    assert Keeper(["true"], settings)._lines() == 3
+    command = [sys.executable, "-c", COUNTS, str(tmp_path), "75"]
+    limits = ("--restarts", "1", "--progress", run)
+    with keeper(*limits, command=command, environment=server.environment) as process:
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, "not known" in said) == (1, False)
 
 
 def until(file, text):

@@ -163,7 +163,8 @@ def figures(cell: Cell) -> dict[str, Any]:
             about="",
             phases=(phase.name,),
             lower=partial(step, run, phase, objective),
-        )
+        ),
+        run.chip.usable_bytes,
     )
     bound = step_floor(run, phase, None if seen.refusal else seen.received)
     return {

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from fdjax.model import LoRA
 from fdjax.plan.counts import block_weights, kept_bytes
-from fdjax.plan.programs import DECODE, HAND_OVER, PREFILL
+from fdjax.plan.programs import ON_THE_SIDE
 from fdjax.plan.residency import Moment, held, sampler_held
 from fdjax.plan.subject import Subject
 from fdjax.run.config import SamplerConfig
@@ -42,9 +42,11 @@ def advise(subject: Subject, moment: Moment) -> list[Advice]:
     """
     phase = next(each for each in subject.phases if each.name == moment.phase)
     found = [*_of_the_state(subject, phase)]
-    if moment.program in (DECODE, PREFILL, HAND_OVER):
-        found += _of_sampling(subject)
-    else:
+    if "sampler's weights" in moment.parts:
+        found += _of_weights(subject)
+    if "sampler's pages" in moment.parts:
+        found += _of_pages(subject)
+    if moment.program not in ON_THE_SIDE:
         found += _of_a_step(subject, phase, moment)
     ranked = [
         replace(each, enough=each.saves >= moment.excess)
@@ -97,8 +99,24 @@ def _of_a_step(
     )
 
 
-def _of_sampling(subject: Subject) -> Iterator[Advice]:
-    """Fewer or shorter rows, and fewer copies of the weights."""
+def _of_weights(subject: Subject) -> Iterator[Advice]:
+    """Fewer copies of the weights to sample with."""
+    made, config = subject.slotting, subject.model.config
+    assert made is not None
+    tensor = made.mesh.shape["tensor"]
+    sizes = (
+        *(subject.mesh.size, config.num_heads, config.num_kv_heads),
+        *(config.intermediate_size, config.vocab_size),
+    )
+    if all(size % (2 * tensor) == 0 for size in sizes):
+        yield Advice(
+            change=f"sampler.tensor: {2 * tensor} in place of {tensor}",
+            saves=sampler_held(subject)["weights"] // 2,
+        )
+
+
+def _of_pages(subject: Subject) -> Iterator[Advice]:
+    """Fewer or shorter rows."""
     made, sampler = subject.slotting, sampler_held(subject)
     settings = subject.config.sampler
     assert made is not None

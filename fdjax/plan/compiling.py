@@ -48,8 +48,12 @@ class Compiled:
         return received_bytes(self.collectives)
 
 
-def compile_job(job: Job) -> Compiled:
+def compile_job(job: Job, usable: int) -> Compiled:
     """A program, or why there is none.
+
+    Args:
+      job: what to lower and compile.
+      usable: bytes of the chip's memory, of which a refused program needs more.
 
     Raises:
       JaxRuntimeError: it cannot be compiled for another reason than its size.
@@ -65,7 +69,7 @@ def compile_job(job: Job) -> Compiled:
             about=job.about,
             phases=job.phases,
             seconds=time.monotonic() - began,
-            peak=_needed(str(error)),
+            peak=max(_needed(str(error)), usable + 1),
             refusal=_first_line(str(error)),
         )
     memory = compiled.memory_analysis()

@@ -30,12 +30,24 @@ from fdjax.train import (
 )
 from fdjax.train.state import TrainState, on_base
 
-__all__ = ["DECODE", "EVALUATION", "GAP", "HAND_OVER", "PREFILL", "Job", "jobs", "step"]
+__all__ = [
+    "DECODE",
+    "EVALUATION",
+    "GAP",
+    "HAND_OVER",
+    "ON_THE_SIDE",
+    "PREFILL",
+    "Job",
+    "jobs",
+    "step",
+]
 
 DECODE, PREFILL = "decode", "prefill"
 HAND_OVER = "hand-over"
 GAP = "read again"
 EVALUATION = "evaluation"
+ON_THE_SIDE = (HAND_OVER, PREFILL, DECODE, GAP, EVALUATION)
+"""All that is no optimizer step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,17 +137,8 @@ def step(
 def _hand_over(subject: Subject) -> jax.stages.Lowered:
     base, _ = split(_policy(subject))
     program: Any = placing_program(subject.sampling_model, base)
-    if program is None:
-        # In this order of the devices JAX moves the copy; what is compiled makes it.
-        model = subject.sampling_model
-        shapes, _ = copy_shapes(model, base)
-        program = jax.jit(
-            lambda params: jax.tree.map(
-                lambda leaf, like: jnp.array(leaf, like.dtype, copy=True),
-                params,
-                shapes,
-            )
-        )
+    # Both meshes have the same devices in the same order.
+    assert program is not None
     return program.lower(base)
 
 

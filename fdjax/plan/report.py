@@ -33,8 +33,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether all of it does, at all times."""
-        refused = any(each.refusal for each in self.compiled)
-        return not refused and all(moment.fits for moment in self.moments)
+        return all(moment.fits for moment in self.moments)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -100,16 +99,15 @@ def make_plan(
     every, compiled = list(jobs(subject)), []
     for number, job in enumerate(every):
         starts(job, number, len(every))
-        compiled.append(compile_job(job))
+        compiled.append(compile_job(job, subject.chip.usable_bytes))
     found = moments(subject, compiled)
     tight = tightest(found)
-    refused = any(each.refusal for each in compiled)
     return Plan(
         subject=subject,
         compiled=tuple(compiled),
         moments=tuple(found),
         bounds=tuple(bounds(subject, phase, compiled) for phase in subject.phases),
-        advice=() if tight.fits and not refused else tuple(advise(subject, tight)),
+        advice=() if tight.fits else tuple(advise(subject, tight)),
     )
 
 

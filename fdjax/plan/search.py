@@ -78,7 +78,7 @@ def search(
             candidate = family[index]
             says(str(candidate))
             run = _applied(subject, candidate)
-            compiled = [compile_job(job) for job in _steps(run)]
+            compiled = [compile_job(job, run.chip.usable_bytes) for job in _steps(run)]
             tight = max(moments(run, compiled), key=lambda moment: moment.excess)
             seconds = _bound(run, compiled)
             tried.append(

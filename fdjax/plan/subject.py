@@ -64,7 +64,8 @@ def find_experiment(name: str) -> Experiment:
             f"expected a module of an experiment, such as experiments.prover, got "
             f"{name!r}, which is not to be found from {here}"
         ) from error
-    config, arms = (getattr(module, each, None) for each in ("CONFIG", "arms"))
+    config: Any = getattr(module, "CONFIG", None)
+    arms: Any = getattr(module, "arms", None)
     if not isinstance(config, RunConfig) or not callable(arms):
         raise ConfigError(
             f"expected {name} to have CONFIG, a RunConfig, and arms(config), as "

@@ -53,7 +53,7 @@ def _plan(monkeypatch, **sizes):
     run = subject()
     found = iter(compiled(run, **sizes))
     by_name = {one.name: one for one in found}
-    monkeypatch.setattr(report, "compile_job", lambda job: by_name[job.name])
+    monkeypatch.setattr(report, "compile_job", lambda job, usable: by_name[job.name])
     assert {job.name for job in jobs(run)} == set(by_name)
     return report.make_plan(run)
 
@@ -68,7 +68,7 @@ def test_the_exit_code_says_whether_it_fits(monkeypatch, tmp_path, capsys):
     for step, code in ((2.0, 0), (20.0, 1)):
         named = {one.name: one for one in compiled(subject(), step=step)}
         monkeypatch.setattr(
-            report, "compile_job", lambda job, named=named: named[job.name]
+            report, "compile_job", lambda job, usable, named=named: named[job.name]
         )
         assert command.plan_experiment(arguments) == code
         assert json.loads((tmp_path / "plan.json").read_text())["fits"] is (code == 0)

@@ -124,7 +124,7 @@ def test_search_takes_the_fastest_that_fits(monkeypatch):
         searching, "_steps", lambda run: applied.append(run) or [None, None]
     )
 
-    def compile_one(job):
+    def compile_one(job, usable):
         tried = applied[-1]
         rows = 64 // tried.mesh.shape["fsdp"] // tried.phases[0].microbatches
         remat = 2 if tried.model.config.remat == "full" else 8

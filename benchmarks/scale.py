@@ -96,7 +96,7 @@ class Config:
     """What is compiled."""
 
     most: int | None = None
-    """Cells at most; all that are left by default."""
+    """Cells at most, 0 to count only what is held; all that are left by default."""
     only: str = ""
     """Words that a cell's name has, between commas: qwen3-8b,v5e-64,fd."""
 
@@ -126,12 +126,13 @@ def main(config: Config) -> None:
         and always[cell.place] < chip_of(SLICES[cell.where]).usable_bytes
         and all(word in cell for word in words)
     ]
-    for cell in left[: config.most]:
+    chosen = left[: config.most]
+    for cell in chosen:
         print(f"{cell.key} …", flush=True)
         found[cell.key] = figures(cell)
         print(f"  {_shown(found[cell.key])}", flush=True)
         write()
-    print(f"{len(left[config.most :]) if config.most else 0} cells are left")
+    print(f"{len(left) - len(chosen)} cells are left")
 
 
 def subject(cell: Cell) -> Subject:

@@ -18,7 +18,7 @@ from fdjax.plan.residency import held
 from fdjax.plan.roofline import Floor, floor
 from fdjax.plan.subject import Subject
 from fdjax.sharding import batch_parts
-from fdjax.train import PhaseConfig
+from fdjax.train import EMATeacher, PhaseConfig
 
 __all__ = ["Bounds", "Stage", "bounds", "exchanged", "step_floor"]
 
@@ -141,6 +141,9 @@ def step_floor(
         width + (subject.prompt_width if what == "nothing" else subject.teacher_width)
         for what in sorted(phase.needs.teacher)
     )
+    changed = ["policy", "adapters", "moments"]
+    if isinstance(phase.held_teacher, EMATeacher):
+        changed.append("teacher")
     work = step_work(
         subject.model.config,
         devices=subject.mesh.size,
@@ -150,7 +153,7 @@ def step_floor(
         scored=width,
         teachers=teachers,
         microbatches=phase.microbatches,
-        held=sum(size for name, size in always.items() if name != "pretrained"),
+        held=sum(always.get(name, 0) for name in changed),
         lora=lora,
     )
     if received is None:

@@ -68,22 +68,33 @@ def head_flops(config: ModelConfig, tokens: int) -> float:
 
 
 def recomputed(config: ModelConfig, rows: int, length: int) -> float:
-    """FLOPs that the backward pass repeats of the forward one, by `remat`, at least.
+    """FLOPs that the backward pass repeats of the forward one, by `remat`.
 
-    The kernel's own backward pass computes the products of queries and keys again, with
-    any remat; that is left out.
+    Products whose results `remat` does not keep, but for the last of each block, which
+    no gradient needs. The kernel's own backward pass computes products of queries and
+    keys again, with any remat; that is left out.
     """
-    match config.remat:
-        case "full":
-            return forward_flops(config, rows, length)
-        case "dots":
-            # The kernel is no product of matrices: what it gives is not kept.
-            return rows * attention_flops(config, length)
-        case "named":
-            # The blocks' last product needs not be repeated, whatever is kept.
-            return 0.0
-        case "none":
-            return 0.0
+    if config.remat == "none":
+        return 0.0
+    heads, kv_heads = (
+        count * config.head_dim for count in (config.num_heads, config.num_kv_heads)
+    )
+    products = {
+        "query": heads,
+        "key": kv_heads,
+        "value": kv_heads,
+        "attention": heads,
+        "inner": 2 * config.intermediate_size,
+    }
+    kept = set(config.remat_names) if config.remat == "named" else set()
+    if config.remat == "dots":
+        kept = set(products)
+    width = sum(size for name, size in products.items() if name not in kept)
+    again = 2.0 * config.num_layers * config.hidden_size * width * length
+    # The kernel is no product of matrices: what it gives is kept by name alone.
+    if "heads" not in kept:
+        again += attention_flops(config, length)
+    return rows * again
 
 
 def kept_bytes(config: ModelConfig, tokens: float) -> float:
@@ -147,7 +158,8 @@ def step_work(
       scored: tokens of them that the head reads, T.
       teachers: lengths of the sequences of each pass of a teacher.
       microbatches: parts of the batch.
-      held: bytes of parameters, moments and teacher on a device.
+      held: bytes on a device of what the step changes: what is trained, its moments, a
+        teacher that follows.
       lora: adapters that are trained in place of the weights.
     """
     backward = 2.0 if lora is None else 1.0

@@ -19,6 +19,7 @@ from fdjax.plan.counts import (
     head_flops,
     kept_bytes,
     prefill_work,
+    recomputed,
     step_work,
 )
 from fdjax.plan.roofline import Floor, floor
@@ -110,12 +111,16 @@ def test_a_step_by_hand():
     common = {"devices": 4, "tensor": 2, "rows": 8, "length": 6, "scored": 4}
     blocks, head = forward_flops(SMALL, 8, 6), head_flops(SMALL, 32)
     grpo = step_work(SMALL, **common, microbatches=2, held=1e4)
-    # Forward, repeated forward, twice that backward; the head three times.
-    assert grpo.flops == (4 * blocks + 3 * head) / 4
+    # Repeated of 48 tokens: queries, keys, values, output, gate and up, 16 + 16 + 16 +
+    # 32 wide, and attention, which sees 1 + … + 6 = 21 tokens in each of 8 rows.
+    again = 2 * 3 * 8 * (16 + 16 + 16 + 32) * 48 + 8 * 192 * 21
+    assert recomputed(SMALL, 8, 6) == again
+    # Forward, twice that backward; the head three times.
+    assert grpo.flops == (3 * blocks + again + 3 * head) / 4
     fd = step_work(SMALL, **common, teachers=(9,), microbatches=2, held=1e4)
     assert fd.flops == grpo.flops + (forward_flops(SMALL, 8, 9) + head) / 4
     adapters = step_work(SMALL, **common, held=1e4, lora=LoRA())
-    assert adapters.flops == (3 * blocks + 2 * head) / 4
+    assert adapters.flops == (2 * blocks + again + 2 * head) / 4
     # 2 microbatches × (3 passes over half of the weights in 2 bytes, a fourth of the
     # gradient in 4 bytes in and out), the state in and out, the residual stream of
     # three layers in and out: 8 × 6 tokens over 2 parts, 8 wide, cut in 2.
@@ -135,6 +140,21 @@ def test_prompts_read_the_weights_once_a_program():
     work = prefill_work(SMALL, prompts=5, length=6, tensor=1, together=8)
     assert work.flops == 5 * forward_flops(SMALL, 1, 6)
     assert work.moved == 4 * 2 * WEIGHTS + 30 * 96
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "kernel"),
+    [
+        ({"remat": "none"}, 0, 0),
+        ({"remat": "dots"}, 0, 1),
+        ({"remat": "named"}, 80, 0),
+        ({"remat": "named", "remat_names": ("inner", "query")}, 80 - 32 - 16, 1),
+    ],
+)
+def test_what_is_repeated_by_hand(settings, width, kernel):
+    config = replace(SMALL, **settings)
+    expected = 2 * 3 * 8 * width * 5 + kernel * attention_flops(SMALL, 5)
+    assert recomputed(config, 1, 5) == expected
 
 
 def test_what_is_kept_grows_with_less_remat():

@@ -265,6 +265,8 @@ def plan(
     """
     if not arguments:
         raise DataError("expected an experiment, such as experiments.prover, got none")
+    # transformers reads config.json; that PyTorch is absent is no news.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # It imports JAX, for which no other command should wait.
     from fdjax.plan.command import plan_experiment
 

@@ -11,7 +11,7 @@ first, and writes the table in `docs/scale.md` anew after each.
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -26,8 +26,9 @@ from jaxtyping import Array
 from experiments import prover
 from fdjax.encoding import decode, encode
 from fdjax.files import write_whole
+from fdjax.model import Model
 from fdjax.plan import Subject
-from fdjax.plan.bounds import step_floor
+from fdjax.plan.bounds import step_stage
 from fdjax.plan.chips import CHIPS, GIB, chip_of
 from fdjax.plan.collectives import summed
 from fdjax.plan.compiling import compile_job
@@ -35,9 +36,9 @@ from fdjax.plan.programs import Job, step
 from fdjax.plan.residency import held
 from fdjax.plan.topology import prepare
 from fdjax.run import MeshConfig, PolicyConfig
-from fdjax.train import Objective, PhaseConfig, make_objective, response_hidden
+from fdjax.train import Objective, make_objective, response_hidden
 from fdjax.train.forward import teacher_hidden
-from fdjax.train.terms import Tokens, TokenTerm
+from fdjax.train.terms import Term, Tokens, TokenTerm
 
 __all__ = ["CELLS", "Cell", "all_logits", "table"]
 
@@ -157,7 +158,7 @@ def figures(cell: Cell) -> dict[str, Any]:
     phase = run.phases[cell.algorithm == "grpo"]
     objective = None
     if cell.losses == "all logits":
-        objective = all_logits(run, phase)
+        objective = all_logits(run.model, phase.terms)
     seen = compile_job(
         Job(
             name=cell.key,
@@ -167,7 +168,7 @@ def figures(cell: Cell) -> dict[str, Any]:
         ),
         run.chip.usable_bytes,
     )
-    bound = step_floor(run, phase, None if seen.refusal else seen.received)
+    bound = step_stage(run, phase, None if seen.refusal else seen.received).floor
     return {
         "microbatches": phase.microbatches,
         "peak_bytes": seen.peak,
@@ -180,14 +181,13 @@ def figures(cell: Cell) -> dict[str, Any]:
     }
 
 
-def all_logits(run: Subject, phase: PhaseConfig) -> Objective:
-    """A phase's objective with the logits of all tokens at once.
+def all_logits(model: Model, terms: Sequence[Term]) -> Objective:
+    """`make_objective` with the logits of all tokens at once; without metrics.
 
     Args:
-      run: for its model.
-      phase: whose terms are all of tokens.
+      model: of student and teacher.
+      terms: each of tokens.
     """
-    model, terms = run.model, phase.terms
     bounded = make_objective(model, terms)
 
     def loss(

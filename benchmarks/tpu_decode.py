@@ -34,6 +34,7 @@ from benchmarks.figures import print_facts, write_figures
 from fdjax.model import Model, pages_sharding
 from fdjax.model.paged import KERNEL_TOKENS
 from fdjax.plan.chips import chip_of
+from fdjax.plan.collectives import KINDS
 from fdjax.plan.hlo import Program
 from fdjax.plan.sizes import SIZES
 from fdjax.plan.topology import mesh_on, prepare
@@ -47,7 +48,6 @@ LONGEST, PAGE, STEPS = 8_192, 128, 32
 """Tokens of a slot and of a page, and token steps of a program."""
 QWEN3_8B = SIZES["qwen3-8b"]
 SAMPLING = SamplingConfig(max_new_tokens=LONGEST, stop_tokens=(151_645,))
-COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def step_figures(
     exchanged = sum(
         2 * run.times * sum(buffer.size for buffer in run.operation.outputs[:1])
         for run in step
-        if run.operation.opcode.removesuffix("-start") in COLLECTIVES
+        if run.operation.opcode.removesuffix("-start") in KINDS
     )
     rows = setting.slots // setting.parts
     config = model.config

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fdjax.model import ModelConfig
+from fdjax.plan.chips import Chip
 from fdjax.plan.compiling import Compiled
 from fdjax.plan.counts import (
     Work,
@@ -20,7 +21,7 @@ from fdjax.plan.subject import Subject
 from fdjax.sharding import batch_parts
 from fdjax.train import EMATeacher, PhaseConfig
 
-__all__ = ["Bounds", "Stage", "bounds", "exchanged", "step_floor"]
+__all__ = ["Bounds", "Stage", "bounds", "exchanged", "step_stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +29,26 @@ class Stage:
     """What an iteration does with one program, all its executions together."""
 
     name: str
-    count: int
+    chip: Chip
+    work: Work
+    """Of a device, once through the program."""
+    received: float = 0.0
+    """Bytes from other devices, likewise."""
+    count: int = 1
     """Executions in an iteration; of decoding, tokens of each slot."""
-    once: Floor
 
     @property
     def floor(self) -> Floor:
         """Of all of them."""
-        return self.once.times(self.count)
+        return floor(self.chip, self.work, self.received).times(self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """The least time of an iteration of a phase, and what follows from it.
 
-    Every attempt is as long as it may be, and devices wait for nobody: not for judges,
-    writers or the host, and no program is slower than its floor.
+    Every attempt is as long as it may be, every program reaches its floor, and devices
+    wait for nobody: not for judges, writers or the host.
     """
 
     phase: str
@@ -95,7 +100,6 @@ def bounds(
             tensor=tensor,
             together=made.slots.blocks * made.slots.page,
         )
-        stages.append(Stage(name="prompts", count=1, once=floor(subject.chip, prompts)))
         token = decode_work(
             config,
             rows=made.slots.slots / parts,
@@ -103,18 +107,27 @@ def bounds(
             context=subject.prompt_width + attempts.max_new_tokens / 2,
         )
         rounds = math.ceil(total * attempts.group_size / made.slots.slots)
-        decoding = by_name.get(DECODE)
-        once = floor(subject.chip, token, decoding.received if decoding else 0.0)
-        stages.append(
-            Stage(name="tokens", count=rounds * attempts.max_new_tokens, once=once)
-        )
+        stages += [
+            Stage(name="prompts", chip=subject.chip, work=prompts),
+            Stage(
+                name="tokens",
+                chip=subject.chip,
+                work=token,
+                received=by_name[DECODE].received if DECODE in by_name else 0.0,
+                count=rounds * attempts.max_new_tokens,
+            ),
+        ]
         if HAND_OVER in by_name:
             moved = by_name[HAND_OVER]
-            work = Work(moved=moved.arguments + moved.results)
-            once = floor(subject.chip, work, moved.received)
-            stages.append(Stage(name="weights to the sampler", count=1, once=once))
-    once = step_floor(subject, phase, own[0].received if own else None)
-    stages.append(Stage(name="optimizer steps", count=attempts.updates, once=once))
+            stages.append(
+                Stage(
+                    name="weights to the sampler",
+                    chip=subject.chip,
+                    work=Work(moved=moved.arguments + moved.results),
+                    received=moved.received,
+                )
+            )
+    stages.append(step_stage(subject, phase, own[0].received if own else None))
     return Bounds(
         phase=phase.name,
         stages=tuple(stages),
@@ -123,10 +136,10 @@ def bounds(
     )
 
 
-def step_floor(
+def step_stage(
     subject: Subject, phase: PhaseConfig, received: float | None = None
-) -> Floor:
-    """Of an optimizer step.
+) -> Stage:
+    """The optimizer steps of an iteration.
 
     Args:
       subject: the run.
@@ -167,7 +180,13 @@ def step_floor(
             teachers=len(teachers),
             trained=lora is None,
         )
-    return floor(subject.chip, work, received)
+    return Stage(
+        name="optimizer steps",
+        chip=subject.chip,
+        work=work,
+        received=received,
+        count=attempts.updates,
+    )
 
 
 def exchanged(

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 from fdjax.plan.hlo import Buffer, Operation, Program, Run
 
-__all__ = ["Collective", "collectives", "received_bytes", "summed"]
+__all__ = ["KINDS", "Collective", "collectives", "received_bytes", "summed"]
 
 KINDS = (
     *("all-gather", "all-reduce", "reduce-scatter"),
     *("all-to-all", "ragged-all-to-all", "collective-permute"),
 )
+"""Operations by which devices exchange arrays; one that goes on beside other work ends
+in "-start"."""
 
 
 @dataclass(frozen=True, kw_only=True)

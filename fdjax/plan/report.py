@@ -39,8 +39,8 @@ class Plan:
     def notes(self) -> Sequence[str]:
         """What was taken for granted."""
         found = [
-            "Bounds: every attempt is as long as it may be, no program is slower than "
-            "its roofline, and devices wait for nobody."
+            "Bounds: every attempt is as long as it may be, every program reaches its "
+            "roofline, and devices wait for nobody."
         ]
         if self.subject.config.attempts.prompt_tokens is None:
             found.append(
@@ -146,6 +146,9 @@ def _bounds(each: Bounds) -> dict[str, Any]:
             {
                 "name": stage.name,
                 "count": stage.count,
+                "flops": stage.work.flops,
+                "moved_bytes": stage.work.moved,
+                "received_bytes": stage.received,
                 "compute_s": stage.floor.compute_s,
                 "memory_s": stage.floor.memory_s,
                 "links_s": stage.floor.links_s,

@@ -21,7 +21,7 @@ from fdjax.plan.topology import slice_devices
 from fdjax.run import Arm, RunConfig
 from fdjax.run.config import MeshConfig, SamplerConfig
 from fdjax.run.sampler import Slotting, slotting
-from fdjax.run.task import phases_of
+from fdjax.run.task import chosen_arms, phases_of
 from fdjax.sharding import batch_parts, make_mesh
 from fdjax.train import PhaseConfig
 
@@ -144,8 +144,7 @@ class Subject:
     @cached_property
     def phases(self) -> Sequence[PhaseConfig]:
         """Of all arms that are asked for."""
-        only = self.config.only
-        return phases_of([arm for arm in self.arms if not only or arm.name in only])
+        return phases_of(chosen_arms(self.arms, self.config.only))
 
     @property
     def prompt_width(self) -> int:

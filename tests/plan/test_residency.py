@@ -10,6 +10,7 @@ from fdjax.plan.bounds import bounds, exchanged
 from fdjax.plan.chips import GIB
 from fdjax.plan.programs import DECODE, jobs
 from fdjax.plan.residency import held, moments, sampler_held, tightest
+from fdjax.plan.roofline import floor
 from fdjax.plan.search import bisect_least, candidates, search
 from fdjax.plan.sizes import SIZES
 from fdjax.run import MeshConfig, PolicyConfig
@@ -60,7 +61,10 @@ def test_bounds_of_an_iteration_by_hand():
     assert found.tokens == 64 * 64
     assert found.chips == 8
     assert found.seconds == pytest.approx(
-        sum(stage.count * stage.once.seconds for stage in found.stages)
+        sum(
+            stage.count * floor(run.chip, stage.work, stage.received).seconds
+            for stage in found.stages
+        )
     )
     assert found.hours == pytest.approx(1_000 * found.seconds / 3_600)
     fewer = run.with_settings(slots=32)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jax.sharding import Mesh
 
@@ -71,7 +71,7 @@ def find_experiment(name: str) -> Experiment:
             f"expected {name} to have CONFIG, a RunConfig, and arms(config), as "
             "experiments.prover does; without them nobody knows what would be trained"
         )
-    return Experiment(config, arms)
+    return Experiment(config, cast(Callable[[Any], Iterable[Arm]], arms))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def _batch():
     """Three attempts with two tokens of padding, some of them unknown."""
     rows, prompt, width = 3, 4, 6
     ids = jax.random.randint(jax.random.key(1), (rows, prompt + width), 0, 64)
-    valid = jnp.arange(width) < jnp.array([[6], [4], [5]])
+    valid = jnp.arange(width)[None] < jnp.array([[6], [4], [5]])
     prompts = jnp.ones((rows, prompt), bool)
     return Batch(
         prompts=ids[:, :prompt],

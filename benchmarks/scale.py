@@ -169,10 +169,11 @@ def figures(cell: Cell) -> dict[str, Any]:
         run.chip.usable_bytes,
     )
     bound = step_stage(run, phase, None if seen.refusal else seen.received).floor
+    beside = held(run, phase)["pretrained"]
     return {
         "microbatches": phase.microbatches,
         "peak_bytes": seen.peak,
-        "fits": not seen.refusal and seen.peak <= run.chip.usable_bytes,
+        "fits": not seen.refusal and seen.peak + beside <= run.chip.usable_bytes,
         "refusal": seen.refusal,
         "received_bytes": dict(summed(seen.collectives)),
         "floor": asdict(bound) | {"binds": bound.binds},

@@ -31,11 +31,14 @@ import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.figures import print_facts, write_figures
-from benchmarks.hlo import Program
-from benchmarks.hlo_traffic import Move, cycles, moves, streamed
-from benchmarks.tpu_losses import mesh_on, prepare
-from fdjax.model import Model, ModelConfig, pages_sharding
+from fdjax.model import Model, pages_sharding
 from fdjax.model.paged import KERNEL_TOKENS
+from fdjax.plan.chips import chip_of
+from fdjax.plan.collectives import KINDS
+from fdjax.plan.hlo import Program
+from fdjax.plan.sizes import SIZES
+from fdjax.plan.topology import mesh_on, prepare
+from fdjax.plan.traffic import Move, cycles, moves, streamed
 from fdjax.sampling import SamplingConfig
 from fdjax.sampling.programs import Slots, decode_program
 from fdjax.sampling.weights import weights_layout
@@ -43,40 +46,8 @@ from fdjax.sharding import batch_parts
 
 LONGEST, PAGE, STEPS = 8_192, 128, 32
 """Tokens of a slot and of a page, and token steps of a program."""
-QWEN3_8B = ModelConfig(
-    vocab_size=151_936,
-    hidden_size=4_096,
-    intermediate_size=12_288,
-    num_layers=36,
-    num_heads=32,
-    num_kv_heads=8,
-    head_dim=128,
-    rope_theta=1e6,
-    tie_word_embeddings=False,
-    max_position_embeddings=40_960,
-    dtype="bfloat16",
-)
+QWEN3_8B = SIZES["qwen3-8b"]
 SAMPLING = SamplingConfig(max_new_tokens=LONGEST, stop_tokens=(151_645,))
-COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
-
-
-@dataclass(frozen=True)
-class Chip:
-    """What is published of a chip."""
-
-    bandwidth: float
-    """Of its memory, bytes a second."""
-    ring: float
-    """Of a ring through it, in both directions: two of its links, bytes a second."""
-    clock: float
-    """Cycles a second: the peak of products over what its arrays do in a cycle."""
-
-
-CHIPS = {
-    "v5e": Chip(819e9, 100e9, 1.5e9),
-    "v5p": Chip(2_765e9, 200e9, 1.75e9),
-    "v6e": Chip(1_638e9, 200e9, 1.75e9),
-}
 
 
 @dataclass(frozen=True)
@@ -178,7 +149,7 @@ def step_figures(
     name: str, model: Model, compiled: jax.stages.Compiled, contexts: tuple[int, ...]
 ) -> Iterator[Figures]:
     """Of a setting's program, at each context."""
-    setting, chip = SETTINGS[name], CHIPS[SETTINGS[name].topology[:3]]
+    setting, chip = SETTINGS[name], chip_of(SETTINGS[name].topology)
     program = Program.parse(compiled.as_text() or "")
     body = program.open_loop().named("body")
     assert body is not None
@@ -191,7 +162,7 @@ def step_figures(
     exchanged = sum(
         2 * run.times * sum(buffer.size for buffer in run.operation.outputs[:1])
         for run in step
-        if run.operation.opcode.removesuffix("-start") in COLLECTIVES
+        if run.operation.opcode.removesuffix("-start") in KINDS
     )
     rows = setting.slots // setting.parts
     config = model.config

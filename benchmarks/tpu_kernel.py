@@ -28,11 +28,10 @@ from benchmarks.tpu_losses import (
     Chip,
     estimated_cycles,
     flops_a_cycle,
-    mesh_on,
-    prepare,
 )
 from fdjax.ops import Chunking, chunked_logprobs, chunked_sum, entropy, token_logprobs
 from fdjax.ops.fused_logprobs import TILE
+from fdjax.plan.topology import mesh_on, prepare
 
 
 @dataclass(frozen=True, kw_only=True)

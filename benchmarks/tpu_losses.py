@@ -8,7 +8,6 @@ rows; MXU is the share that the products alone would take at the chip's peak. Ta
 in Markdown.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import tyro
-from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.figures import print_facts, write_figures
@@ -38,6 +36,7 @@ from fdjax.ops import (
     reverse_kl,
     token_logprobs,
 )
+from fdjax.plan.topology import mesh_on, prepare
 
 Chip = Literal["v5e", "v5p", "v6e", "v7x"]
 Workload = Literal["forward_kl", "reverse_kl", "jsd", "grpo"]
@@ -113,28 +112,6 @@ def main(config: Config) -> None:
     print_facts(versions)
     rows = [asdict(seen) for seen in found]
     write_figures({"versions": versions, "rows": rows}, config.json)
-
-
-def prepare() -> None:
-    """Let the compiler start on a machine that has no TPU; call it before JAX does."""
-    os.environ.update(
-        TPU_SKIP_MDS_QUERY="1",
-        TPU_WORKER_HOSTNAMES="localhost",
-        TPU_ACCELERATOR_TYPE="v5litepod-4",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
-    )
-    jax.config.update("jax_platforms", "cpu")
-
-
-def mesh_on(topology: str, *, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:
-    """Devices that are not there, as many as asked for of a slice."""
-    slice_ = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    return jax.make_mesh(
-        (1, fsdp, tensor),
-        ("data", "fsdp", "tensor"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 3,
-        devices=slice_.devices[: fsdp * tensor],
-    )
 
 
 def compile_loss(

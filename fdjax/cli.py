@@ -1,4 +1,4 @@
-"""The command line: doctor, lean, verify, serve, feedback, report, convert."""
+"""The command line: doctor, lean, verify, serve, feedback, report, convert, plan."""
 
 import os
 import sys
@@ -282,6 +282,32 @@ def convert(
     )
 
 
+def plan(
+    arguments: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="EXPERIMENT [FLAGS]", help_behavior_hint=""),
+    ],
+    /,
+) -> int:
+    """Say what a run needs of a slice of TPUs, by their own compiler; none is needed.
+
+    `fdjax plan experiments.prover --help` has all flags: those of the plan and the
+    experiment's own. Exit code: 0 the run fits, 1 it does not, 2 bad input.
+
+    Args:
+      arguments: module of the experiment, then flags.
+    """
+    if not arguments:
+        raise DataError("expected an experiment, such as experiments.prover, got none")
+    # transformers reads config.json; that PyTorch is absent is no news.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # It imports JAX, for which no other command should wait.
+    from fdjax.plan.command import plan_experiment
+
+    return plan_experiment(arguments)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a subcommand; exit code 0 done, 1 something is missing, 2 bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -289,6 +315,9 @@ def main(arguments: list[str] | None = None) -> None:
         Console().print(f"fdjax {__version__}", highlight=False)
         sys.exit(0)
     try:
+        if arguments[:1] == ["plan"] and arguments[1:2] not in ([], ["-h"], ["--help"]):
+            # Which flags there are depends on the experiment.
+            sys.exit(plan(tuple(arguments[1:])))
         code = tyro.extras.subcommand_cli_from_dict(
             {
                 "doctor": doctor,
@@ -298,11 +327,12 @@ def main(arguments: list[str] | None = None) -> None:
                 "feedback": feedback,
                 "report": report,
                 "convert": convert,
+                "plan": plan,
             },
             args=arguments,
             prog="fdjax",
             description="Verify Lean 4 proofs, have feedback on them written, report "
-            "on runs, convert models. `fdjax --version` says which fdjax.",
+            "on runs, convert models, plan runs. `fdjax --version` says which fdjax.",
         )
     except (FdjaxError, OSError) as error:
         message = f"[bold red]error[/] {escape(str(error))}"

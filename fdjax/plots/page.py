@@ -24,7 +24,7 @@ from fdjax.plots.training_tables import (
 )
 from fdjax.records import Status
 
-__all__ = ["render"]
+__all__ = ["render", "render_page"]
 
 _PIXELS_A_POINT = 1.4
 _WIDE = 6.0
@@ -44,30 +44,10 @@ def render(template: str, lines: Sequence[Line], **content: Any) -> str:
       lines: what it shows.
       content: what else the template reads, beside the sections of every page.
     """
-    script = _source("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "arms": _arm_marker({line.arm: line.style for line in lines}),
-        "cell": _cell,
-        "number": _number,
-        "signed": _signed,
-        "seconds": _seconds,
-        "visible": _visible,
-        "heat": _heat,
-        "any": _any,
-    }
-    return environment.get_template(template).render(
-        css=Markup(_source("report.css")),
-        colours=COLOURS,
-        script=Markup(script),
-        script_hash=digest,
+    marker = _arm_marker({line.arm: line.style for line in lines})
+    return render_page(
+        template,
+        {"arms": marker},
         browser=browse(lines),
         figures=[
             {
@@ -86,6 +66,54 @@ def render(template: str, lines: Sequence[Line], **content: Any) -> str:
         times=stage_times(lines),
         guards=guard_events(lines),
         metrics=last_metrics(lines),
+        **content,
+    )
+
+
+def render_page(
+    template: str,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    package: str = "fdjax.plots",
+    **content: Any,
+) -> str:
+    """A page in the report's style, by a template that extends `base.html.j2`.
+
+    Args:
+      template: name of its file.
+      filters: of the template, beside those of every page.
+      package: that holds it.
+      content: what it reads.
+    """
+
+    def source(name: str) -> str:
+        own = resources.files(package).joinpath(name)
+        return own.read_text(encoding="utf-8") if own.is_file() else _source(name)
+
+    script = _source("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "cell": _cell,
+        "number": _number,
+        "signed": _signed,
+        "seconds": _seconds,
+        "visible": _visible,
+        "heat": _heat,
+        "any": _any,
+        **(filters or {}),
+    }
+    return environment.get_template(template).render(
+        css=Markup(_source("report.css")),
+        colours=COLOURS,
+        script=Markup(script),
+        script_hash=digest,
         **content,
     )
 

@@ -9,7 +9,6 @@ from typing import TypeVar
 import jax
 
 from fdjax.data.pipeline import fingerprint
-from fdjax.errors import ConfigError
 from fdjax.eval import Claim
 from fdjax.objects import on_disk
 from fdjax.plots import write_figures, write_report
@@ -24,7 +23,7 @@ from fdjax.run.policy import described_policy, prompt_width
 from fdjax.run.recipe import Recipe, load_recipe
 from fdjax.run.sampler import MAY_CHANGE, make_sampler
 from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
-from fdjax.run.task import Arm, Task, phases_of
+from fdjax.run.task import Arm, Task, chosen_arms, phases_of
 from fdjax.sharding import make_mesh, on_first, require_alike
 
 __all__ = ["experiment", "resume_rules"]
@@ -96,7 +95,7 @@ def run_experiment(
     """Runs an experiment with given settings; arguments as for `experiment`."""
     config = config.resolved()
     every = tuple(arms(config))
-    planned = _chosen(every, config.only)
+    planned = chosen_arms(every, config.only)
     # Arms that are not asked for now may have begun, and fix what they depend on.
     rules = resume_rules(every)
     mesh = make_mesh(
@@ -140,21 +139,6 @@ def run_experiment(
             display.say(f"Report: {linked(context.home / report.name)}")
 
         on_first(write)
-
-
-def _chosen(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
-    """The arms that are asked for, in the experiment's order.
-
-    Raises:
-      ConfigError: an arm is asked for that is not there.
-    """
-    names = [arm.name for arm in arms]
-    if unknown := [name for name in only if name not in names]:
-        raise ConfigError(
-            f"expected only to name arms of {', '.join(names)}, got "
-            f"{', '.join(unknown)}"
-        )
-    return tuple(arm for arm in arms if not only or arm.name in only)
 
 
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:

@@ -18,7 +18,7 @@ from fdjax.rollout import Pipeline, Rollout, Trajectory
 from fdjax.sharding import batch_parts, on_host, shard_batch
 from fdjax.train import response_hidden, summed_distribution
 
-__all__ = ["Probe", "probe"]
+__all__ = ["Probe", "pass_rows", "probe", "summed_marginal"]
 
 _ROWS = 16
 """Attempts in a pass of the model, rounded up to one for each device."""
@@ -129,7 +129,7 @@ def probe(
             number=number,
         )
         attempts += rollout.trajectories
-        marginal += _summed_marginal(model, params, rollout)
+        marginal += _of_rollout(model, params, rollout)
         tokens += int(rollout.responses.mask.sum())
     sampled = [each for each in attempts if each.sampled]
     judged = [each for each in sampled if not each.judgement.missing]
@@ -203,14 +203,19 @@ def _mean_reward(group: Sequence[Any]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _summed_marginal(
+def pass_rows(model: Model) -> int:
+    """Attempts that the model reads at once."""
+    parts = 1 if model.mesh is None else batch_parts(model.mesh)
+    return -(-_ROWS // parts) * parts
+
+
+def _of_rollout(
     model: Model, params: Any, rollout: Rollout
 ) -> Float64[np.ndarray, " V"]:
     """Sum of the next-token distributions at the sampled positions."""
     temperature = rollout.sampling.temperature if rollout.sampling else 1.0
     (prompts, valid), responses = rollout.prompts, rollout.responses
-    parts = 1 if model.mesh is None else batch_parts(model.mesh)
-    rows = -(-_ROWS // parts) * parts
+    rows = pass_rows(model)
     total, mesh = np.zeros(model.config.vocab_size), model.mesh
     for start in range(0, len(prompts), rows):
         columns = [
@@ -220,7 +225,9 @@ def _summed_marginal(
         columns = (
             jax.device_put(columns) if mesh is None else shard_batch(columns, mesh)
         )
-        total += on_host(_summed(model, params, *columns, temperature=temperature))
+        total += on_host(
+            summed_marginal(model, params, *columns, temperature=temperature)
+        )
     return total
 
 
@@ -231,7 +238,7 @@ def _filled(column: np.ndarray, rows: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames=("model", "temperature"))
-def _summed(
+def summed_marginal(
     model: Model,
     params: Any,
     prompts: Int32[Array, "B S"],

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 from jax.sharding import Mesh
 
 from fdjax.checkpoint import save_pretrained
 from fdjax.errors import ConfigError
-from fdjax.feedback import PolicyFeedback
+from fdjax.feedback import PolicyFeedback, Writer
 from fdjax.model import ModelConfig
 from fdjax.run.config import RunConfig, SamplerConfig
 from fdjax.run.policy import PolicyDescription
@@ -23,9 +23,9 @@ from fdjax.sampling import (
     StopStrings,
 )
 from fdjax.sampling.server import ServerConfig, ServerSampler
-from fdjax.sharding import batch_parts, make_mesh
+from fdjax.sharding import batch_parts
 
-__all__ = ["MAY_CHANGE", "RunSampler", "make_sampler"]
+__all__ = ["MAY_CHANGE", "RunSampler", "Slotting", "make_sampler", "slotting"]
 
 RunSampler = SlotSampler | SharedSampler | ServerSampler
 
@@ -38,6 +38,14 @@ MAY_CHANGE = tuple(
 )
 """Settings that a resumed run may change: where a server is, and how long to wait."""
 _SLOTS = 64
+
+
+class Slotting(NamedTuple):
+    """What a run's `SlotSampler` is made of, beside the model."""
+
+    sampling: SamplingConfig
+    slots: SlotsConfig
+    mesh: Mesh
 
 
 def make_sampler(
@@ -62,22 +70,11 @@ def make_sampler(
       ConfigError: settings do not fit the policy, the devices or the server.
       InstallError: a package that asks servers is missing.
     """
-    attempts, writer = config.attempts, task.writer
-    asked = [(prompt_width + attempts.feedback_tokens, attempts.max_new_tokens)]
-    if isinstance(writer, PolicyFeedback):
-        if attempts.stop_strings:
-            raise ConfigError(
-                "expected no attempts.stop_strings where the policy reviews itself, "
-                f"got {attempts.stop_strings}: they would end its reviews, too"
-            )
-        asked.append((writer.prompt_tokens, writer.max_new_tokens))
-    sampling = SamplingConfig(
-        max_new_tokens=max(tokens for _, tokens in asked),
-        temperature=attempts.temperature,
-        stop_tokens=policy.stop_tokens,
-    )
-    if isinstance(config.sampler, ServerConfig):
-        return _on_server(config.sampler, attempts.stop_strings, sampling, policy)
+    attempts, settings = config.attempts, config.sampler
+    asked = _asked(config, prompt_width, task.writer)
+    if isinstance(settings, ServerConfig):
+        sampling = _sampling(config, asked, policy.stop_tokens)
+        return _on_server(settings, attempts.stop_strings, sampling, policy)
 
     def decode(tokens: Sequence[int]) -> str:
         text = policy.tokenizer.decode(tokens, skip_special_tokens=False)
@@ -86,22 +83,85 @@ def make_sampler(
     strings = None
     if attempts.stop_strings:
         strings = StopStrings(strings=attempts.stop_strings, decode=decode)
-    own = _sampling_mesh(config.sampler, policy.model.config, mesh)
-    parts = batch_parts(own)
-    slots = config.sampler.slots or min(attempts.problems * attempts.group_size, _SLOTS)
+    made = slotting(
+        config,
+        settings,
+        policy.model.config,
+        mesh,
+        prompt_width=prompt_width,
+        stop_tokens=policy.stop_tokens,
+        writer=task.writer,
+    )
     sampler = SlotSampler(
-        policy.model,
-        sampling,
+        policy.model, made.sampling, made.slots, made.mesh, stop_strings=strings
+    )
+    return sampler if jax.process_count() == 1 else SharedSampler(sampler)
+
+
+def slotting(
+    config: RunConfig,
+    settings: SamplerConfig,
+    model: ModelConfig,
+    mesh: Mesh,
+    *,
+    prompt_width: int,
+    stop_tokens: tuple[int, ...],
+    writer: Writer | PolicyFeedback | None = None,
+) -> Slotting:
+    """Slots, pages and devices as the settings say.
+
+    Args:
+      config: of the run.
+      settings: its sampler's.
+      model: of the policy.
+      mesh: of training.
+      prompt_width: tokens of the student's prompts.
+      stop_tokens: ids that end an answer.
+      writer: of feedback; the policy reviews itself where it is `PolicyFeedback`.
+
+    Raises:
+      ConfigError: settings do not fit the policy or the devices.
+    """
+    asked = _asked(config, prompt_width, writer)
+    own = _sampling_mesh(settings, model, mesh)
+    parts, attempts = batch_parts(own), config.attempts
+    slots = settings.slots or min(attempts.problems * attempts.group_size, _SLOTS)
+    return Slotting(
+        _sampling(config, asked, stop_tokens),
         SlotsConfig(
             longest=max(map(sum, asked)),
             slots=-(-slots // parts) * parts,
-            page=config.sampler.page,
-            capacity=config.sampler.capacity,
+            page=settings.page,
+            capacity=settings.capacity,
         ),
         own,
-        stop_strings=strings,
     )
-    return sampler if jax.process_count() == 1 else SharedSampler(sampler)
+
+
+def _asked(
+    config: RunConfig, prompt_width: int, writer: Writer | PolicyFeedback | None
+) -> list[tuple[int, int]]:
+    """Tokens of the longest prompts, and of what follows them."""
+    attempts = config.attempts
+    asked = [(prompt_width + attempts.feedback_tokens, attempts.max_new_tokens)]
+    if isinstance(writer, PolicyFeedback):
+        if attempts.stop_strings:
+            raise ConfigError(
+                "expected no attempts.stop_strings where the policy reviews itself, "
+                f"got {attempts.stop_strings}: they would end its reviews, too"
+            )
+        asked.append((writer.prompt_tokens, writer.max_new_tokens))
+    return asked
+
+
+def _sampling(
+    config: RunConfig, asked: list[tuple[int, int]], stop_tokens: tuple[int, ...]
+) -> SamplingConfig:
+    return SamplingConfig(
+        max_new_tokens=max(tokens for _, tokens in asked),
+        temperature=config.attempts.temperature,
+        stop_tokens=stop_tokens,
+    )
 
 
 def _on_server(
@@ -141,4 +201,10 @@ def _sampling_mesh(settings: SamplerConfig, model: ModelConfig, mesh: Mesh) -> M
             f"expected sampler.tensor to divide each of {given}, got {tensor}: "
             f"{math.gcd(*sizes.values())} is the most that does"
         )
-    return make_mesh(data=-1, tensor=tensor)
+    # In training's order, so that weights go over by one program (`place_weights`);
+    # neighbours there are neighbours in the slice.
+    return Mesh(
+        mesh.devices.reshape(-1, 1, tensor),
+        mesh.axis_names,
+        axis_types=mesh.axis_types,
+    )

@@ -12,7 +12,7 @@ from fdjax.records import Problem
 from fdjax.rollout import OpensTools
 from fdjax.train import PhaseConfig
 
-__all__ = ["BASE", "Arm", "Task", "phases_of"]
+__all__ = ["BASE", "Arm", "Task", "chosen_arms", "phases_of"]
 
 BASE = "base"
 """The policy before any training, as rows call it."""
@@ -59,6 +59,21 @@ class Arm:
                 f"Arm {self.name}: expected other names than {BASE!r}, got it for the "
                 "arm or a phase: rows call the policy before any training so"
             )
+
+
+def chosen_arms(arms: Sequence[Arm], only: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms that are asked for, in the experiment's order.
+
+    Raises:
+      ConfigError: an arm is asked for that is not there.
+    """
+    names = [arm.name for arm in arms]
+    if unknown := [name for name in only if name not in names]:
+        raise ConfigError(
+            f"expected only to name arms of {', '.join(names)}, got "
+            f"{', '.join(unknown)}"
+        )
+    return tuple(arm for arm in arms if not only or arm.name in only)
 
 
 def phases_of(arms: Sequence[Arm]) -> list[PhaseConfig]:

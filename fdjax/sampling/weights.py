@@ -14,7 +14,13 @@ from fdjax.model import Adapter, Model, adapt, split
 from fdjax.sampling.published import Published
 from fdjax.sharding import DEFAULT_RULES, shardings
 
-__all__ = ["Weights", "copy_shapes", "place_weights", "weights_layout"]
+__all__ = [
+    "Weights",
+    "copy_shapes",
+    "place_weights",
+    "placing_program",
+    "weights_layout",
+]
 
 _RULES = {**DEFAULT_RULES, "embed": None}
 """Every part of the batch has all weights: decoding gathers none."""
@@ -68,14 +74,30 @@ def place_weights(model: Model, params: Any) -> Any:
       model: with the mesh to sample on, or none for the first device.
       params: of `Model.init`, or adapters of it.
     """
-    take = _copying(model)
+    program = placing_program(model, params)
+    if program is not None:
+        # Cut anew by the program: `device_put` would cut on the host.
+        return program(params)
+    _, layout = copy_shapes(model, params)
+    return jax.device_put(jax.jit(_copying(model))(params), layout, may_alias=True)
+
+
+def placing_program(model: Model, params: Any) -> Callable[[Any], Any] | None:
+    """The jitted program by which `place_weights` copies.
+
+    Args:
+      model: with the mesh to sample on, or none for the first device.
+      params: as there, or their shapes with shardings.
+
+    Returns:
+      None where they lie on other devices, or in another order: then none does it all.
+    """
     _, layout = copy_shapes(model, params)
     wanted = _devices(jax.tree.leaves(layout)[0])
-    if all(_devices(leaf.sharding) == wanted for leaf in jax.tree.leaves(params)):
-        # Cut anew by the program: `device_put` would cut on the host.
-        leaves, structure = jax.tree.flatten(layout)
-        return _placing(take, tuple(leaves), structure)(params)
-    return jax.device_put(jax.jit(take)(params), layout, may_alias=True)
+    if any(_devices(leaf.sharding) != wanted for leaf in jax.tree.leaves(params)):
+        return None
+    leaves, structure = jax.tree.flatten(layout)
+    return _placing(_copying(model), tuple(leaves), structure)
 
 
 def copy_shapes(model: Model, params: Any) -> tuple[Any, Any]:

@@ -1,6 +1,10 @@
 """The device mesh, and the start-up of several hosts."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from fdjax.errors import ConfigError
@@ -13,7 +17,13 @@ _HEARTBEAT_S = 30
 end."""
 
 
-def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+def make_mesh(
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[Any] | None = None,
+) -> Mesh:
     """A mesh over all devices with axes data, fsdp and tensor.
 
     Neighbouring devices share `tensor` first, which talks most. The axes are Auto: the
@@ -24,12 +34,13 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
         the other axes leave.
       fsdp: devices that share the batch and the parameters; -1 likewise.
       tensor: devices that share heads, the inner layer and the vocabulary; -1 likewise.
+      devices: these instead of all that JAX sees, for instance some that are not there.
 
     Raises:
       ConfigError: the axes do not multiply to the number of devices.
     """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
-    devices = jax.devices()
+    devices = list(jax.devices() if devices is None else devices)
     asked = ", ".join(f"{name}={size}" for name, size in sizes.items())
     for name, size in sizes.items():
         if size != -1:
@@ -48,12 +59,11 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
             f"expected mesh axes whose product is the number of devices, "
             f"{len(devices)}, got {asked}: change one, or set one to -1"
         )
-    return jax.make_mesh(
-        tuple(sizes.values()),
-        tuple(sizes),
-        axis_types=(AxisType.Auto,) * len(sizes),
-        devices=devices,
+    # An axis may be a part of a physical one, as tensor=4 of a slice of 8 × 8 chips.
+    placed = mesh_utils.create_device_mesh(
+        tuple(sizes.values()), devices, allow_split_physical_axes=True
     )
+    return Mesh(placed, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def initialize_distributed(

@@ -50,7 +50,9 @@ class LogprobGap:
             jax.device_put(columns) if mesh is None else shard_batch(columns, mesh)
         )
         temperature = rollout.sampling.temperature if rollout.sampling else 1.0
-        measured = jax.device_get(self._read(params, *columns, temperature=temperature))
+        measured = jax.device_get(
+            self.program(params, *columns, temperature=temperature)
+        )
         total, largest, entropy = map(float, measured)
         if math.isnan(total):
             # A row takes NaN for nothing to measure; no gap is larger than this one.
@@ -68,7 +70,11 @@ class LogprobGap:
         return max(1, min(_ROWS, attempts) // parts) * parts
 
     @cached_property
-    def _read(self) -> Any:
+    def program(self) -> Any:
+        """Jitted `(params, prompts, valid, tokens, valid, mask, sampled)` to sums.
+
+        It takes the `temperature` by name.
+        """
         return jax.jit(partial(_read, self._model), static_argnames="temperature")
 
 

@@ -13,8 +13,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import tpu_losses
 from fdjax.ops import Chunking, chunked_logprobs
+from fdjax.plan.topology import mesh_on, prepare
 
-tpu_losses.prepare()
+prepare()
 
 GIB = 2**30
 VOCABULARY, WIDTH = 151_936, 2_048
@@ -31,7 +32,7 @@ def _arguments(compiled):
 
 
 def _compile(topology, workload="forward_kl", *, tokens=4_096, width=WIDTH, **kwargs):
-    mesh = tpu_losses.mesh_on(topology)
+    mesh = mesh_on(topology)
     return tpu_losses.compile_loss(
         mesh,
         workload,
@@ -58,7 +59,7 @@ def _widest(compiled):
 def test_a_chunk_is_all_that_is_added(chip, workload):
     """Beyond inputs and gradients: the head's in float32, and a chunk's logits."""
     compiled = _compile(CHIPS[chip], workload)
-    chunking = Chunking(mesh=tpu_losses.mesh_on(CHIPS[chip]))
+    chunking = Chunking(mesh=mesh_on(CHIPS[chip]))
     rows = chunking.size(4_096, vocabulary=VOCABULARY, width=WIDTH)
     assert _widest(compiled) == rows
     logits = 2 if workload == "grpo" else 3  # the student's, its slope, the teacher's
@@ -92,7 +93,7 @@ def test_whole_logits_do_not_fit_where_chunks_do():
 )
 def test_ceilings_on_sixteen_chips(axes, ceiling):
     """The head of an 8B model over v5e:4x4, 4,096 tokens a row of the batch."""
-    mesh = tpu_losses.mesh_on("v5e:4x4", **axes)
+    mesh = mesh_on("v5e:4x4", **axes)
     compiled = tpu_losses.compile_loss(
         mesh,
         "forward_kl",
@@ -142,7 +143,7 @@ def _compile_logprobs(mesh, batch, width, dtype=jnp.bfloat16):
 )
 @pytest.mark.parametrize("chip", CHIPS)
 def test_the_kernel_compiles_and_holds_no_logits(chip, width, dtype):
-    mesh = tpu_losses.mesh_on(CHIPS[chip])
+    mesh = mesh_on(CHIPS[chip])
     compiled = _compile_logprobs(mesh, (1, 4_096), width, dtype)
     assert "tpu_custom_call" in compiled.as_text()
     assert _widest(compiled) == 0
@@ -151,7 +152,7 @@ def test_the_kernel_compiles_and_holds_no_logits(chip, width, dtype):
 
 
 def test_the_kernel_over_sixteen_chips():
-    mesh = tpu_losses.mesh_on("v5e:4x4", fsdp=4, tensor=4)
+    mesh = mesh_on("v5e:4x4", fsdp=4, tensor=4)
     compiled = _compile_logprobs(mesh, (8, 2_048), 4_096)
     text = compiled.as_text()
     assert "tpu_custom_call" in text

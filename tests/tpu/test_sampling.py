@@ -12,12 +12,13 @@ import re
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import tpu_decode, tpu_losses
+from benchmarks import tpu_decode
 from benchmarks.tpu_decode import PAGE, QWEN3_8B, SETTINGS, whole
 from fdjax.model import Model
+from fdjax.plan.topology import mesh_on, prepare
 from fdjax.sampling.programs import Blocks, prefill_program
 
-tpu_losses.prepare()
+prepare()
 
 GIB = 2**30
 BLOCKS = 8
@@ -35,9 +36,7 @@ CEILINGS = {
 
 def _model(name):
     setting = SETTINGS[name]
-    mesh = tpu_losses.mesh_on(
-        setting.topology, fsdp=setting.parts, tensor=setting.chips
-    )
+    mesh = mesh_on(setting.topology, fsdp=setting.parts, tensor=setting.chips)
     return Model(QWEN3_8B, mesh)
 
 

@@ -21,6 +21,14 @@ _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 """Operations that change some of their first operand, and which operand is new."""
 
+_INNERMOST = {
+    *("all-reduce", "all-reduce-start", "reduce-scatter", "reduce", "reduce-window"),
+    *("scatter", "select-and-scatter", "sort", "map", "custom-call"),
+}
+"""Operations that apply a computation to single elements."""
+
+_BEGINS = re.compile(r"\s+(?:ROOT )?%?[\w.\-]+ = |(?:ENTRY )?%?[\w.\-]+ \(.*\{$")
+_CLOSED = re.compile(r"\}(?:\s|$)")
 _BUFFER = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 
@@ -34,6 +42,9 @@ class Buffer:
     """Bytes, filled up to whole tiles."""
     space: int
     """0 for the chip's large memory (HBM), 1 for that beside its cores (VMEM)."""
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.dims))}]"
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,19 @@ class Operation:
         """Another computation that this one refers to, such as a loop's `body`."""
         found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.text)
         return found[1] if found else None
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Computations that are executed with it; not those that add two numbers."""
+        if self.opcode in _INNERMOST:
+            return ()
+        found = re.findall(
+            r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)",
+            self.text,
+        )
+        if branches := re.search(r"branch_computations=\{([^}]*)\}", self.text):
+            found += re.findall(r"%?([\w.\-]+)", branches[1])
+        return tuple(found)
 
     @property
     def number(self) -> int:
@@ -105,11 +129,11 @@ class Program:
         """
         computations: dict[str, dict[str, Operation]] = {}
         entry, current = "", None
-        for line in text.splitlines():
+        for line in _lines(text):
             if opened := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
                 current = computations.setdefault(opened[2], {})
                 entry = opened[2] if opened[1] else entry
-            elif line.startswith("}"):
+            elif _CLOSED.match(line):
                 current = None
             elif current is not None and line.strip():
                 operation = _operation(line.strip())
@@ -140,6 +164,8 @@ class Program:
 
     def turns(self, loop: Operation) -> int | None:
         """Of a loop that counts from zero to a constant; None for any other."""
+        if said := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text):
+            return int(said[1])
         condition = self.computations[loop.named("condition") or ""]
         root = next(operation for operation in condition.values() if operation.root)
         if root.opcode != "compare" or "direction=LT" not in root.text:
@@ -165,6 +191,21 @@ class Program:
                 body = operation.named("body")
                 assert body is not None
                 yield from self.runs(body, times * turns)
+
+    def within(self, computation: str, times: int = 1) -> Iterator[Run]:
+        """All operations of a computation, and of all that it calls.
+
+        Those of loops as often as they run, of loops of unknown turns once, and of all
+        branches, of which one is taken.
+        """
+        for operation in self.computations[computation].values():
+            yield Run(computation, operation, times)
+            turns = 1
+            if operation.opcode == "while":
+                turns = self.turns(operation) or 1
+            for called in operation.called:
+                if called in self.computations:
+                    yield from self.within(called, times * turns)
 
     def update(
         self, computation: str, operation: Operation, result: int = 0
@@ -237,6 +278,21 @@ def _unwrapped(known: dict[str, Operation], operation: Operation) -> Operation:
     while operation.opcode == "bitcast":
         operation = known[operation.operands[0]]
     return operation
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines, those that go on in the next, as a kernel's metadata do, as one."""
+    whole = ""
+    for line in text.splitlines():
+        inside = whole.startswith(" ")
+        if not inside or _BEGINS.match(line) or _CLOSED.match(line):
+            if whole:
+                yield whole
+            whole = line
+        else:
+            whole += f" {line}"
+    if whole:
+        yield whole
 
 
 def _operation(line: str) -> Operation:

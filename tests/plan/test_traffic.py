@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.hlo import Program
-from benchmarks.hlo_traffic import cycles, moves, streamed
+from fdjax.plan.hlo import Program
+from fdjax.plan.traffic import cycles, moves, streamed
 
 # Four layers' weights, 64 KiB each; rows that are copied to the fast memory; and a
 # cache, of which each of four turns writes one tile and a kernel reads all.

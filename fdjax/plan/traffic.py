@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.hlo import Operation, Program, Run
+from fdjax.plan.hlo import Operation, Program, Run
 
 __all__ = ["Move", "cycles", "moves", "streamed"]
 

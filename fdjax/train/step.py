@@ -74,7 +74,9 @@ def make_train_step(
         )
     layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
 
-    gradient = make_gradient(objective, teacher=teacher, microbatches=microbatches)
+    gradient = make_gradient(
+        objective, teacher=teacher, microbatches=microbatches, layout=layout.params
+    )
 
     def step(state: TrainState, base: Any, batch: Any) -> tuple[TrainState, Metrics]:
         scored = objective.scored(batch).sum().astype(jnp.float32)
@@ -147,7 +149,11 @@ def make_train_step(
 
 
 def make_gradient(
-    objective: Objective, *, teacher: Teacher | None, microbatches: int
+    objective: Objective,
+    *,
+    teacher: Teacher | None,
+    microbatches: int,
+    layout: Any = None,
 ) -> Callable[[TrainState, Any, Any], tuple[Float32[Array, ""], Metrics, Any]]:
     """Builds `gradient(state, base, batch) -> (loss, metrics, gradient)`; not jitted.
 
@@ -157,6 +163,9 @@ def make_gradient(
       objective: what to minimise.
       teacher: where its weights come from; None where the objective reads none.
       microbatches: parts that the batch is cut into.
+      layout: where each part of the gradient lies, of a microbatch as of all: that of
+        the parameters, so that devices add up their own shards alone. By default the
+        compiler chooses.
     """
 
     def loss_of(
@@ -178,6 +187,8 @@ def make_gradient(
             (loss, metrics), grads = by_params(
                 state.params, weights, base, batch, normalizers, state.step
             )
+            if layout is not None:
+                grads = jax.lax.with_sharding_constraint(grads, layout)
             return loss, metrics, grads
 
         if microbatches == 1:

@@ -27,17 +27,17 @@ def lay_out(
     mesh: Mesh | None,
     *axes: str | tuple[str, ...] | None,
 ) -> Shaped[Array, "..."]:
-    """The same array, cut over the mesh as said; a no-op without a mesh.
+    """The same array, cut over the mesh as said; a no-op on one device.
 
     Inside a `shard_map` over other axes it speaks of what the compiler has left.
 
     Args:
       array: of any shape.
-      mesh: the devices, with Auto axes.
+      mesh: the devices, with Auto axes; None for one.
       axes: for each axis of the array those of the mesh that cut it; those not named
         at the end are whole.
     """
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return array
     here = jax.sharding.get_abstract_mesh()
     layout = NamedSharding(mesh if here.empty else here, PartitionSpec(*axes))

@@ -79,7 +79,7 @@ def padding(batch: Any) -> Metrics:
     read = [batch.prompt_valid, batch.response_valid]
     for prompts in _teachers(batch):
         read += [prompts.valid, batch.response_valid]
-    valid = sum(jnp.asarray(each).sum() for each in read)
+    valid = sum(jnp.asarray(each).sum().astype(jnp.float32) for each in read)
     size = jnp.float32(sum(each.size for each in read))
     return {"train/padding": Mean(size - valid, size)}
 

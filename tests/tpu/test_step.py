@@ -120,7 +120,10 @@ def _state(model, optimizer, mesh, teacher, lora):
 
 
 def _compile(model, batch, *, terms=PHASE.terms, microbatches=1, lora=None):
-    """The step of some terms, with a moving average for a teacher if they read one."""
+    """The step of some terms, with a moving average for a teacher if they read one.
+
+    At full width: narrower microbatches take less, and four times as long to compile.
+    """
     mesh, optimizer = model.mesh, make_optimizer(PHASE.optimizer)
     objective = make_objective(model, terms)
     teacher = PHASE.teacher if objective.reads_teacher else None
@@ -132,6 +135,7 @@ def _compile(model, batch, *, terms=PHASE.terms, microbatches=1, lora=None):
         teacher=teacher,
         lora=lora,
         microbatches=microbatches,
+        widths=1,
     )
     state = _state(model, optimizer, mesh, teacher, lora)
     return step.__wrapped__.lower(
@@ -148,7 +152,7 @@ CHIPS, TOKENS, SHORT = 16, 2_048, 256
 LAYER = 2 * (3 * WIDTH * INNER + 2 * WIDTH * (32 + 8) * 128)
 """Bytes of a layer's parameters, in bfloat16."""
 TERMS = {"fd and grpo": (FD(), GRPO()), "gspo": (GSPO(),)}
-CEILINGS = {"fd and grpo": 4.0, "gspo": 4.0}
+CEILINGS = {"fd and grpo": 4.5, "gspo": 4.0}
 """GiB a chip."""
 
 
@@ -246,3 +250,12 @@ def test_defaults_fit_an_8b_on_a_slice_of_v5p(record_property):
     held = sum(held_in(PHASE, model).values()) / GIB
     record_property("v5p:2x4x4", {"peak": peak, "held": held})
     assert held < peak < 20
+
+
+@pytest.mark.slow
+def test_long_episodes_fit_whole_on_a_slice_of_v5p(record_property):
+    """An episode of 32,768 tokens a chip, v5p:2x4x4: no sequence is cut."""
+    model = _qwen3_8b(tpu_losses.mesh_on("v5p:2x4x4", fsdp=32))
+    peak = _peak(_compile(model, _batch(model.mesh, 32, width=32_768)))
+    record_property("v5p:2x4x4, 32,768 tokens", {"peak": peak})
+    assert peak < 95

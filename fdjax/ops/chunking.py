@@ -23,8 +23,8 @@ class Chunking(NamedTuple):
 
     While logits are made the vocabulary is cut over all axes but `data`. So devices
     along `fsdp` see one another's rows of a chunk, and no device holds the whole head
-    or adds up a gradient of all of it: they exchange hidden states, 6 to 10 bytes for
-    each of a row's D. Where the vocabulary does not divide, the head is gathered.
+    or adds up a gradient of all of it: they exchange hidden states and their slopes.
+    Where the vocabulary does not divide, the head is gathered.
     """
 
     rows: int | None = None

@@ -17,6 +17,7 @@ from fdjax.model.kernels import Attend, choose_attention
 from fdjax.model.paged import PagedAttention
 from fdjax.model.pages import Pages
 from fdjax.model.rope import rope_angles
+from fdjax.model.spread import spread_rows
 from fdjax.ops import head_logits
 
 __all__ = ["Model"]
@@ -34,8 +35,9 @@ class Model:
 
     config: ModelConfig
     mesh: Mesh | None = None
-    """Devices over which attention kernels are cut (`fdjax.model.kernels`); what XLA
-    compiles is cut as its arguments are, with or without."""
+    """Devices over which attention kernels are cut (`fdjax.model.kernels`), and the
+    rows of `hidden` (`fdjax.model.spread`); else what XLA compiles is cut as its
+    arguments are, with or without."""
 
     @cached_property
     def _graphs(self) -> tuple[Any, Any]:
@@ -148,14 +150,15 @@ class Model:
         def layer(x: jax.Array, block_params: Any) -> tuple[jax.Array, None]:
             block = nnx.merge(self._graphs[0], block_params)
             query, key, value = block.attention.project(block.attention_norm(x), angles)
-            x += block.attention.mix(self._attend(query, key, value, segments=seen))
-            return x + block.mlp(block.mlp_norm(x)), None
+            mixed = block.attention.mix(self._attend(query, key, value, segments=seen))
+            x = spread_rows(x + mixed, self.mesh)
+            return spread_rows(x + block.mlp(block.mlp_norm(x)), self.mesh), None
 
-        x = self._embed(params, tokens, valid)
+        x = spread_rows(self._embed(params, tokens, valid), self.mesh)
         x, _ = jax.lax.scan(
             recomputed(layer, config), x, params["layers"], unroll=config.unroll
         )
-        return self._last_norm(params, x)
+        return spread_rows(self._last_norm(params, x), self.mesh)
 
     def head(
         self, params: Any, hidden: Float[Array, "*batch D"]

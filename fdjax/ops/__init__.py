@@ -1,13 +1,12 @@
 """Masked sums, log-probabilities and divergences: the arithmetic of the losses."""
 
 from fdjax.ops.chunked import (
-    BY_RULE,
-    Chunking,
     chunked_logprobs,
     chunked_rows,
     chunked_sum,
     head_logits,
 )
+from fdjax.ops.chunking import BY_RULE, Chunking
 from fdjax.ops.divergence import (
     Divergence,
     forward_kl,

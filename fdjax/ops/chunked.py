@@ -8,69 +8,29 @@ computed once, and nothing of size V outlives the chunk but the head's own gradi
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from fdjax.errors import ConfigError
+from fdjax.ops.chunking import BY_RULE, Chunking, Cut, cut_of
+from fdjax.ops.layouts import several
 from fdjax.ops.logprobs import entropy, token_logprobs
-from fdjax.ranges import Number, Whole, require
+from fdjax.ranges import Number, require
 
 __all__ = [
-    "BY_RULE",
-    "Chunking",
     "chunked_logprobs",
     "chunked_rows",
     "chunked_sum",
     "head_logits",
 ]
 
-_CHUNKS = {"cpu": (24 << 20, 384)}
-_CHUNK = (5 << 25, 1024)
-"""Logits of a chunk on a device, at most, and rows beyond which products gain little:
-of CPUs, and of accelerators, which read the head once for more rows."""
-
 RowFunction = Callable[[Array, Any, Any], tuple[Array, Any]]
 Chunk = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
 """`(hidden, head, rows, shared) -> (sums, sum shaped as the head, outputs)`."""
-
-
-class Chunking(NamedTuple):
-    """How rows are cut into chunks, and over which devices they lie."""
-
-    rows: int | None = None
-    """Rows of a chunk on a device. By default 640 MiB of logits, 1,024 rows at most,
-    and on CPUs 96 MiB and 384; or, if more, a quarter of the model's width: each chunk
-    reads and writes the gradient of the head [V, D] once, which takes as long as its
-    products if rows are few."""
-    mesh: Mesh | None = None
-    """Devices; None for one, or inside a `shard_map` of your own."""
-    batch_axes: tuple[str, ...] = ("data", "fsdp")
-    """Axes of the mesh over which the batch is cut; the vocabulary may be over others,
-    and is never gathered."""
-
-    def size(self, rows: int, *, vocabulary: int, width: int) -> int:
-        """Rows of a chunk, for as many rows, tokens and hidden units as on a device.
-
-        Raises:
-          ConfigError: the number asked for is not positive.
-        """
-        if self.rows is not None:
-            require("Chunking.rows", self.rows, Whole(1))
-        platform = jax.default_backend()
-        if self.mesh is not None:
-            platform = self.mesh.devices.flat[0].platform
-        elements, most = _CHUNKS.get(platform, _CHUNK)
-        by_rule = max(1, min(most, elements // vocabulary), width // 4)
-        chunks = max(1, -(-rows // (self.rows or by_rule)))
-        return max(1, -(-rows // chunks))
-
-
-BY_RULE = Chunking()
-"""Chunks by the rule, on one device or as the compiler sees fit."""
 
 
 def head_logits(
@@ -274,12 +234,14 @@ def _logprobs(settings: Any, hidden: Any, head: Any, rows: Any) -> Any:
             temperature=temperature,
             soft_cap=soft_cap,
             mesh=chunking.mesh,
-            batch_axes=batch_axes,
-            vocabulary_axes=vocabulary_axes,
+            batch_axes=cut.rows + cut.shared,
+            vocabulary_axes=cut.vocabulary,
+            seen_rows=cut.size(chunking, hidden, head),
         )
 
-    batch_axes, vocabulary_axes = _axes(chunking, hidden)
-    if head.shape[0] % _devices(chunking, vocabulary_axes):
+    cut = cut_of(chunking, hidden, head)
+    if set(several(cut.mesh)) - {*cut.rows, *cut.vocabulary}:
+        # What cuts neither is left to the compiler, and no kernel is.
         return in_chunks(hidden, head, rows)
     return jax.lax.platform_dependent(
         hidden, head, rows, tpu=in_kernel, default=in_chunks
@@ -339,31 +301,6 @@ def _row_logprobs(logits: Any, rows: Any, temperature: float) -> tuple[Any, Any]
     return jnp.where(mask, logprobs, 0.0), jnp.where(mask, spread, 0.0)
 
 
-def _axes(chunking: Chunking, hidden: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Axes of several devices: the batch's, and the others.
-
-    Raises:
-      ConfigError: the batch cannot be cut evenly.
-    """
-    mesh = chunking.mesh
-    sizes = {} if mesh is None else dict(mesh.shape)
-    several = [name for name, size in sizes.items() if size > 1]
-    axes = tuple(name for name in chunking.batch_axes if name in several)
-    parts = _devices(chunking, axes)
-    if hidden.shape[0] % parts:
-        raise ConfigError(
-            f"expected a batch divisible by the {parts} devices of {axes}, got "
-            f"{hidden.shape[0]} rows: change the batch or the mesh"
-        )
-    return axes, tuple(name for name in several if name not in axes)
-
-
-def _devices(chunking: Chunking, axes: tuple[str, ...]) -> int:
-    """How many devices lie along the axes."""
-    mesh = chunking.mesh
-    return 1 if mesh is None else math.prod(mesh.shape[name] for name in axes)
-
-
 def _over_chunks(
     chunk: Chunk,
     chunking: Chunking,
@@ -379,59 +316,86 @@ def _over_chunks(
       [B, T, ...].
     """
     head = head.astype(hidden.dtype)
-    axes, others = _axes(chunking, hidden)
-    size = chunking.size(
-        math.prod(hidden.shape[:2]) // _devices(chunking, axes),
-        vocabulary=-(-head.shape[0] // _devices(chunking, others)),
-        width=head.shape[1],
-    )
-    if not axes:
-        return _scan(chunk, size, hidden, head, rows, shared)
-    batch, whole = PartitionSpec(axes), PartitionSpec()
+    cut = cut_of(chunking, hidden, head)
+    size = cut.size(chunking, hidden, head)
+    if not cut.rows:
+        sums, table, outputs = _scan(chunk, size, cut, hidden, head, rows, shared)
+        return sums, cut.at_rest(table), outputs
+    batch, whole = PartitionSpec(cut.rows), PartitionSpec()
+    # Only where the head was gathered do its axes at rest cut rows as well.
+    gathered = tuple(name for name in cut.rest if name in cut.rows)
+    alone = tuple(name for name in cut.rows if name not in gathered)
 
-    # Manual over the batch, so that gradients of the head are added up over devices
-    # once and not for every chunk; the vocabulary's axes are left to the compiler.
+    def added(table: Any) -> Any:
+        if gathered:
+            table = jax.lax.psum_scatter(
+                table, gathered, scatter_dimension=1, tiled=True
+            )
+        return jax.lax.psum(table, alone)
+
+    # Manual over the rows' axes, so that gradients of the head are added up over
+    # devices once and not for every chunk; the others are left to the compiler.
     def on_device(*operands: Any) -> tuple[Any, Any, Any]:
-        *sums, outputs = _scan(chunk, size, *operands)
-        return *jax.lax.psum(sums, axes), outputs
+        sums, table, outputs = _scan(chunk, size, cut, *operands)
+        return jax.lax.psum(sums, cut.rows), jax.tree.map(added, table), outputs
 
-    return jax.shard_map(
+    sums, table, outputs = jax.shard_map(
         on_device,
         mesh=chunking.mesh,
         in_specs=(batch, whole, batch, whole),
-        out_specs=(whole, whole, batch),
-        axis_names=set(axes),
+        out_specs=(whole, PartitionSpec(None, gathered), batch),
+        axis_names=set(cut.rows),
         check_vma=False,
     )(hidden, head, rows, shared)
+    return sums, cut.at_rest(table), outputs
 
 
 def _scan(
-    chunk: Chunk, size: int, hidden: Any, head: Any, rows: Any, shared: Any
+    chunk: Chunk, size: int, cut: Cut, hidden: Any, head: Any, rows: Any, shared: Any
 ) -> tuple[Any, Any, Any]:
     shape = hidden.shape[:2]
-    count = math.prod(shape)
+    count = math.prod(shape) // cut.parts
     chunks = -(-count // size)
+    tokens = head.shape[0]
 
-    def cut(array: Any) -> Any:
-        flat = array.reshape(count, *array.shape[2:])
-        padding = [(0, chunks * size - count)] + [(0, 0)] * (flat.ndim - 1)
-        return jnp.pad(flat, padding).reshape(chunks, size, *flat.shape[1:])
+    def split(array: Any) -> Any:
+        """[B, T, ...] as [chunks, parts, size, ...], filled up with zeros."""
+        own = cut.own(array.reshape(cut.parts, count, *array.shape[2:]))
+        widths = [(0, 0), (0, chunks * size - count)] + [(0, 0)] * (array.ndim - 2)
+        full = jnp.pad(own, widths)
+        pieces = full.reshape(cut.parts, chunks, size, *array.shape[2:])
+        return jnp.swapaxes(pieces, 0, 1)
 
     def join(array: Any) -> Any:
-        flat = array.reshape(chunks * size, *array.shape[2:])
-        return flat[:count].reshape(*shape, *flat.shape[1:])
+        full = jnp.swapaxes(array, 0, 1)
+        flat = full.reshape(cut.parts, chunks * size, *array.shape[3:])
+        return flat[:, :count].reshape(*shape, *array.shape[3:])
+
+    def given_back(array: Any) -> Any:
+        return cut.own(array.reshape(cut.parts, size, *array.shape[1:]))
+
+    def by_token(array: Any) -> Any:
+        """What has a row for each token of the vocabulary lies as the head does."""
+        is_table = array.ndim == 2 and array.shape[0] == tokens
+        return cut.table(array) if is_table else array
+
+    head = cut.table(head)
+    shared = jax.tree.map(by_token, jax.tree.map(jnp.asarray, shared))
 
     def run(hidden: Any, rows: Any) -> tuple[Any, Any]:
-        hidden = jnp.where(rows["mask"][:, None], hidden, 0)
-        *sums, outputs = chunk(hidden, head, rows, shared)
-        return sums, outputs
+        hidden = jnp.where(rows["mask"][..., None], hidden, 0)
+        hidden, rows = jax.tree.map(cut.seen, (hidden, rows))
+        sums, table, outputs = chunk(hidden, head, rows, shared)
+        table = None if table is None else cut.table(table)
+        return (sums, table), jax.tree.map(given_back, outputs)
 
     def body(total: Any, piece: Any) -> tuple[Any, Any]:
         sums, outputs = run(*piece)
         return jax.tree.map(jnp.add, total, sums), outputs
 
-    pieces = jax.tree.map(cut, (hidden, rows))
+    pieces = jax.tree.map(split, (hidden, rows))
     first, _ = jax.eval_shape(run, *jax.tree.map(lambda x: x[0], pieces))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-    (sums, table), outputs = jax.lax.scan(body, zeros, pieces)
+    sums, table = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+    table = None if table is None else cut.table(table)
+    (sums, table), outputs = jax.lax.scan(body, (sums, table), pieces)
     return sums, table, jax.tree.map(join, outputs)

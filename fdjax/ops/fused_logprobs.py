@@ -41,6 +41,7 @@ def fused_logprobs(
     mesh: Mesh | None = None,
     batch_axes: tuple[str, ...] = (),
     vocabulary_axes: tuple[str, ...] = (),
+    seen_rows: int | None = None,
     interpret: bool = False,
 ) -> tuple[Float32[Array, "B T"], Float32[Array, "B T"]]:
     """Log-probability of each token, and entropy, in nats; 0 where masked.
@@ -56,26 +57,51 @@ def fused_logprobs(
       soft_cap: c of c tanh(logits / c), before the temperature.
       mesh: devices, if there are several.
       batch_axes: of the mesh, over which the batch is cut evenly.
-      vocabulary_axes: of the mesh, over which the head is cut evenly by tokens.
+      vocabulary_axes: of the mesh, over which the head is cut evenly by tokens. Along
+        axes that cut the batch as well devices see one another's rows.
+      seen_rows: of each device that the others see at a time; all by default.
       interpret: run as plain JAX, on any platform, slowly.
     """
     statistics = partial(
         _statistics, temperature=temperature, soft_cap=soft_cap, interpret=interpret
     )
 
-    def on_device(hidden: Any, head: Any, tokens: Any, mask: Any) -> tuple[Any, Any]:
-        flat = jnp.where(mask[..., None], hidden, 0).reshape(-1, hidden.shape[-1])
-        wanted = tokens.reshape(-1)
+    shared = tuple(name for name in batch_axes if name in vocabulary_axes)
+
+    def of_rows(rows: tuple[Any, Any], head: Any) -> tuple[Any, Any]:
+        count = rows[1].shape[0]
+        if shared:
+            rows = jax.lax.all_gather(rows, shared, tiled=True)
+        hidden, wanted = rows
         if vocabulary_axes:
             wanted = wanted - jax.lax.axis_index(vocabulary_axes) * head.shape[0]
-        logsumexp, mean, chosen = statistics(flat, head, wanted)
+        logsumexp, mean, chosen = statistics(hidden, head, wanted)
         if vocabulary_axes:
             parts = jax.lax.all_gather(logsumexp, vocabulary_axes)
             whole = jax.nn.logsumexp(parts, axis=0)
             mean = jax.lax.psum(mean * jnp.exp(logsumexp - whole), vocabulary_axes)
             chosen, logsumexp = jax.lax.psum(chosen, vocabulary_axes), whole
-        logprobs = (chosen - logsumexp).reshape(mask.shape)
-        entropies = (logsumexp - mean).reshape(mask.shape)
+        found = chosen - logsumexp, logsumexp - mean
+        if not shared:
+            return found
+        start = jax.lax.axis_index(shared) * count
+        return jax.tree.map(
+            lambda each: jax.lax.dynamic_slice_in_dim(each, start, count), found
+        )
+
+    def on_device(hidden: Any, head: Any, tokens: Any, mask: Any) -> tuple[Any, Any]:
+        flat = jnp.where(mask[..., None], hidden, 0).reshape(-1, hidden.shape[-1])
+        count = flat.shape[0]
+        some = count if seen_rows is None or not shared else seen_rows
+        spare = -count % some
+        rows = (
+            jnp.pad(flat, ((0, spare), (0, 0))).reshape(-1, some, flat.shape[-1]),
+            jnp.pad(tokens.reshape(-1), (0, spare)).reshape(-1, some),
+        )
+        found = jax.lax.map(lambda piece: of_rows(piece, head), rows)
+        logprobs, entropies = (
+            each.reshape(-1)[:count].reshape(mask.shape) for each in found
+        )
         return jnp.where(mask, logprobs, 0.0), jnp.where(mask, entropies, 0.0)
 
     operands = (hidden, head.astype(hidden.dtype), tokens, mask)

@@ -14,7 +14,7 @@ from fdjax.errors import ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import LoRA, Model
 from fdjax.objects import Place
-from fdjax.ranges import FLAG, Whole, require_fields
+from fdjax.ranges import FLAG, Whole, require, require_fields
 from fdjax.train.checkpoints import CheckpointsConfig
 from fdjax.train.guards.diagnosis import make_diagnosis
 from fdjax.train.guards.guards import UNGUARDED, Guards
@@ -55,6 +55,9 @@ class PhaseConfig:
     begins as the policy does."""
     microbatches: int = 1
     """Parts that a batch is cut into to save memory."""
+    widths: int | None = None
+    """At which a microbatch can be computed (`make_train_step`): 4 by default where
+    there are several, so that short attempts do not cost what long ones do."""
     log_every: int = 1
     """Iterations whose metrics are averaged into one row."""
     max_idle: int = 5
@@ -70,6 +73,8 @@ class PhaseConfig:
             log_every=Whole(1),
             max_idle=Whole(1),
         )
+        if self.widths is not None:
+            require("PhaseConfig.widths", self.widths, Whole(1))
         if not self.name or set(self.name) & set("/\\") or self.name.startswith("."):
             raise ConfigError(
                 "expected PhaseConfig.name to be the name of a folder, got "
@@ -264,6 +269,7 @@ def _built(
         teacher=config.held_teacher,
         lora=lora,
         microbatches=config.microbatches,
+        widths=config.widths,
     )
     diagnose = make_diagnosis(
         objective, teacher=config.held_teacher, microbatches=config.microbatches

@@ -15,11 +15,15 @@ from fdjax.model import LoRA, Model
 from fdjax.ranges import Whole, require
 from fdjax.records import Mean, Metrics, union
 from fdjax.sharding import batch_sharding, check_rows
+from fdjax.train.microbatches import accumulate, padding
 from fdjax.train.objectives import Objective
 from fdjax.train.state import TrainState, on_base, state_shardings
 from fdjax.train.teacher import LiveTeacher, Teacher, update_teacher
 
 __all__ = ["make_gradient", "make_train_step"]
+
+_WIDTHS = 4
+"""Of microbatches by default."""
 
 
 def make_train_step(
@@ -31,6 +35,7 @@ def make_train_step(
     teacher: Teacher | None = None,
     lora: LoRA | None = None,
     microbatches: int = 1,
+    widths: int | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Builds `step(state, batch) -> (state, metrics)`, jitted, donating its state.
 
@@ -54,6 +59,10 @@ def make_train_step(
       teacher: where its weights come from; None where the objective reads none.
       lora: the adapters that the state trains; None where it trains all parameters.
       microbatches: parts that the batch is cut into to save memory.
+      widths: at which a microbatch can be computed: rows go to microbatches by length,
+        and each is as wide as its longest row needs, in fractions of the full width.
+        All are compiled, into one program. By default 4 where there are microbatches,
+        else 1.
 
     Raises:
       ConfigError: a setting is out of range, or there is a teacher that is not read, or
@@ -61,11 +70,14 @@ def make_train_step(
         teacher's weights or the base, or the rows do not divide.
 
     Metrics: those of the objective, train/loss, train/gradient_norm (before clipping),
-    all over the steps taken; train/scored_tokens, train/skipped (share of steps not
+    train/padding (share of what student and teacher read, with a `rollout.Batch`), all
+    over the steps taken; train/scored_tokens, train/skipped (share of steps not
     taken because a value was not finite), train/empty (share of steps not taken because
     nothing was scored).
     """
     require("microbatches", microbatches, Whole(1))
+    if widths is not None:
+        require("widths", widths, Whole(1))
     if (teacher is not None) != objective.reads_teacher:
         raise ConfigError(
             "expected a teacher where the objective reads one, and none elsewhere, got "
@@ -74,7 +86,14 @@ def make_train_step(
         )
     layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
 
-    gradient = make_gradient(objective, teacher=teacher, microbatches=microbatches)
+    gradient = make_gradient(
+        objective,
+        teacher=teacher,
+        microbatches=microbatches,
+        widths=widths or (_WIDTHS if microbatches > 1 else 1),
+        layout=layout.params,
+        mesh=mesh,
+    )
 
     def step(state: TrainState, base: Any, batch: Any) -> tuple[TrainState, Metrics]:
         scored = objective.scored(batch).sum().astype(jnp.float32)
@@ -147,7 +166,13 @@ def make_train_step(
 
 
 def make_gradient(
-    objective: Objective, *, teacher: Teacher | None, microbatches: int
+    objective: Objective,
+    *,
+    teacher: Teacher | None,
+    microbatches: int,
+    widths: int = 1,
+    layout: Any = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[Float32[Array, ""], Metrics, Any]]:
     """Builds `gradient(state, base, batch) -> (loss, metrics, gradient)`; not jitted.
 
@@ -157,6 +182,11 @@ def make_gradient(
       objective: what to minimise.
       teacher: where its weights come from; None where the objective reads none.
       microbatches: parts that the batch is cut into.
+      layout: where each part of the gradient lies, of a microbatch as of all: that of
+        the parameters, so that devices add up their own shards alone. By default the
+        compiler chooses.
+      widths: of a microbatch (`make_train_step`).
+      mesh: devices over which rows lie.
     """
 
     def loss_of(
@@ -178,36 +208,14 @@ def make_gradient(
             (loss, metrics), grads = by_params(
                 state.params, weights, base, batch, normalizers, state.step
             )
-            return loss, metrics, grads
+            if layout is not None:
+                grads = jax.lax.with_sharding_constraint(grads, layout)
+            return loss, union(metrics, padding(batch)), grads
 
-        if microbatches == 1:
-            return part(batch)
-        return _accumulate(part, batch, microbatches)
+        return accumulate(part, batch, parts=microbatches, widths=widths, mesh=mesh)
 
     return gradient
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _accumulate(
-    part: Callable[[Any], tuple[Float32[Array, ""], Metrics, Any]],
-    batch: Any,
-    parts: int,
-) -> tuple[Float32[Array, ""], Metrics, Any]:
-    """Sums of `part` over `parts` interleaved slices of the batch.
-
-    Row b goes to slice b mod `parts`, so that a sharded batch stays on its devices.
-    """
-    sliced = jax.tree.map(
-        lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch
-    )
-    first = jax.eval_shape(part, jax.tree.map(lambda x: x[0], sliced))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
-
-    def body(total: Any, piece: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, part(piece)), None
-
-    total, _ = jax.lax.scan(body, zeros, sliced)
-    return total

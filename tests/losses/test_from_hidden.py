@@ -1,4 +1,5 @@
 import functools
+import math
 import re
 
 import jax
@@ -453,7 +454,7 @@ def test_values_of_rows_come_back_in_their_places(sizes):
 
 
 def test_the_vocabulary_is_never_gathered():
-    """Of a chunk only numbers a row, and slopes of hidden states, cross devices."""
+    """Of a chunk only numbers a row, hidden states and their slopes cross devices."""
     compiled, _ = _on_mesh("cube", rows=3)
     inside, outside = set(), set()
     for line in compiled.as_text().splitlines():
@@ -464,10 +465,33 @@ def test_the_vocabulary_is_never_gathered():
     assert inside
     for shape in inside:
         sizes = [int(size) for size in shape.split(",") if size]
-        assert not {VOCABULARY, VOCABULARY // 2} & set(sizes), inside
-    # Its halves of the head are gathered once, along the width.
-    assert f"{VOCABULARY // 2},{WIDTH}" in outside
-    assert not any(shape.startswith(f"{VOCABULARY},") for shape in outside)
+        assert not {VOCABULARY, VOCABULARY // 2, VOCABULARY // 4} & set(sizes), inside
+    # Quarters of the head change from parts of the width to parts of the vocabulary.
+    assert max(_size(shape) for shape in outside) == VOCABULARY // 4 * WIDTH, outside
+
+
+def _size(shape):
+    return math.prod(int(size) for size in shape.split(",") if size)
+
+
+def test_a_vocabulary_that_does_not_divide_is_gathered():
+    """39 tokens on four devices: the same values, and gradients that are scattered."""
+    batch = _inputs(11)
+    for name in ("head", "teacher_head"):
+        batch[name] = batch[name][:39]
+    batch["tokens"] %= 39
+    batch = jax.tree.map(jnp.asarray, batch)
+
+    def slopes(mesh):
+        chunking = Chunking(rows=3, mesh=mesh)
+        loss, _ = _distillation(batch, divergence=forward_kl, chunking=chunking)
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        return step.lower(batch["hidden"], batch["head"]).compile()
+
+    many = slopes(mesh_of(data=2, fsdp=4))
+    assert "39,2]" in many.as_text()
+    found = many(batch["hidden"], batch["head"])
+    _assert_same(found, slopes(None)(batch["hidden"], batch["head"]))
 
 
 def _memory(tokens, vocabulary=8_000, width=32):

@@ -75,19 +75,22 @@ def test_great_logits_stay_finite():
         np.testing.assert_allclose(values, want, rtol=1e-5, atol=0.05)
 
 
+@pytest.mark.parametrize("seen_rows", [None, 11])
 @pytest.mark.parametrize(
-    "sizes", [{"fsdp": 4}, {"tensor": 4}, {"data": 2, "tensor": 2}]
+    "sizes", [{"fsdp": 4}, {"tensor": 4}, {"data": 2, "fsdp": 2, "tensor": 2}]
 )
-def test_shards_add_up(sizes):
+def test_shards_add_up(sizes, seen_rows):
     """A row's maximum, sums and token may each lie on another device."""
     batch = _inputs(4, 40, 16, 96)
+    shared = () if seen_rows is None else ("fsdp",)
     axes = {name for name, size in sizes.items() if size > 1}
     fused = jax.jit(
         functools.partial(
             fused_logprobs,
             mesh=mesh_of(**sizes),
             batch_axes=tuple(sorted(axes - {"tensor"})),
-            vocabulary_axes=tuple(sorted(axes & {"tensor"})),
+            vocabulary_axes=tuple(sorted(axes & {"tensor", *shared}, reverse=True)),
+            seen_rows=seen_rows,
             interpret=True,
         )
     )

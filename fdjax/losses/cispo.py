@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from fdjax.losses.grpo import token_advantages
+from fdjax.losses.grpo import policy_change, token_advantages
 from fdjax.ops import (
     divide_by_normalizer,
     importance_ratio,
@@ -50,7 +50,8 @@ def cispo_loss(
     Returns:
       The loss, whose gradient is the policy gradient but whose value means little, and
       metrics, each a mean over scored tokens: cispo/clip_fraction (share of ratios
-      above the cap), cispo/log_ratio (nats).
+      above the cap), cispo/log_ratio (nats), cispo/kl_k3 (nats, estimate of
+      KL(old‖new)).
 
     Raises:
       ConfigError: the cap is below 1, or shapes do not agree.
@@ -76,4 +77,5 @@ def cispo_loss(
     return divide_by_normalizer(total, normalizer), {
         "cispo/clip_fraction": masked_mean(capped, mask),
         "cispo/log_ratio": masked_mean(difference, mask),
+        "cispo/kl_k3": policy_change(logprobs, old_logprobs, mask),
     }

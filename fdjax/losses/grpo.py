@@ -33,7 +33,7 @@ from fdjax.ops import (
     select,
 )
 from fdjax.ranges import Number, require
-from fdjax.records import Metrics
+from fdjax.records import Mean, Metrics
 
 __all__ = [
     "CLIP_HIGH",
@@ -104,13 +104,24 @@ def _ratio_metrics(
 ) -> Metrics:
     new = jax.lax.stop_gradient(logprobs)
     difference = log_ratio(new, old_logprobs=old_logprobs, mask=mask)
-    # The tokens come from the old policy, so k3 estimates KL(old‖new).
-    moved = kl_k3(old_logprobs, reference_logprobs=new, mask=mask)
     return {
         "grpo/clip_fraction": masked_mean(clipped.astype(jnp.float32), mask),
         "grpo/log_ratio": masked_mean(difference, mask),
-        "grpo/kl_k3": masked_mean(jax.lax.stop_gradient(moved), mask),
+        "grpo/kl_k3": policy_change(logprobs, old_logprobs, mask),
     }
+
+
+def policy_change(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+) -> Mean:
+    """Estimate of KL(old‖new) by k3, nats, a mean over scored tokens; no gradient.
+
+    The tokens come from the old policy.
+    """
+    moved = kl_k3(old_logprobs, reference_logprobs=logprobs, mask=mask)
+    return masked_mean(jax.lax.stop_gradient(moved), mask)
 
 
 def grpo_loss(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
-from fdjax.losses.grpo import clipped_surrogate
+from fdjax.losses.grpo import clipped_surrogate, policy_change
 from fdjax.ops import (
     divide_by_normalizer,
     importance_ratio,
@@ -46,8 +46,9 @@ def gspo_loss(
       clip_high: ε_high.
 
     Returns:
-      The loss, and metrics, each a mean over scored sequences: gspo/clip_fraction,
-      gspo/log_ratio (nats per token).
+      The loss, and metrics: gspo/clip_fraction and gspo/log_ratio (nats per token),
+      means over scored sequences, and gspo/kl_k3 (nats, estimate of KL(old‖new)), over
+      scored tokens.
 
     Raises:
       ConfigError: a clip range is impossible, or shapes do not agree.
@@ -71,4 +72,5 @@ def gspo_loss(
     return loss, {
         "gspo/clip_fraction": masked_mean(clipped.astype(jnp.float32), scored),
         "gspo/log_ratio": masked_mean(observed, scored),
+        "gspo/kl_k3": policy_change(logprobs, old_logprobs, mask),
     }

@@ -1,6 +1,7 @@
 """pass@k of a line, from its evaluation or its last probe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ Points = dict[int, tuple[float, float, float]]
 def pass_at_k_trend(line: Line) -> Trend | None:
     """pass@k over k; None where it was not measured at two k or more.
 
-    The interval of one run is eval.json's, over theorems; a probe has none. That of
-    several seeds reaches from the lowest to the highest.
+    The interval of one run is over theorems. That of several seeds reaches from the
+    lowest to the highest.
     """
     runs = list(_evaluated(line)) or list(_probed(line))
     if not runs:
@@ -41,18 +42,18 @@ def _evaluated(line: Line) -> Iterator[Points]:
     for part in line.run.parts:
         for arm in part.evaluation.get("arms", []):
             if arm["arm"] == line.arm:
-                measured = arm["summary"]["pass_at_k"]
-                yield {
-                    int(k): tuple(estimate[name] for name in _ESTIMATE)
-                    for k, estimate in measured.items()
-                    if estimate["value"] is not None
-                }
+                yield _points(arm["summary"]["pass_at_k"])
 
 
 def _probed(line: Line) -> Iterator[Points]:
     for row in last_probes(line.run.probed, line.arm, "student"):
-        yield {
-            int(k): (value, np.nan, np.nan)
-            for k, value in row.get("pass_at_k", {}).items()
-            if value is not None
-        }
+        yield _points(row.get("pass_at_k", {}))
+
+
+def _points(measured: Mapping[str, Any]) -> Points:
+    """Those of a file's estimates that were measured."""
+    return {
+        int(k): tuple(estimate[name] for name in _ESTIMATE)
+        for k, estimate in measured.items()
+        if estimate and estimate["value"] is not None
+    }

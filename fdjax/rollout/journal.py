@@ -1,9 +1,9 @@
-"""What judge and writer said of groups, on disk until a checkpoint has passed them."""
+"""What is known of groups, on disk until a checkpoint has passed them."""
 
 import asyncio
+import base64
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -13,14 +13,17 @@ from fdjax.jsonl import row_of
 from fdjax.judge import Judgement
 from fdjax.objects import Place
 from fdjax.records import Problem
+from fdjax.rollout.codec import decode_group, encode_group
 from fdjax.rollout.facts import feedback_of, judgement_of, to_json
 from fdjax.rollout.journal_rows import Rows, shelf
+from fdjax.rollout.trajectory import Trajectory
 
 __all__ = ["Journal", "Page"]
 
 _log = logging.getLogger(__name__)
 
 Fact = TypeVar("Fact", Judgement, Feedback)
+Found = TypeVar("Found")
 
 _KEY = "key"
 _END = "end"
@@ -47,9 +50,9 @@ class Journal:
     `<phase>/<number>.<part>.jsonl`, and on the disk before it is used; in an object
     store, a row is an object. When the rollout
     is collected again, groups with the same attempts are not judged and not written on
-    again. Attempts are sampled again, all of them: so each is in the same company on
-    the devices as the first time, and its log-probabilities are the same to the last
-    bit.
+    again. By default attempts are sampled again, all of them: so each is in the same
+    company on the devices as the first time, and its log-probabilities are the same to
+    the last bit. On request the attempts of finished groups are kept, too.
 
     In a rollout that was not finished, groups are asked about again where something
     failed that may not fail another time: a dead checker, a server without room. In a
@@ -73,12 +76,13 @@ class Journal:
         self._settings = settings
         self._part = part
 
-    def page(self, phase: str, number: int) -> "Page":
+    def page(self, phase: str, number: int, *, attempts: bool = False) -> "Page":
         """What is known of a rollout, and where more of it is kept.
 
         Args:
           phase: name of a folder.
           number: of the rollout in its phase.
+          attempts: whether groups are kept as they were sampled, too.
         """
         place = f"{phase}/{number}"
         try:
@@ -87,7 +91,7 @@ class Journal:
             _log.warning("What is known of %s cannot be read: %s", place, error)
             known = []
         rows = self._shelf.rows(phase, number, self._part)
-        return Page(place, known, rows, self._settings)
+        return Page(place, known, rows, self._settings, attempts=attempts)
 
     def passed(self, phase: str, number: int | None = None) -> None:
         """Drops rollouts that a checkpoint holds.
@@ -108,7 +112,13 @@ class Page:
     """The groups of one rollout in a `Journal`."""
 
     def __init__(
-        self, place: str, known: Sequence[bytes], rows: Rows, settings: str
+        self,
+        place: str,
+        known: Sequence[bytes],
+        rows: Rows,
+        settings: str,
+        *,
+        attempts: bool,
     ) -> None:
         """Reads what is known.
 
@@ -117,11 +127,12 @@ class Page:
           known: rows of each process.
           rows: where more is kept.
           settings: see `Journal`.
+          attempts: see `Journal.page`.
         """
         self._place = place
         self._rows = rows
+        self._attempts = attempts
         self._settings = settings
-        self._asked: Counter[str] = Counter()
         self._known: dict[str, list[Any]] = {}
         self._open = False
         """Whether rows were added behind which no end is noted."""
@@ -130,19 +141,44 @@ class Page:
             counting = _counting(lines, place)
             self._known |= {row[_KEY]: row["found"] for row in counting}
 
+    def sampled(self, question: Sequence[Any], problem: Problem) -> list[Trajectory]:
+        """A group as it was sampled; empty where that is not known.
+
+        Args:
+          question: all that decides what is sampled.
+          problem: that the attempts are at.
+        """
+        if not self._attempts:
+            return []
+
+        def read(text: str) -> list[Trajectory]:
+            return decode_group(base64.b64decode(text), problem)
+
+        return next(iter(self._found(_key_of(question), read)), [])
+
+    async def keep(self, question: Sequence[Any], group: Sequence[Trajectory]) -> None:
+        """Keeps a group as it was sampled, where that is asked for."""
+        if self._attempts:
+            text = base64.b64encode(encode_group(group)).decode()
+            settled = all(each.episode.ended != "lost" for each in group)
+            row = {_KEY: _key_of(question), "settled": settled, "found": [text]}
+            await self._append(row)
+
     async def judgements(
         self,
+        place: int,
         attempts: Sequence[tuple[Problem, str]],
         ask: Callable[[], Awaitable[Sequence[Judgement]]],
     ) -> Sequence[Judgement]:
         """What the judge said of a group, or says when it is asked now.
 
         Args:
+          place: of the group in the rollout: others may hold the same attempts.
           attempts: problem and text of each.
           ask: asks it.
         """
         return await self._once(
-            ("judgement", list(attempts)),
+            ("judgement", place, list(attempts)),
             ask,
             size=len(attempts),
             read=judgement_of,
@@ -151,17 +187,19 @@ class Page:
 
     async def feedback(
         self,
+        place: int,
         attempts: Sequence[Attempt],
         ask: Callable[[], Awaitable[Sequence[Feedback]]],
     ) -> Sequence[Feedback]:
         """What the writer said of a group, or says when it is asked now.
 
         Args:
+          place: of the group in the rollout.
           attempts: with what the judge said of them.
           ask: asks it.
         """
         return await self._once(
-            ("feedback", [attempt_row(attempt) for attempt in attempts]),
+            ("feedback", place, [attempt_row(attempt) for attempt in attempts]),
             ask,
             size=len(attempts),
             read=feedback_of,
@@ -188,7 +226,7 @@ class Page:
         settled: Callable[[Fact], bool],
     ) -> Sequence[Fact]:
         """What was found out about `size` attempts, before or now."""
-        key = self._key(question)
+        key = _key_of([self._settings, *question])
         if found := self._found(key, read):
             return found
         found = await ask()
@@ -197,17 +235,11 @@ class Page:
             await self._append(row)
         return found
 
-    def _key(self, question: Sequence[Any]) -> str:
-        """Of a question, and how often it has come; each time has its answer."""
-        digest = hashlib.sha256(to_json([self._settings, *question])).hexdigest()
-        self._asked[digest] += 1
-        return f"{digest}-{self._asked[digest]}"
-
-    def _found(self, key: str, read: Callable[[Mapping[str, Any]], Fact]) -> list[Fact]:
+    def _found(self, key: str, read: Callable[[Any], Found]) -> list[Found]:
         """The facts under a key; none where they cannot be read."""
         try:
             return [read(fact) for fact in self._known.get(key, ())]
-        except (KeyError, TypeError, ValueError) as error:
+        except (DataError, KeyError, TypeError, ValueError) as error:
             _log.warning("%s: a row is of another version: %r", self._place, error)
             return []
 
@@ -219,6 +251,10 @@ class Page:
             await asyncio.to_thread(durable)
         except (OSError, DataError) as error:
             _log.error("A finished group is used, but not kept: %s", error)
+
+
+def _key_of(question: Sequence[Any]) -> str:
+    return hashlib.sha256(to_json(question)).hexdigest()
 
 
 def _counting(lines: bytes, place: str) -> list[dict[str, Any]]:

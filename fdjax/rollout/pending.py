@@ -20,7 +20,7 @@ from fdjax.rollout.journal import Page
 from fdjax.rollout.trajectory import Rollout, Trajectory
 from fdjax.sampling import Sampler
 
-__all__ = ["Groups", "Pending", "is_whole", "restored_groups"]
+__all__ = ["Groups", "Pending", "as_sampled", "is_whole", "restored_groups"]
 
 _NOT_YET = Judgement(reward=None, reason="not judged yet")
 _NOTHING_YET = Feedback(error="not written yet")
@@ -114,20 +114,25 @@ class Pending:
     def _as_sampled(self) -> list[list[Trajectory]]:
         """The groups of this process, not judged."""
         return [
-            [
-                Trajectory(
-                    episode=episode,
-                    group=place,
-                    member=member,
-                    judgement=_NOT_YET,
-                    feedback=_NOTHING_YET,
-                )
-                for member, episode in enumerate(episodes)
-            ]
+            as_sampled(place, episodes)
             for place, episodes in enumerate(
                 self.groups.played.result(), self.groups.first
             )
         ]
+
+
+def as_sampled(place: int, episodes: Sequence[Episode]) -> list[Trajectory]:
+    """A group that was not judged."""
+    return [
+        Trajectory(
+            episode=episode,
+            group=place,
+            member=member,
+            judgement=_NOT_YET,
+            feedback=_NOTHING_YET,
+        )
+        for member, episode in enumerate(episodes)
+    ]
 
 
 def is_whole(group: Sequence[Trajectory]) -> bool:

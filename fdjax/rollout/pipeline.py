@@ -64,6 +64,8 @@ class Pipeline:
     policy says of them."""
     journal: Journal | None = field(default=None, repr=False)
     """Keeps what judge and writer say for a run that is killed."""
+    keep_attempts: bool = False
+    """Whether it keeps what was sampled, too."""
     watch: Callable[[Future[Any]], AbstractContextManager[Any]] = nullcontext
     """Around each wait for attempts, judges and writers; may cancel the work."""
     loop: EventLoop = field(default_factory=EventLoop, repr=False)
@@ -268,7 +270,7 @@ class Pipeline:
     def _page(self, number: int | None) -> Page | None:
         if self.journal is None or number is None:
             return None
-        return self.journal.page(self.phase, number)
+        return self.journal.page(self.phase, number, attempts=self.keep_attempts)
 
     def _stages(
         self,

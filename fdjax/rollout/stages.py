@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Key
@@ -21,7 +21,7 @@ from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
 from fdjax.records import Problem
 from fdjax.rollout.journal import Page
-from fdjax.rollout.pending import Groups, is_whole
+from fdjax.rollout.pending import Groups, as_sampled, is_whole
 from fdjax.rollout.trajectory import Trajectory
 from fdjax.sampling import Sampler
 from fdjax.tools import Toolbox
@@ -130,34 +130,27 @@ class Stages:
             async with asyncio.TaskGroup() as tasks:
                 with self.sampler.together():
                     played = [
-                        [
-                            tasks.create_task(
-                                self._played(
-                                    problem,
-                                    prompt,
-                                    jax.random.fold_in(key, group * size + member),
-                                )
-                            )
-                            for member in range(size)
-                        ]
-                        for group, (problem, prompt) in enumerate(
+                        self._started(tasks, place, problem, prompt, key, size)
+                        for place, (problem, prompt) in enumerate(
                             zip(problems, prompts, strict=True), first
                         )
                     ]
                     # Each asks for its first turn.
                     await asyncio.sleep(0)
                 judged = [
-                    tasks.create_task(self._judged_once_played(place, group))
-                    for place, group in enumerate(played, first)
+                    tasks.create_task(self._judged_once_played(group))
+                    for group in played
                 ]
                 done = [
                     tasks.create_task(self._finished_once_judged(place, group))
                     for place, group in enumerate(judged, first)
                 ]
                 with self.timer.stage("sample"):
-                    await asyncio.wait([each for group in played for each in group])
+                    await asyncio.wait(
+                        [each for group in played for each in group.episodes]
+                    )
                 self.groups.played.set_result(
-                    [[each.result() for each in group] for group in played]
+                    [[each.result() for each in group.episodes] for group in played]
                 )
                 with self.timer.stage("verify"):
                     await asyncio.wait(judged)
@@ -168,6 +161,31 @@ class Stages:
             raise errors.exceptions[0] from None
         return [task.result() for task in done]
 
+    def _started(
+        self,
+        tasks: asyncio.TaskGroup,
+        place: int,
+        problem: Problem,
+        prompt: Sequence[int],
+        key: Key[Array, ""],
+        size: int,
+    ) -> "_Playing":
+        """A group that the journal has as it was sampled, or that begins to play."""
+        question = [place, size, list(prompt), jax.random.key_data(key).tolist()]
+        known = self.page.sampled(question, problem) if self.page else []
+        if known:
+            episodes = [_done(each.episode) for each in known]
+        else:
+            episodes = [
+                tasks.create_task(
+                    self._played(
+                        problem, prompt, jax.random.fold_in(key, place * size + member)
+                    )
+                )
+                for member in range(size)
+            ]
+        return _Playing(place, question, episodes, kept=bool(known))
+
     async def _played(
         self, problem: Problem, prompt: Sequence[int], key: Key[Array, ""]
     ) -> Episode:
@@ -177,10 +195,12 @@ class Stages:
                 problem, self.sampler, toolbox, key, prompt=prompt
             )
 
-    async def _judged_once_played(
-        self, place: int, played: "Sequence[asyncio.Task[Episode]]"
-    ) -> list[Trajectory]:
-        return await self._judged(place, await asyncio.gather(*played))
+    async def _judged_once_played(self, playing: "_Playing") -> list[Trajectory]:
+        episodes = await asyncio.gather(*playing.episodes)
+        if self.page and not playing.kept:
+            group = as_sampled(playing.place, episodes)
+            await self.page.keep(playing.question, group)
+        return await self._judged(playing.place, episodes)
 
     async def _finished_once_judged(
         self, place: int, judged: "asyncio.Task[list[Trajectory]]"
@@ -196,7 +216,7 @@ class Stages:
         self, place: int, episodes: Sequence[Episode]
     ) -> list[Trajectory]:
         start = time.monotonic()
-        judgements = await self._judgements(episodes)
+        judgements = await self._judgements(place, episodes)
         seconds = {"judge": time.monotonic() - start}
         return [
             Trajectory(
@@ -212,14 +232,16 @@ class Stages:
             )
         ]
 
-    async def _judgements(self, episodes: Sequence[Episode]) -> list[Judgement]:
+    async def _judgements(
+        self, place: int, episodes: Sequence[Episode]
+    ) -> list[Judgement]:
         """Of a group, those that came to something by the judge."""
         whole = [each for each in episodes if each.ended not in ("prompt", "lost")]
         found: Sequence[Judgement] = ()
         if whole:
             attempts = [(each.problem, each.text) for each in whole]
             ask, page = partial(self._asked_judge, attempts), self.page
-            found = await (page.judgements(attempts, ask) if page else ask())
+            found = await (page.judgements(place, attempts, ask) if page else ask())
         if len(found) != len(whole):
             raise DataError(
                 f"{type(self.judge).__name__}.judge: expected {len(whole)} judgements, "
@@ -288,7 +310,8 @@ class Stages:
             for row in rows
         ]
         ask, page = partial(self._asked_writer, writer, attempts), self.page
-        written = await (page.feedback(attempts, ask) if page else ask())
+        place = group[0].group
+        written = await (page.feedback(place, attempts, ask) if page else ask())
         for row, note in zip(rows, written, strict=True):
             notes[row] = note
         return notes
@@ -302,6 +325,24 @@ class Stages:
         except TimeoutError:
             late = f"no feedback came within {self.feedback_deadline_s:g} s"
             return [Feedback.failed(Kind.DEADLINE, late)] * len(attempts)
+
+
+@dataclass(frozen=True)
+class _Playing:
+    """A group whose episodes are under way."""
+
+    place: int
+    question: Sequence[Any]
+    """All that decides what is sampled, beside the weights of the rollout."""
+    episodes: "Sequence[asyncio.Future[Episode]]"
+    kept: bool
+    """Whether the journal had it: then all of them are done."""
+
+
+def _done(episode: Episode) -> "asyncio.Future[Episode]":
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(episode)
+    return future
 
 
 def _undecided(reason: str) -> Judgement:

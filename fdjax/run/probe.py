@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32, Key
 
 from fdjax.data.tokenizer import token_texts
 from fdjax.errors import DataError
-from fdjax.eval import distinct_names, mean_estimate, pass_at_k
+from fdjax.eval import Estimate, distinct_names, mean_estimate, pass_at_k
 from fdjax.model import Model
 from fdjax.records import Problem
 from fdjax.rollout import Pipeline, Rollout, Trajectory
@@ -36,8 +36,9 @@ class Probe:
     """Mean reward of each problem; None where nothing was judged."""
     passed: float | None
     """Share of judged attempts that passed."""
-    pass_at_k: Mapping[str, float | None]
-    """k to pass@k, mean over the problems with as many judged attempts."""
+    pass_at_k: Mapping[str, Estimate | None]
+    """k to pass@k, mean over the problems with as many judged attempts; its interval is
+    over these. None where no problem has as many."""
     entropy: float | None
     """Policy entropy, nats per sampled token; None where no sample says it."""
     entropies: tuple[float | None, ...]
@@ -62,7 +63,10 @@ class Probe:
 
     def to_json(self) -> Mapping[str, Any]:
         """As a row of a file."""
-        return {"reward": self.reward, **asdict(self)}
+        intervals = {
+            k: estimate and estimate._asdict() for k, estimate in self.pass_at_k.items()
+        }
+        return {"reward": self.reward, **asdict(self), "pass_at_k": intervals}
 
 
 def probe(
@@ -162,7 +166,7 @@ def probe(
 
 def _pass_at_k(
     attempts: Sequence[Trajectory], samples: int, ks: Sequence[int]
-) -> dict[str, float | None]:
+) -> dict[str, Estimate | None]:
     judgements = [each.judgement for each in attempts]
     passed, judged = (
         np.array(column).reshape(-1, samples).sum(axis=1)
@@ -171,8 +175,7 @@ def _pass_at_k(
             [not each.missing for each in judgements],
         )
     )
-    means = {k: mean_estimate(pass_at_k(passed, judged, k)) for k in ks}
-    return {str(k): mean.value if mean else None for k, mean in means.items()}
+    return {str(k): mean_estimate(pass_at_k(passed, judged, k)) for k in ks}
 
 
 def _examples(

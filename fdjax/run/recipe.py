@@ -267,6 +267,7 @@ class Recipe:
             policy=self._policy_chat,
             watch=self.context.stop.watch,
             journal=self.context.journal,
+            keep_attempts=self._config.checkpoints.attempts,
             loop=self.context.loop,
         )
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from fdjax.checkpoint import Retention
-from fdjax.ranges import Number, Whole, require_fields
+from fdjax.ranges import FLAG, Number, Whole, require_fields
 from fdjax.sharding import on_first
 
 __all__ = ["CheckpointClock", "CheckpointsConfig"]
@@ -15,7 +15,7 @@ class CheckpointsConfig:
     """When training is saved, which checkpoints stay, and what is exported of them.
 
     None of it decides what is computed: a run that is resumed from any checkpoint takes
-    the same steps.
+    the same steps. With `attempts` that is so up to rounding.
     """
 
     every: int = 20
@@ -28,9 +28,14 @@ class CheckpointsConfig:
     export_every: int | None = None
     """Iterations between exports to Hugging Face's format, each from a checkpoint of
     that iteration; none by default."""
+    attempts: bool = False
+    """Whether the attempts of finished groups, too, are kept on disk until a checkpoint
+    has passed them. A run that is killed in a long iteration then samples only the
+    rest. That rest is in other company on the devices, so its log-probabilities may
+    differ in their last bits from those of a run that nobody killed."""
 
     def __post_init__(self) -> None:
-        require_fields(self, every=Whole(1))
+        require_fields(self, every=Whole(1), attempts=FLAG)
         if self.minutes is not None:
             require_fields(self, minutes=Number(above=0))
         if self.export_every is not None:

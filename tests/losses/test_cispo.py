@@ -45,9 +45,11 @@ def test_hand_computed_value():
     value, gradient, metrics = _one_token(-3.0, 2.0, 0.5)
     assert value == pytest.approx(3, rel=1e-6)
     assert gradient == pytest.approx(-1, rel=1e-6)
-    assert set(metrics) == {"cispo/clip_fraction", "cispo/log_ratio"}
+    assert set(metrics) == {"cispo/clip_fraction", "cispo/log_ratio", "cispo/kl_k3"}
     assert metrics["cispo/clip_fraction"] == (0, 1)
     assert metrics["cispo/log_ratio"].value() == pytest.approx(math.log(2), rel=1e-5)
+    # k3 is r - 1 - log r.
+    assert metrics["cispo/kl_k3"].value() == pytest.approx(1 - math.log(2), rel=1e-5)
 
 
 def test_ratio_is_capped_but_the_token_still_learns():

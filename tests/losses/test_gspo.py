@@ -41,10 +41,13 @@ def test_hand_computed_value():
         clip_high=0.2,
     )
     np.testing.assert_allclose(loss, -1.5, rtol=1e-6)
-    assert set(metrics) == {"gspo/clip_fraction", "gspo/log_ratio"}
+    assert set(metrics) == {"gspo/clip_fraction", "gspo/log_ratio", "gspo/kl_k3"}
     assert metrics["gspo/clip_fraction"] == (1, 2)
     log_ratio = (math.log(4) / 3 + math.log(0.9)) / 2
     assert metrics["gspo/log_ratio"].value() == pytest.approx(log_ratio, rel=1e-5)
+    # k3 of four tokens is r - 1 - log r.
+    k3 = (1 - 0.5 + 3 - 0.1 - math.log(4 * 0.9)) / 4
+    assert metrics["gspo/kl_k3"].value() == pytest.approx(k3, rel=1e-5)
 
 
 def test_equals_float64_reference(inputs):

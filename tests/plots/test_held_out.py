@@ -9,6 +9,7 @@ from fdjax.errors import DataError
 from fdjax.plots import lines_of, read_run, run_figures, write_report
 from fdjax.plots.answers import answers, favourites
 from fdjax.plots.held_out import courses, held_out_tables
+from fdjax.plots.pass_at_k import pass_at_k_trend
 
 
 def probe(policy, iterations, reward, reader="student"):
@@ -96,6 +97,24 @@ def test_one_run_has_no_band(folder):
     figure = run_figures(lines_of([read_run(folder / "seed9")]))["held_out"]
     assert figure.axes[0].get_lines()
     assert not figure.axes[0].collections
+
+
+def test_pass_at_k_of_one_run_has_the_interval_of_its_last_probe(tmp_path):
+    measured = {
+        "1": {"value": 0.25, "low": 0.125, "high": 0.5},
+        "4": {"value": 0.5, "low": 0.25, "high": 0.75},
+        "16": None,
+    }
+    rows = [probe("base", 0, 0.0), {**probe("fd", 5, 0.25), "pass_at_k": measured}]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (tmp_path / "probes.jsonl").write_text("".join(lines))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"arm": "fd", "step": 5}) + "\n")
+    (line,) = [one for one in lines_of([read_run(tmp_path)]) if one.arm == "fd"]
+    trend = pass_at_k_trend(line)
+    np.testing.assert_array_equal(trend.steps, [1, 4])
+    np.testing.assert_array_equal(trend.values, [0.25, 0.5])
+    np.testing.assert_array_equal(trend.low, [0.125, 0.25])
+    np.testing.assert_array_equal(trend.high, [0.5, 0.75])
 
 
 def test_tokens_and_answers_are_those_before_and_at_the_end():

@@ -209,14 +209,12 @@ def test_groups_that_are_alike_have_what_was_said_of_each(tmp_path):
 
 
 def test_processes_read_each_others_files_and_the_first_drops_them(tmp_path):
-    for part, start in ((0, 0), (1, 2)):
-        collected(
-            tmp_path,
-            Parts(),
-            part=part,
-            problems=PROBLEMS[part : part + 1],
-            proofs=PROOFS[start : start + 2],
-        )
+    collected(tmp_path, Parts())
+    path, (*found, end) = rows(tmp_path)
+    # As if each of two processes had asked about one half.
+    for part in (0, 1):
+        own = [*found[part::2], end]
+        path.with_name(f"3.{part}.jsonl").write_bytes(b"".join(own))
     again = Parts()
     collected(tmp_path, again, part=1)
     assert again.judged == again.written == []

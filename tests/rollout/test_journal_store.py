@@ -41,7 +41,7 @@ class Writer:
             self.asked.append(attempts[0].text)
             return [Feedback(parts=(f"On {attempts[0].text}.",))]
 
-        return asyncio.run(page.feedback(attempts, ask))
+        return asyncio.run(page.feedback(0, attempts, ask))
 
 
 def test_what_was_bought_before_a_kill_is_not_bought_again(folder):

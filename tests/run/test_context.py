@@ -29,7 +29,7 @@ def bought(context):
 
     attempt = Attempt(problem=PROBLEMS[0], text="x", judgement=Judgement(reward=0.0))
     page = context.journal.page("fd", 0)
-    assert asyncio.run(page.feedback([attempt], ask)) == SAID
+    assert asyncio.run(page.feedback(0, [attempt], ask)) == SAID
     return len(asked)
 
 

@@ -62,7 +62,7 @@ def trained(home):
             problem=PROBLEMS[0], text=str(done), judgement=Judgement(reward=0.0)
         )
         page = context.journal.page("sft", done)
-        [note] = asyncio.run(page.feedback([attempt], ask))
+        [note] = asyncio.run(page.feedback(0, [attempt], ask))
         page.end()
         return note.text
 

@@ -48,7 +48,7 @@ class Case:
     """What happened, for a failure's report."""
 
     @contextmanager
-    def started(self, name):
+    def started(self, name, *flags):
         """The running process."""
         folder = self.folder / name
         log = self.folder / f"{name}.log"
@@ -57,7 +57,7 @@ class Case:
             process = subprocess.Popen(
                 [
                     *(sys.executable, Path(__file__).with_name("killable.py"), folder),
-                    *(self.policy, self.server.url, *resume),
+                    *(self.policy, self.server.url, *resume, *flags),
                 ],
                 cwd=ROOT,
                 env=ENVIRONMENT,
@@ -69,9 +69,9 @@ class Case:
             finally:
                 kill(process)
 
-    def finish(self, name):
+    def finish(self, name, *flags):
         """Lets the run come to its end."""
-        with self.started(name) as process:
+        with self.started(name, *flags) as process:
             process.wait()
         said = (self.folder / f"{name}.log").read_text()
         assert process.returncode == 0, (self.trace, said[-4000:])
@@ -291,3 +291,31 @@ def compare_purchases(case, since, bought, once):
 def test_twenty_kills_change_nothing(case, undisturbed):
     """Four minutes of processor time: each start costs ten seconds."""
     trials(case, undisturbed, random.Random(0), 20)
+
+
+@pytest.mark.slow
+def test_kept_attempts_are_not_sampled_again(case, undisturbed):
+    """The rest has other company on the devices: equal up to rounding."""
+    whole, _ = undisturbed
+    flag = "--checkpoints.attempts"
+    folder = case.folder / "keeps"
+    kept = lines("journal/fd/*.jsonl")
+    with case.started("keeps", flag) as process:
+        # A group has three rows: as sampled, judged, commented.
+        while kept(folder) < 5 and process.poll() is None:
+            time.sleep(0.002)
+    rows = b"".join(path.read_bytes() for path in folder.glob("journal/fd/*.jsonl"))
+    assert rows.count(b'"found": ["') >= 2
+    ended = case.finish("keeps", flag)
+    texts = [
+        [
+            {name: row[name] for name in ("arm", "step", "proof", "feedback")}
+            for row in map(json.loads, one.samples.splitlines())
+        ]
+        for one in (ended, whole)
+    ]
+    assert texts[0] == texts[1]
+    for row, expected in zip(ended.metrics, whole.metrics, strict=True):
+        assert row.pop("arm") == expected["arm"]
+        numbers = {name: expected[name] for name in expected if name != "arm"}
+        assert row == pytest.approx(numbers, rel=1e-4, abs=1e-6, nan_ok=True)

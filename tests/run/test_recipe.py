@@ -112,6 +112,8 @@ def test_a_run_leaves_probes_attempts_and_a_policy(finished, policy):
         assert len(row["entropies"]) == len(row["rewards"]) == len(row["problems"])
         assert min(row["entropies"]) <= row["entropy"] <= max(row["entropies"])
         assert set(row["examples"]) == {"t4", "t5"}
+        of_one = row["pass_at_k"]["1"]
+        assert of_one["low"] <= of_one["value"] <= of_one["high"]
         assert len(row["top_tokens"]) == 10
         assert row["top_tokens"] == sorted(row["top_tokens"], key=lambda t: -t[1])
     samples = [

@@ -58,7 +58,11 @@ ADVICE: dict[Guard, str] = {
 _LOGPROB_GAP = {"float32": 1e-3, "bfloat16": 0.05}
 """Nats that rounding does not explain, by the type of the activations."""
 
-_KLS = {"fd/forward_kl": 0.05, "grpo/kl_k3": 0.01, "grpo/reference_kl": 0.05}
+_KLS = {
+    "fd/forward_kl": 0.05,
+    "grpo/reference_kl": 0.05,
+    **dict.fromkeys(("grpo/kl_k3", "gspo/kl_k3", "cispo/kl_k3"), 0.01),
+}
 """Divergences, and nats up to which none of them is a spike."""
 
 

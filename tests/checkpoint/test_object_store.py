@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
 from fdjax.checkpoint import CheckpointStore, Retention, checkpoint_steps
 from fdjax.errors import ConfigError, DamagedCheckpointError, StoreError

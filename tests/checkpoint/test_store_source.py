@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
 from fdjax.checkpoint import (
     CheckpointStore,

@@ -171,7 +171,9 @@ def test_an_error_of_one_process_is_one_of_all(case):
 @pytest.mark.slow
 def test_a_run_that_is_kept_in_a_store_needs_no_shared_disk(case):
     """All machines are killed, what they had on disk is lost, and others go on."""
-    pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+    pytest.importorskip(
+        "google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'"
+    )
     store = shared_store()
     address = place("gs://bucket/several")
     more = ("--runs", str(address), "--resume", "auto", "--checkpoints.every", "1")

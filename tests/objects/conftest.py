@@ -8,7 +8,9 @@ from object_store import shared_store
 
 @pytest.fixture
 def store():
-    pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+    pytest.importorskip(
+        "google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'"
+    )
     server = shared_store()
     yield server
     server.fault = lambda method, path: None

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
 from fdjax.feedback import Attempt, Feedback
 from fdjax.judge import Judgement

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
 from fdjax.checkpoint import checkpoint_steps
 from fdjax.feedback import Attempt, Feedback

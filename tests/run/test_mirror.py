@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
 from fdjax.errors import ConfigError, StoreError
 from fdjax.objects import lease, local_folder, place, read, walk, write

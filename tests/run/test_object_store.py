@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gcsfs", reason="needs the extra: pip install 'fdjax[gcs]'")
+pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
 from feedback.model_server import ModelServer, in_thread
 from object_store import shared_store

@@ -158,15 +158,17 @@ def test_a_store_that_refuses_is_no_damage(store, address):
             checkpoints.restore(state())
 
 
-def test_a_save_that_is_refused_ends_with_the_stores_error(store, address):
-    save(address, 1)
-    # Orbax tells of it once more as it closes, if it had begun to write.
-    with (
-        pytest.raises(StoreError, match="goes on from the newest"),
-        CheckpointStore(address) as checkpoints,
-    ):
+def save_refused(store, address):
+    """Orbax tells of it once more as it closes, if it had begun to write."""
+    with CheckpointStore(address) as checkpoints:
         store.fault = lambda method, path: 403 if method == "POST" else None
         save_and_wait(checkpoints)
+
+
+def test_a_save_that_is_refused_ends_with_the_stores_error(store, address):
+    save(address, 1)
+    with pytest.raises(StoreError, match="goes on from the newest"):
+        save_refused(store, address)
     store.fault = lambda method, path: None
     assert checkpoint_steps(address) == [1]
 

@@ -111,7 +111,7 @@ def test_training_is_logged_step_by_step(whole):
 
 STEP = {
     *("train/loss", "train/gradient_norm", "train/scored_tokens"),
-    *("train/skipped", "train/empty"),
+    *("train/skipped", "train/empty", "train/padding"),
 }
 ROLLOUT = {
     *("reward/mean", "rollout/entropy", "rollout/length", "rollout/finished"),

@@ -12,9 +12,9 @@ __all__ = [
     "COMMITTED",
     "HOST",
     "checkpoint_steps",
+    "clear_remains",
     "delete_step",
     "set_aside",
-    "set_remains_aside",
 ]
 
 HOST = "host"
@@ -36,14 +36,18 @@ def checkpoint_steps(directory: Place) -> list[int]:
     )
 
 
-def set_remains_aside(directory: Place) -> None:
+def clear_remains(directory: Place) -> None:
     """Renames folders named like a step that hold no part of a checkpoint.
 
-    In an object store these are checkpoints that were not completed; Orbax deletes
-    them.
+    In an object store these are checkpoints that were not completed, and are deleted.
+    Orbax would do so while the next save writes to the same names.
     """
-    for folder in () if remote(directory) else _numbered(directory):
-        if not _is_checkpoint(folder):
+    for folder in _numbered(directory):
+        if _is_checkpoint(folder):
+            continue
+        if remote(directory):
+            delete_step(folder)
+        else:
             set_aside(folder, f"it holds none of {', '.join(_PARTS)}")
 
 

@@ -14,11 +14,11 @@ from fdjax.checkpoint.agreement import anywhere, damage_is_shared
 from fdjax.checkpoint.orbax_tree import CHUNK_BYTES, STATE, OrbaxTree
 from fdjax.checkpoint.record import make_record, read_record
 from fdjax.checkpoint.retention import Retention
-from fdjax.checkpoint.steps import HOST, delete_step, set_aside, set_remains_aside
+from fdjax.checkpoint.steps import HOST, clear_remains, delete_step, set_aside
 from fdjax.checkpoint.sums import bit_sums
 from fdjax.errors import CheckpointError, DamagedCheckpointError, StoreError
 from fdjax.objects import Place, open_store, remote, store_failures
-from fdjax.sharding import on_first
+from fdjax.sharding import on_first_slowly
 
 __all__ = ["CheckpointStore"]
 
@@ -59,9 +59,11 @@ class CheckpointStore:
         self._retention = retention or Retention()
         self._held: set[int] = set()
         self._values: dict[int, float | None] = {}
-        set_remains_aside(self.directory)
+        on_first_slowly(lambda: clear_remains(self.directory))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_Policy(self._kept), cleanup_tmp_directories=True
+            preservation_policy=_Policy(self._kept),
+            # Beside a store's own names it would clean up in the background.
+            cleanup_tmp_directories=not remote(self.directory),
         )
         # Loggers hold a filter once, however many stores are open.
         logging.getLogger("absl").addFilter(_raised_anyway)
@@ -188,7 +190,7 @@ class CheckpointStore:
         so does the last save, of one that was held meanwhile.
         """
         self.wait()
-        on_first(self._delete_others)
+        on_first_slowly(self._delete_others)
         self._manager.reload()
 
     def wait(self) -> None:

@@ -158,6 +158,12 @@ def test_a_store_that_refuses_is_no_damage(store, address):
             checkpoints.restore(state())
 
 
+# Tensorstore tells of writes that end after the loop that waited for them has gone.
+unheard = pytest.mark.filterwarnings(
+    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
+)
+
+
 def save_refused(store, address):
     """Orbax tells of it once more as it closes, if it had begun to write."""
     with CheckpointStore(address) as checkpoints:
@@ -165,6 +171,7 @@ def save_refused(store, address):
         save_and_wait(checkpoints)
 
 
+@unheard
 def test_a_save_that_is_refused_ends_with_the_stores_error(store, address):
     save(address, 1)
     with pytest.raises(StoreError, match="goes on from the newest"):
@@ -173,6 +180,7 @@ def test_a_save_that_is_refused_ends_with_the_stores_error(store, address):
     assert checkpoint_steps(address) == [1]
 
 
+@unheard
 def test_a_missing_bucket_and_a_forbidden_one_are_settings_to_correct(store, address):
     with pytest.raises(
         ConfigError, match=r"gs://elsewhere/fd.*check the bucket's name"

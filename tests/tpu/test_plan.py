@@ -13,11 +13,8 @@ import pytest
 
 from experiments import prover
 from fdjax.model import config_to_hf
-from fdjax.ops import Chunking
 from fdjax.plan import Subject
-from fdjax.plan.collectives import collectives
 from fdjax.plan.command import plan_experiment
-from fdjax.plan.hlo import Program
 from fdjax.plan.programs import step
 from fdjax.plan.sizes import SIZES
 from fdjax.plan.topology import prepare
@@ -120,26 +117,6 @@ def _compiled(wide, mesh):
     run = Subject(config=config, arms=prover.arms(config), topology="v5e:2x4")
     compiled = step(run, run.phases[0]).compile()
     return run, compiled.as_text()
-
-
-def test_a_step_holds_no_logits_and_gathers_a_layer_at_a_time(wide):
-    run, text = _compiled(wide, MeshConfig(fsdp=8))
-    vocabulary, width = WIDE.vocab_size, WIDE.hidden_size
-    tokens = ATTEMPTS.max_new_tokens
-    shapes = {
-        tuple(int(size) for size in shape.split(","))
-        for shape in re.findall(r"\b(?:f32|bf16)\[([\d,]+)\]", text)
-    }
-    rows = Chunking(mesh=run.mesh).size(tokens, vocabulary=vocabulary, width=width)
-    logits = {shape[0] for shape in shapes if shape[1:] == (vocabulary,)}
-    assert logits
-    assert max(logits) == rows < tokens
-    largest = width * WIDE.intermediate_size
-    for one in collectives(Program.parse(text), 8):
-        dims = [int(size) for size in re.findall(r"\d+", one.shape.partition("[")[2])]
-        if one.kind == "all-gather" and vocabulary not in dims:
-            elements = one.size / (2 if one.shape.startswith("bf16") else 4)
-            assert elements <= largest, one
 
 
 def test_over_tensor_no_vocabulary_is_gathered(wide):

@@ -205,7 +205,9 @@ def test_logits_are_of_a_chunk_and_activations_of_own_rows(name, record_property
     seen = [shape for _, shape in _arrays(compiled.as_text())]
     for shape in seen:
         if shape and shape[-1] in whole:
-            assert math.prod(shape) <= rows * VOCABULARY, shape
+            assert math.prod(shape[-2:]) <= rows * VOCABULARY, shape
+            # Student's and teacher's may lie side by side.
+            assert math.prod(shape[:-2]) <= 2, shape
     # A layer's input is kept for each chip's own row, and never that of another chip.
     assert [1, own, WIDTH] in seen
     assert not any(
@@ -219,11 +221,11 @@ def test_logits_are_of_a_chunk_and_activations_of_own_rows(name, record_property
 
 
 def test_all_parameters_do_not_fit_eight_small_chips():
-    """The compiler refuses what the dry run says is too much: 16.4 GiB of 15.75."""
+    """State alone takes 15.3 GiB of 15.75: the compiler refuses a step beside it."""
     mesh = tpu_losses.mesh_on("v5e:2x4", fsdp=8)
     model = _qwen3_8b(mesh)
     held = held_in(PHASE, model)
-    assert (sum(held.values()) - held["pretrained"]) / GIB > 15.75
+    assert 15 < (sum(held.values()) - held["pretrained"]) / GIB < 15.75
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         _compile(model, _batch(mesh, 8, width=SHORT, prompt=SHORT))
 

@@ -188,9 +188,14 @@ class CheckpointStore:
 
         A process that was killed before it deleted them leaves them, whole or in part;
         so does the last save, of one that was held meanwhile.
+
+        Raises:
+          CheckpointError: the disk refuses.
+          StoreError: the object store refuses, or does not answer.
         """
         self.wait()
-        on_first_slowly(self._delete_others)
+        with self._writing():
+            on_first_slowly(self._delete_others)
         self._manager.reload()
 
     def wait(self) -> None:

@@ -141,7 +141,6 @@ def faulty(case, name, fault):
 
 @pytest.mark.slow
 def test_a_host_whose_lean_dies_masks_its_own_attempts_and_says_so(case):
-    (case.folder / "verdicts.sqlite").unlink(missing_ok=True)
     first, second = faulty(case, "no-lean", "lean")
     assert (first[0], second[0]) == (0, 0), first[1] + second[1]
     assert "attempts were not judged" in second[1]

@@ -24,7 +24,7 @@ from fdjax.run.recipe import Recipe, load_recipe
 from fdjax.run.sampler import MAY_CHANGE, make_sampler
 from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
 from fdjax.run.task import Arm, Task, chosen_arms, phases_of
-from fdjax.sharding import make_mesh, on_first, require_alike
+from fdjax.sharding import make_mesh, on_first_slowly, require_alike
 
 __all__ = ["experiment", "resume_rules"]
 
@@ -79,7 +79,7 @@ def experiment(
                 said = claims(SeedProbes.read(folder))
                 write_seeds(folder, said, display, home=place)
 
-        on_first(write)
+        on_first_slowly(write)
 
     return run_command(default, run_all, arguments)
 
@@ -138,7 +138,7 @@ def run_experiment(
             report = write_report(context.folder)
             display.say(f"Report: {linked(context.home / report.name)}")
 
-        on_first(write)
+        on_first_slowly(write)
 
 
 def resume_rules(arms: Sequence[Arm]) -> ResumeRules:

@@ -139,8 +139,7 @@ def main(config: Config) -> None:
 def subject(cell: Cell) -> Subject:
     """The prover's run with its defaults, parameters cut over all devices.
 
-    Batches are cut so that each device has one attempt at a time, at its full width:
-    the narrower ones of a run need less.
+    Batches are cut so that each device has one attempt at a time.
     """
     devices = _devices(cell)
     rows = prover.CONFIG.attempts.batch_size
@@ -150,11 +149,7 @@ def subject(cell: Cell) -> Subject:
         mesh=MeshConfig(fsdp=devices),
         microbatches=max(1, rows // devices),
     )
-    arms = [
-        replace(arm, phases=tuple(replace(phase, widths=1) for phase in arm.phases))
-        for arm in prover.arms(config)
-    ]
-    return Subject(config=config, arms=tuple(arms), topology=SLICES[cell.where])
+    return Subject(config=config, arms=prover.arms(config), topology=SLICES[cell.where])
 
 
 def figures(cell: Cell) -> dict[str, Any]:

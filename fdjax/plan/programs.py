@@ -1,7 +1,7 @@
 """The programs of a run, lowered for its devices without any of its arrays."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,9 @@ from fdjax.train import (
     init_state,
     make_objective,
     make_optimizer,
-    make_train_step,
     state_shardings,
 )
+from fdjax.train.phases import phase_step
 from fdjax.train.state import TrainState, on_base
 
 __all__ = [
@@ -111,7 +111,10 @@ def jobs(subject: Subject) -> Iterator[Job]:
 def step(
     subject: Subject, phase: PhaseConfig, objective: Objective | None = None
 ) -> jax.stages.Lowered:
-    """The train step of a phase.
+    """The train step of a phase, at the full width alone.
+
+    The narrower widths of its microbatches are of the same program in a run. Each takes
+    as long to compile, and less memory.
 
     Args:
       subject: the run.
@@ -119,14 +122,12 @@ def step(
       objective: another than that of the phase's terms.
     """
     lora = subject.config.policy.lora
-    compiled: Any = make_train_step(
+    compiled: Any = phase_step(
+        replace(phase, widths=1),
         subject.model,
         objective or make_objective(subject.model, phase.terms),
-        make_optimizer(phase.optimizer),
         subject.mesh,
-        teacher=phase.held_teacher,
-        lora=lora,
-        microbatches=phase.microbatches,
+        lora,
     )
     state = _state(subject, phase, lora)
     return compiled.__wrapped__.lower(

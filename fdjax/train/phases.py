@@ -15,12 +15,13 @@ from fdjax.metrics import MetricsWriter, SampleWriter
 from fdjax.model import LoRA, Model
 from fdjax.objects import Place
 from fdjax.ranges import FLAG, Whole, require, require_fields
+from fdjax.records import Metrics
 from fdjax.train.checkpoints import CheckpointsConfig
 from fdjax.train.guards.diagnosis import make_diagnosis
 from fdjax.train.guards.guards import UNGUARDED, Guards
 from fdjax.train.interrupt import StopRequest
 from fdjax.train.loop import Phase, train
-from fdjax.train.objectives import make_objective
+from fdjax.train.objectives import Objective, make_objective
 from fdjax.train.optimizer import OptimizerConfig, make_optimizer
 from fdjax.train.plateau import Plateau
 from fdjax.train.profile import NO_PROFILE, Profile
@@ -30,7 +31,7 @@ from fdjax.train.step import make_train_step
 from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher
 from fdjax.train.terms import Needs, Term, needs_of
 
-__all__ = ["PhaseConfig", "train_phases"]
+__all__ = ["PhaseConfig", "phase_step", "train_phases"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +243,34 @@ def _check(phases: Sequence[PhaseConfig]) -> None:
             )
 
 
+def phase_step(
+    config: PhaseConfig,
+    model: Model,
+    objective: Objective,
+    mesh: Mesh,
+    lora: LoRA | None,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """The optimizer step of a phase, compiled when it is first called.
+
+    Args:
+      config: of the phase.
+      model: of policy and teacher.
+      objective: of the phase's terms.
+      mesh: over which batches are sharded.
+      lora: adapters that it trains, if not all parameters.
+    """
+    return make_train_step(
+        model,
+        objective,
+        make_optimizer(config.optimizer),
+        mesh,
+        teacher=config.held_teacher,
+        lora=lora,
+        microbatches=config.microbatches,
+        widths=config.widths,
+    )
+
+
 def _built(
     config: PhaseConfig,
     model: Model,
@@ -261,16 +290,6 @@ def _built(
       checkpoints: when it is saved, and what stays.
     """
     objective = make_objective(model, config.terms)
-    step = make_train_step(
-        model,
-        objective,
-        make_optimizer(config.optimizer),
-        mesh,
-        teacher=config.held_teacher,
-        lora=lora,
-        microbatches=config.microbatches,
-        widths=config.widths,
-    )
     diagnose = make_diagnosis(
         objective, teacher=config.held_teacher, microbatches=config.microbatches
     )
@@ -278,7 +297,7 @@ def _built(
         name=config.name,
         steps=config.steps,
         source=source,
-        train_step=step,
+        train_step=phase_step(config, model, objective, mesh, lora),
         checkpoints=checkpoints,
         log_every=config.log_every,
         until=config.until,

@@ -13,7 +13,7 @@ documentation has. In float32, on the processor, from random prompts, no stop to
 
 Contenders take turns in this process, peers in processes of their own; a peer's
 environment is made when first needed. Tunix reads Llamas alone. The first turn of each
-is not counted; before the long tail, a batch with one long row compiles all programs.
+is not counted; before the long tail, a batch with one long row warms up instead.
 Tables are in Markdown, figures are medians; on a busy machine read those of processor
 seconds.
 """
@@ -243,7 +243,7 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
         for _ in range(9_999)
     )
     ways = {"slots": by_slots, "whole batches": whole}
-    # One long row among short ones meets every program of both ways.
+    # In place of a whole turn that is not counted: one takes minutes.
     some = next(fresh)[: config.slots]
     _all(sampler, some, [config.tail, *([8] * (len(some) - 1))])
     found = _turns(ways, fresh, config.repeats, sum(budgets), uncounted=0)

@@ -113,8 +113,8 @@ def step(
 ) -> jax.stages.Lowered:
     """The train step of a phase, at the full width alone.
 
-    The narrower widths of its microbatches are of the same program in a run. Each takes
-    as long to compile, and less memory.
+    In a run the narrower widths of its microbatches are of the same program. They are
+    left out to save time: each has the whole step to compile.
 
     Args:
       subject: the run.

@@ -53,7 +53,7 @@ tpu: export JAX_DISABLE_MOST_OPTIMIZATIONS = false
 tpu: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
 	  --no-build-isolation -e '.[tpu]'
-	$(BIN)/python -m pytest tests/tpu $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) tests/tpu $(ARGS)
 
 # Four processes as the hosts of a pod, one of them lost in the middle.
 pod-rehearsal: $(READY)

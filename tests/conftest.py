@@ -1,7 +1,9 @@
 """Eight fake CPU devices, strict promotion: mistakes raise instead of rounding."""
 
 import gc
+import math
 import os
+import time
 from pathlib import Path
 
 import jax
@@ -21,6 +23,8 @@ LONGEST = (
     *("test_slots", "test_prover", "test_recipe", "test_lora", "test_sandbox"),
 )
 """Files that workers begin with, the longest first, and none of them at the end."""
+BEGUN = pytest.StashKey[float]()
+"""When this worker began, in seconds of a clock that never goes back."""
 
 # No test depends on the speed of the machine.
 settings.register_profile(
@@ -56,6 +60,26 @@ def pytest_xdist_auto_num_workers() -> int:
     """A worker a core where memory allows; none beside pytest itself for only one."""
     workers = fitting_workers(WORKER_MB)
     return workers if workers > 1 else 0
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--begin-within",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="skip, and name, tests that would begin later than this",
+    )
+
+
+def pytest_configure(config):
+    config.stash[BEGUN] = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    limit = item.config.getoption("begin_within")
+    if time.monotonic() - item.config.stash[BEGUN] > limit:
+        pytest.skip(f"it would have begun later than --begin-within {limit:g}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -57,7 +57,7 @@ def flags(folder, policy, problems, more):
         *("--problems", str(folder / "problems.jsonl"), "--fd-steps", "2"),
         *("--grpo-steps", "1", "--attempts.problems", "4"),
         *("--evaluation.samples", "1", "--evaluation.ks", "1"),
-        *("--evaluation.no-teacher", *more.split()),
+        *("--evaluation.no-teacher", "--lean-workers", "1", *more.split()),
     )
 
 

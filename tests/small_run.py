@@ -1,11 +1,9 @@
 """The whole quickstart at the smallest useful size, in a process of its own."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+import forked
+
 SMALL = """
     --data.problems 160 --data.pool 24 --data.validation 8 --data.test 8
     --data.mistakes 48 --warm-start.steps 12 --warm-start.batch-size 16
@@ -13,7 +11,6 @@ SMALL = """
     --rollout.steps 6 --rollout.handover 3 --rollout.problems 8 --rollout.group-size 2
     --evaluation.samples 4 --evaluation.ks 1 4
 """.split()
-ON_TWO_DEVICES = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
 
 
 def arguments(folder):
@@ -23,14 +20,8 @@ def arguments(folder):
 
 def started(arguments):
     """The running process; its data is sharded over two devices."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.quickstart", *arguments],
-        cwd=ROOT,
-        env=ON_TWO_DEVICES,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command = ["-m", "experiments.quickstart", *arguments]
+    return forked.start(command, environment=os.environ | {"JAX_NUM_CPU_DEVICES": "2"})
 
 
 def finished(arguments):

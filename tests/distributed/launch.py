@@ -3,19 +3,18 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+import forked
 
 
 def launch(program, folder, count, *arguments):
     """What each process wrote; the processes share eight devices between them.
 
     Args:
-      program: file in this folder; it gets port, number of processes, its own index,
-        the folder and the arguments, and writes `<index>.json` there.
+      program: a file's path, or the name of one beside this file; it gets port, number
+        of processes, its own index, the folder and the arguments, and writes
+        `<index>.json` there.
       folder: for what they write.
       count: of processes.
       arguments: texts.
@@ -26,17 +25,10 @@ def launch(program, folder, count, *arguments):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(8 // count),
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
-    command = [sys.executable, str(TESTS / "distributed" / program), str(port)]
+    command = [Path(__file__).parent / program, port, count]
     processes = [
-        subprocess.Popen(
-            [*command, str(count), str(index), str(folder), *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        forked.start([*command, index, folder, *arguments], environment=environment)
         for index in range(count)
     ]
     try:
@@ -46,7 +38,6 @@ def launch(program, folder, count, *arguments):
     finally:
         for process in processes:
             process.kill()
-            process.communicate()
     return [
         json.loads((folder / f"{index}.json").read_text()) for index in range(count)
     ]

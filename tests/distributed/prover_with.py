@@ -1,4 +1,4 @@
-"""The prover, with something wrong on one of its processes."""
+"""The prover, with something wrong on one of its processes, or on all."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from experiments import prover
 from fdjax.errors import DataError
 from fdjax.judge import Judge, Judgement
 from fdjax.lean import Status, Verdict, Verifier
+from fdjax.objects import lease
 
 FAULT, PROCESS = os.environ.get("FAULT"), os.environ.get("PROCESS")
 
@@ -70,5 +71,8 @@ def task(context, of_prover=prover.task):
 
 
 if __name__ == "__main__":
+    if FAULT == "killed":
+        # Whoever is killed is missed soon.
+        lease.BEAT_S, lease.STALE_S = 0.5, 3.0
     prover.task = task
     sys.exit(prover.main())

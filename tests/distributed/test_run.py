@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from small_prover import small_case
 MESH = ("--mesh.data", "2", "--mesh.fsdp", "4", "--attempts.staleness", "1")
 """And a rollout that is ahead, and in the checkpoint of whoever is stopped."""
 PROVER = ("-m", "experiments.prover")
-FAULTY = ("tests/distributed/prover_with.py",)
+FAULTY = (Path(__file__).with_name("prover_with.py"),)
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +177,9 @@ def test_a_run_that_is_kept_in_a_store_needs_no_shared_disk(case):
     store = shared_store()
     address = place("gs://bucket/several")
     more = ("--runs", str(address), "--resume", "auto", "--checkpoints.every", "1")
-    again = command(case, "kept", more=more)
-    first = started(2, again, **store.environment)
+    again = command(case, "kept", program=FAULTY, more=more)
+    environment = store.environment | {"FAULT": "killed"}
+    first = started(2, again, **environment)
     while "several/kept/checkpoints/fd/1/commit_success.txt" not in store.names():
         assert all(process.poll() is None for process in first)
         time.sleep(0.05)
@@ -186,7 +188,7 @@ def test_a_run_that_is_kept_in_a_store_needs_no_shared_disk(case):
     ended(first)
     assert local_folder(address / "kept").is_dir()
     shutil.rmtree(local_folder(address))
-    assert codes(started(2, again, **store.environment)) == [0, 0]
+    assert codes(started(2, again, **environment)) == [0, 0]
     for name in store.names("several/kept/"):
         path = case.folder / name.removeprefix("several/")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def arms(config):
 if __name__ == "__main__":
     path, policy, server, *flags = sys.argv[1:]
     # Whoever is killed is missed soon.
-    lease.BEAT_S, lease.STALE_S = 0.5, 10.0
+    lease.BEAT_S, lease.STALE_S = 0.5, 3.0
     sys.exit(
         experiment(
             config(place(path), policy),

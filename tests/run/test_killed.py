@@ -10,8 +10,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from fdjax.checkpoint import Retention, checkpoint_steps
 from fdjax.checkpoint.orbax_tree import OrbaxTree
 from fdjax.checkpoint.store import CheckpointStore
@@ -28,12 +27,11 @@ from feedback.model_server import ModelServer, in_thread
 from run.killable import PHASES
 from serving import descendants
 
-ROOT = Path(__file__).parents[2]
+KILLABLE = Path(__file__).with_name("killable.py")
 ENVIRONMENT = os.environ | {
     "JAX_NUM_CPU_DEVICES": "1",
     # Each start compiles nothing that another has compiled.
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
 }
 
 
@@ -54,15 +52,10 @@ class Case:
         log = self.folder / f"{name}.log"
         resume = ["--resume"] if (folder / "config.json").exists() else []
         with log.open("ab") as output:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, Path(__file__).with_name("killable.py"), folder),
-                    *(self.policy, self.server.url, *resume, *flags),
-                ],
-                cwd=ROOT,
-                env=ENVIRONMENT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+            process = forked.start(
+                [KILLABLE, folder, self.policy, self.server.url, *resume, *flags],
+                environment=ENVIRONMENT,
+                output=output,
             )
             try:
                 yield process

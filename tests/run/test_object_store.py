@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -12,11 +10,10 @@ import pytest
 
 pytest.importorskip("google_crc32c", reason="needs the extra: pip install 'fdjax[gcs]'")
 
+import forked
 from feedback.model_server import ModelServer, in_thread
 from object_store import shared_store
-from run.test_killed import ENVIRONMENT, Ended, kill, reviewed
-
-ROOT = Path(__file__).parents[2]
+from run.test_killed import ENVIRONMENT, KILLABLE, Ended, kill, reviewed
 
 
 @pytest.fixture
@@ -39,7 +36,6 @@ class Runs:
 
     def start(self, place, disk):
         environment = ENVIRONMENT | self.store.environment
-        environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
         environment["XDG_CACHE_HOME"] = str(self.folder / disk)
         # Lean stays where it is.
         (self.folder / disk).mkdir()
@@ -49,15 +45,10 @@ class Runs:
             if one.name != "gs":
                 (self.folder / disk / "fdjax" / one.name).symlink_to(one)
         with (self.folder / f"{disk}.log").open("wb") as log:
-            return subprocess.Popen(
-                [
-                    *(sys.executable, Path(__file__).with_name("killable.py"), place),
-                    *(self.policy, self.server.url, "--resume", "auto"),
-                ],
-                cwd=ROOT,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+            return forked.start(
+                [KILLABLE, place, self.policy, self.server.url, "--resume", "auto"],
+                environment=environment,
+                output=log,
             )
 
     def said(self, disk):

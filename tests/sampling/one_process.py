@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -41,8 +42,11 @@ def work(mesh):
 
 
 if __name__ == "__main__":
-    number, count, port = map(int, sys.argv[1:])
+    port, count, index, folder = sys.argv[1:]
     initialize_distributed(
-        coordinator_address=f"127.0.0.1:{port}", num_processes=count, process_id=number
+        coordinator_address=f"127.0.0.1:{port}",
+        num_processes=int(count),
+        process_id=int(index),
     )
-    print(json.dumps(work(make_mesh(data=2, fsdp=2, tensor=2))), flush=True)
+    result = work(make_mesh(data=2, fsdp=2, tensor=2))
+    (Path(folder) / f"{index}.json").write_text(json.dumps(result))

@@ -152,6 +152,19 @@ def test_given_positions_shift_nothing_but_rope():
     assert np.abs(spread - plain).max() > 1e-2
 
 
+def test_rows_that_are_not_packed_leave_no_maxima_to_fold():
+    """XLA would work out those of constant segments while it compiles, for a minute."""
+    model, params, _ = _model()
+    given = {"valid": np.ones((2, 8), bool)}
+
+    def traced(**given):
+        run = functools.partial(model.hidden, params)
+        return str(jax.make_jaxpr(run)(_tokens(2, 8), **given))
+
+    assert "cummax" in traced(**given, segments=np.zeros((2, 8), np.int32))
+    assert "cummax" not in traced(**given)
+
+
 def test_head_of_some_positions_equals_apply():
     model, params, apply = _model()
     tokens, valid = _tokens(4, 12), _ragged("left")

@@ -1,6 +1,6 @@
 """What fits where: optimizer steps compiled for slices of TPUs that are not here.
 
-    python -m benchmarks.scale [--most 3] [--only qwen3-8b,v5e-64]
+    python -m benchmarks.scale [--most 3] [--only qwen3-8b,v5e-64] [--jobs 2]
 
 Needs no TPU, only the extra `[tpu]`. A cell is a whole optimizer step of a policy on a
 slice: Feedback Distillation or GRPO, with losses over a chunk of tokens at a time, as
@@ -12,9 +12,11 @@ first, and writes the table in `docs/scale.md` anew after each.
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 from jaxtyping import Array
+from rich.progress import Progress
 
 from experiments import prover
 from fdjax.encoding import decode, encode
@@ -100,6 +103,8 @@ class Config:
     """Cells at most, 0 to count only what is held; all that are left by default."""
     only: str = ""
     """Words that a cell's name has, between commas: qwen3-8b,v5e-64,fd."""
+    jobs: int = 1
+    """Cells that are compiled at a time; each takes a core and up to 4 GB."""
 
 
 def main(config: Config) -> None:
@@ -128,11 +133,20 @@ def main(config: Config) -> None:
         and all(word in cell for word in words)
     ]
     chosen = left[: config.most]
-    for cell in chosen:
-        print(f"{cell.key} …", flush=True)
-        found[cell.key] = figures(cell)
-        print(f"  {_shown(found[cell.key])}", flush=True)
-        write()
+    with (
+        ProcessPoolExecutor(
+            config.jobs, mp_context=get_context("spawn"), initializer=prepare
+        ) as pool,
+        Progress() as progress,
+    ):
+        cells = {pool.submit(figures, cell): cell for cell in chosen}
+        bar = progress.add_task("Compile", total=len(cells))
+        for done in as_completed(cells):
+            cell = cells[done]
+            found[cell.key] = done.result()
+            write()
+            progress.console.print(f"{cell.key}: {_shown(found[cell.key])}")
+            progress.advance(bar)
     print(f"{len(left) - len(chosen)} cells are left")
 
 

@@ -235,30 +235,33 @@ def test_all_parameters_do_not_fit_eight_small_chips():
 def test_lora_trains_an_8b_on_eight_small_chips(record_property):
     """v5e:2x4, 15.75 GiB a chip; all parameters would need more than that to be held.
 
-    6.0 GiB at the peak, 2.3 of them held.
+    5.5 GiB at the peak, 2.3 of them held.
     """
     model, lora = _qwen3_8b(tpu_losses.mesh_on("v5e:2x4", fsdp=8)), LoRA()
     batch = _batch(model.mesh, ATTEMPTS.batch_size)
     peak = _peak(_compile(model, batch, microbatches=32, lora=lora))
     held = sum(held_in(PHASE, model, lora).values()) / GIB
     record_property("v5e:2x4", {"peak": peak, "held": held})
-    assert held < peak < 7
+    assert held < peak < 6
 
 
 @pytest.mark.slow
 def test_defaults_fit_an_8b_on_a_slice_of_v5p(record_property):
-    """All parameters, v5p:2x4x4, 95 GiB a chip: 18.2 at the peak."""
+    """All parameters, v5p:2x4x4, 95 GiB a chip: 16.0 at the peak."""
     model = _qwen3_8b(tpu_losses.mesh_on("v5p:2x4x4", fsdp=32))
     peak = _peak(_compile(model, _batch(model.mesh, ATTEMPTS.batch_size)))
     held = sum(held_in(PHASE, model).values()) / GIB
     record_property("v5p:2x4x4", {"peak": peak, "held": held})
-    assert held < peak < 20
+    assert held < peak < 17
 
 
 @pytest.mark.slow
 def test_long_episodes_fit_whole_on_a_slice_of_v5p(record_property):
-    """An episode of 32,768 tokens a chip, v5p:2x4x4: no sequence is cut."""
+    """An episode of 32,768 tokens a chip, v5p:2x4x4: no sequence is cut.
+
+    34.4 GiB at the peak, of 95.
+    """
     model = _qwen3_8b(tpu_losses.mesh_on("v5p:2x4x4", fsdp=32))
     peak = _peak(_compile(model, _batch(model.mesh, 32, width=32_768)))
     record_property("v5p:2x4x4, 32,768 tokens", {"peak": peak})
-    assert peak < 95
+    assert peak < 37

@@ -4,6 +4,9 @@ A nursery has imported what they import, and forks itself for each of them, befo
 has looked for devices. Whatever a process can be told or suffer, a fork can, too:
 environment, devices, files, signals and exit code are its own. Only what the C library
 reads at its start is not, such as `MALLOC_ARENA_MAX`.
+
+Processes that meet in collectives are no forks: on a loaded machine, two forks received
+other bytes than were sent.
 """
 
 import atexit
@@ -22,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NURSERIES = 2
-"""Two, so that processes of one command differ in the order of their sets."""
+"""Two, so that a run and the one that resumes it differ in the order of their sets."""
 
 
 class Program:

@@ -3,9 +3,11 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
-import forked
+TESTS = Path(__file__).parents[1]
 
 
 def launch(program, folder, count, *arguments):
@@ -25,10 +27,17 @@ def launch(program, folder, count, *arguments):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(8 // count),
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
-    command = [Path(__file__).parent / program, port, count]
+    command = [sys.executable, str(TESTS / "distributed" / program), str(port)]
     processes = [
-        forked.start([*command, index, folder, *arguments], environment=environment)
+        subprocess.Popen(
+            [*command, str(count), str(index), str(folder), *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for index in range(count)
     ]
     try:
@@ -38,6 +47,7 @@ def launch(program, folder, count, *arguments):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     return [
         json.loads((folder / f"{index}.json").read_text()) for index in range(count)
     ]

@@ -2,10 +2,12 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-import forked
-
+ROOT = Path(__file__).parents[2]
 MEETING = "MEETING"
 """Where the command says how the processes meet."""
 
@@ -16,14 +18,21 @@ def started(count, command, **environment):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return [
-        forked.start(
-            _met(command, f"127.0.0.1:{port}", count, index),
-            environment={
+        subprocess.Popen(
+            [sys.executable, *_met(command, f"127.0.0.1:{port}", count, index)],
+            cwd=ROOT,
+            env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
                 "JAX_NUM_CPU_DEVICES": str(8 // count),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+                ),
                 **environment,
             },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for index in range(count)
     ]

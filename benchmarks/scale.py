@@ -141,12 +141,17 @@ def main(config: Config) -> None:
     ):
         cells = {pool.submit(figures, cell): cell for cell in chosen}
         bar = progress.add_task("Compile", total=len(cells))
-        for done in as_completed(cells):
-            cell = cells[done]
-            found[cell.key] = done.result()
-            write()
-            progress.console.print(f"{cell.key}: {_shown(found[cell.key])}")
-            progress.advance(bar)
+        try:
+            for done in as_completed(cells):
+                cell = cells[done]
+                found[cell.key] = done.result()
+                write()
+                progress.console.print(f"{cell.key}: {_shown(found[cell.key])}")
+                progress.advance(bar)
+        except BaseException:
+            # Nobody would keep the figures of those that wait.
+            pool.shutdown(cancel_futures=True)
+            raise
     print(f"{len(left) - len(chosen)} cells are left")
 
 

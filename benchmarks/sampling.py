@@ -19,17 +19,19 @@ seconds.
 """
 
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -129,30 +131,42 @@ def main(config: Config) -> None:
 class Peer:
     """A process that answers a line with a line."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, process: subprocess.Popen[str], said: IO[str]) -> None:
+        self._process, self._said = process, said
         self.versions: dict[str, str] = {}
 
     def ask(self, **task: Any) -> dict[str, Any]:
-        """Its answer."""
+        """Its answer.
+
+        Raises:
+          RuntimeError: it gave none; with what it said last.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(task), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+        if answer := self._process.stdout.readline():
+            return json.loads(answer)
+        self._said.seek(0)
+        raise RuntimeError(f"a peer gave no answer: {self._said.read()[-2000:]}")
 
 
 @contextmanager
 def _peer(name: str, python: str | None, folder: Path) -> Iterator[Peer]:
     program, requirements = PEERS[name]
     python = python or str(peer_python(f"sampling-{name.lower()}", requirements))
-    with subprocess.Popen(
-        [python, str(PROGRAMS / program)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        peer = Peer(process)
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [python, str(PROGRAMS / program)],
+            # PyTorch's idle threads spin, else, and take what the others need.
+            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
+    ):
+        peer = Peer(process, said)
         peer.versions = peer.ask(do="load", folder=str(folder))["versions"]
         yield peer
         assert process.stdin is not None
@@ -194,7 +208,8 @@ def _throughput(
 
             ways[name] = by_peer
         tokens = batch * config.new_tokens
-        yield {"batch": batch} | _turns(ways, fresh, config.repeats, tokens)
+        found = _turns(ways, fresh, config.repeats, tokens)
+        yield {"batch": batch} | found | _programs(sampler)
         sampler.close()
 
 
@@ -250,7 +265,7 @@ def _long_tail(model: Model, params: Any, config: Config) -> dict[str, Any]:
     found |= {"busy while any wait": round(statistics.median(busy), 3)}
     if config.figure is not None:
         _draw(courses, config.figure)
-    return {"requests": config.requests} | found
+    return {"requests": config.requests} | found | _programs(sampler)
 
 
 def _group(model: Model, params: Any, config: Config) -> dict[str, Any]:
@@ -281,7 +296,12 @@ def _group(model: Model, params: Any, config: Config) -> dict[str, Any]:
     )
     ways = {"slots": shared, "a prompt each": own}
     tokens = config.group * config.group_tokens
-    return {"group": config.group} | _turns(ways, fresh, config.repeats, tokens)
+    found = _turns(ways, fresh, config.repeats, tokens)
+    return {"group": config.group} | found | _programs(sampler)
+
+
+def _programs(sampler: SlotSampler) -> dict[str, int]:
+    return {"compiled programs": sampler.use().programs}
 
 
 def _all(

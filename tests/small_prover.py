@@ -61,6 +61,15 @@ def flags(folder, policy, problems, more):
     )
 
 
+def reviews(folder):
+    """What the policy is asked for feedback, and how long it may be."""
+    (folder / "again@1.jinja").write_text(TEMPLATE)
+    return (
+        *("--feedback.template", str(folder / "again@1.jinja")),
+        *("--feedback.max-new-tokens", "24", "--feedback.prompt-tokens", "120"),
+    )
+
+
 def small_case(folder):
     """A policy that has learnt four proofs, and not too well; it reviews itself."""
     model = Model(replace(MODEL.config, max_position_embeddings=256))
@@ -83,8 +92,5 @@ def small_case(folder):
         folder / "policy",
         description=folder / "description",
     )
-    (folder / "again@1.jinja").write_text(TEMPLATE)
-    reviews = f"""--feedback.template {folder / "again@1.jinja"}
-        --feedback.max-new-tokens 24 --feedback.prompt-tokens 120"""
     given = flags(folder, folder / "policy", PROBLEMS, SHORT)
-    return Case(folder, given, tuple(reviews.split()))
+    return Case(folder, given, reviews(folder))

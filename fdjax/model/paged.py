@@ -259,6 +259,7 @@ def paged_attention(
     scaled = (query * scale).reshape(batch, length, kv_heads, shared, size)
     scaled = jnp.moveaxis(scaled, 1, 3).reshape(batch, kv_heads, -1, size)
     positions = starts[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
+    by_row = partial(jax.ops.segment_sum, num_segments=batch, indices_are_sorted=True)
 
     def tile(turn: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         top, total, out = carry
@@ -293,9 +294,10 @@ def paged_attention(
             preferred_element_type=jnp.float32,
         )
         mixed = mixed.reshape(wide, kv_heads, shared, length, size)
-        fade, mine = jnp.exp(top - new), mine.astype(jnp.float32)
-        total = total * fade + jnp.tensordot(mine, weights.sum(axis=-1), 1)
-        out = out * fade[..., None] + jnp.tensordot(mine, mixed, 1)
+        # By rows, not as a product with `mine`: 0 · NaN would reach the other rows.
+        fade = jnp.exp(top - new)
+        total = total * fade + by_row(weights.sum(axis=-1), row)
+        out = out * fade[..., None] + by_row(mixed, row)
         return new, total, out
 
     shape = (batch, kv_heads, shared, length)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calling_policy import calling_case
 from distributed.starting import MEETING, ended, started
 from experiments import prover
 from fdjax.objects import local_folder, place
@@ -166,6 +167,16 @@ def test_an_error_of_one_process_is_one_of_all(case):
     assert (code, other) == (2, 2)
     assert "error this host has no problems" in why
     assert "Process 1 failed: DataError: this host has no problems" in said
+
+
+@pytest.mark.slow
+def test_tools_answer_where_the_episode_is_played(tmp_path):
+    case = calling_case(tmp_path)
+    assert prover.main(case.arguments("alone", "alone.jsonl", mesh=MESH)) == 0
+    assert any(row["calls"] for row in case.rows("alone", "samples"))
+    assert codes(started(2, command(case, "two"))) == [0, 0]
+    for file in ("samples", "metrics", "probes"):
+        require_same(case, "two", file)
 
 
 @pytest.mark.slow

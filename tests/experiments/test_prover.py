@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from calling_policy import calling_case
 from experiments import prover
 from fdjax.checkpoint import save_pretrained, write_description
 from fdjax.data.problems import write_problems
@@ -148,6 +149,22 @@ def test_a_policy_is_told_of_its_tools(tmp_path, capsys):
     assert prover.main(away) == 2
     said = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "expected a Lean of this machine for an episode with tools" in said
+
+
+def test_a_policy_that_calls_tools_is_trained_on_what_it_said(tmp_path):
+    case = calling_case(tmp_path)
+    assert prover.main(case.arguments("calls", "calls.jsonl")) == 0
+    require_learning(case, "calls")
+    attempts = [row for row in case.rows("calls", "samples") if row["calls"]]
+    assert len(attempts) > 8
+    for call in (call for attempt in attempts for call in attempt["calls"]):
+        known = "And.intro" in call["observation"]
+        assert known, call
+    for row in case.rows("calls"):
+        assert row["rollout/turns"] == 1 + row["rollout/calls"]
+        assert 0 < row["reward/mean"] < 1
+        # Seen:
+        assert row["rollout/logprob_gap_max"] < 1e-4
 
 
 @pytest.mark.slow

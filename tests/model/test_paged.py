@@ -92,6 +92,19 @@ def test_the_reference_equals_attention_by_hand(rows, length):
 
 
 @pytest.mark.parametrize("length", [1, _PAGE])
+def test_a_row_that_is_no_number_stays_alone(length):
+    query, pages, tables, starts = _pool(np.random.default_rng(5), 5, length)
+    attend = jax.jit(functools.partial(paged_attention, scale=0.4))
+    pages = _of_reference(pages)
+    want = attend(query, pages, tables=tables, starts=starts)
+    query[2] = np.nan
+    got = attend(query, pages, tables=tables, starts=starts)
+    others = np.arange(5) != 2
+    np.testing.assert_array_equal(got[others], want[others])
+    assert np.isnan(got[2]).all()
+
+
+@pytest.mark.parametrize("length", [1, _PAGE])
 def test_the_kernel_is_asked_for_the_same(length, monkeypatch):
     """By JAX's own reference for it: its interpreter lacks what the kernel does."""
 

@@ -232,14 +232,44 @@ def test_eight_devices_draw_the_same_tokens(axes):
     assert sampler.use().programs <= 3
 
 
-def test_bfloat16_stays_within_its_bound():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"slots": 1, "steps": 1, "blocks": 1},
+        {"capacity": 28},
+        {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}, "slots": 8},
+    ],
+    ids=str,
+)
+def test_bfloat16_stays_within_its_bound(settings):
     """0.05 of a log-probability: each rounding is 2⁻⁹ of a number, logits are ±4.
 
     The trainer's attention rounds where pages have an online softmax. 0.023 was seen.
     """
     _, params, prompts = _case("bfloat16")
-    samples = _sample(_sampler(dtype="bfloat16", **_STOPPING), prompts)
+    mesh = {"mesh": make_mesh(**settings["mesh"])} if "mesh" in settings else {}
+    sampler = _sampler(dtype="bfloat16", **(settings | mesh), **_STOPPING)
+    samples = _sample(sampler, prompts)
     assert 1e-4 < _gap(params, samples, prompts, "bfloat16") < 0.05
+    assert bool(sampler.use().preempted) == ("capacity" in settings)
+
+
+def test_a_sequence_fills_the_models_context():
+    """64 positions, the last of them for the last token that is read."""
+    model, params, _ = _case()
+    longest = _SHAPE["max_position_embeddings"]
+    sampler = _sampler(longest=longest, max_new_tokens=longest)
+    prompt = [1, 2, 3]
+    future = sampler.submit(prompt, _key(0), max_new_tokens=longest - len(prompt))
+    sampler.drain()
+    sample = future.result(timeout=0)
+    tokens = np.array([[*prompt, *sample.tokens]], np.int32)
+    assert tokens.shape == (1, longest)
+    logits = model.apply(params, tokens, valid=np.ones(tokens.shape, bool))
+    want = jax.nn.log_softmax(logits)[0, np.arange(len(prompt) - 1, longest - 1)]
+    want = want[np.arange(len(sample.tokens)), sample.tokens]
+    np.testing.assert_allclose(sample.logprobs, want, rtol=0, atol=_BOUND)
 
 
 def test_a_groups_prompt_is_computed_once():

@@ -34,8 +34,8 @@ SAID = {
     "```lean4\n  exact h2\n```": 0.25,
 }
 """How likely a turn is each of these; then it ends."""
-SETTINGS = """--episode tools --attempts.group-size 4 --attempts.max-new-tokens 1200
-    --attempts.turn-tokens 4 --attempts.calls 2 --attempts.prompt-tokens 2600
+SETTINGS = """--episode tools --attempts.group-size 2 --attempts.max-new-tokens 320
+    --attempts.turn-tokens 4 --attempts.calls 2 --attempts.prompt-tokens 1600
     --attempts.feedback-tokens 64 --fd-optimizer.learning-rate 1e-4
     --grpo-optimizer.learning-rate 1e-4"""
 
@@ -49,13 +49,14 @@ def calling_case(folder):
         vocab_size=_SIZE,
         hidden_size=_SIZE,
         num_layers=1,
-        max_position_embeddings=4096,
+        max_position_embeddings=2048,
         tie_word_embeddings=False,
     )
     params = jax.tree.map(np.array, Model(config).init(jax.random.key(0)))
-    # What is left is the last token alone, one of so many dimensions.
+    # What is left is the last token, one of so many dimensions, and a trace of others:
+    # so the teacher, who has read feedback, is of another opinion.
     params["embedding"] = np.eye(_SIZE, dtype=np.float32)
-    params["layers"]["attention"]["output"] *= 0
+    params["layers"]["attention"]["output"] *= 0.1
     params["layers"]["mlp"]["down"] *= 0
     follows = np.full((_SIZE, _SIZE), -20.0, np.float32)
     begin, end, *said = tokenizer.convert_tokens_to_ids([ASSISTANT, END, *SAID])
@@ -64,7 +65,10 @@ def calling_case(folder):
     params["head"] = follows.T / math.sqrt(_SIZE)
     write_description(folder / "description", config, tokenizer)
     save_pretrained(
-        params, config, folder / "policy", description=folder / "description"
+        jax.device_put(params),
+        config,
+        folder / "policy",
+        description=folder / "description",
     )
     given = flags(folder, folder / "policy", PROBLEMS, SETTINGS)
     return Case(folder, given, reviews(folder))

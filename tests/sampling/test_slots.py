@@ -266,7 +266,7 @@ def test_a_sequence_fills_the_models_context():
     sample = future.result(timeout=0)
     tokens = np.array([[*prompt, *sample.tokens]], np.int32)
     assert tokens.shape == (1, longest)
-    logits = model.apply(params, tokens, valid=np.ones(tokens.shape, bool))
+    logits = jax.jit(model.apply)(params, tokens, valid=np.ones(tokens.shape, bool))
     want = jax.nn.log_softmax(logits)[0, np.arange(len(prompt) - 1, longest - 1)]
     want = want[np.arange(len(sample.tokens)), sample.tokens]
     np.testing.assert_allclose(sample.logprobs, want, rtol=0, atol=_BOUND)

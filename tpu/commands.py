@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from fdjax.errors import FdjaxError, InstallError
 
-__all__ = ["CommandError", "Step", "output", "perform"]
+__all__ = [
+    "PATIENCE",
+    "CommandError",
+    "Step",
+    "output",
+    "perform",
+    "require_programs",
+]
+
+PATIENCE = 30
+"""Times in a row that a question may go without an answer. No answer says nothing."""
 
 _HOMES = {
     "gcloud": "https://cloud.google.com/sdk/docs/install",
@@ -35,12 +45,12 @@ class Step:
     """Program and arguments."""
     stdin: str = ""
     """What it reads."""
-    until: str = ""
-    """Run it again until it prints this; it may run for hours."""
+    until: tuple[str, ...] = ()
+    """Run it again until it prints one of these; it may run for hours."""
     never: tuple[str, ...] = ()
-    """Outputs after which `until` cannot come."""
-    fails: bool = False
-    """It may fail: what it is to undo was perhaps never done."""
+    """Outputs after which none of `until` can come."""
+    remedy: str = ""
+    """What to do after them."""
 
     def text(self) -> str:
         """As it is typed into a shell: one flag a line."""
@@ -50,12 +60,11 @@ class Step:
                 lines.append([])
             lines[-1].append(shlex.quote(word))
         text = " \\\n  ".join(" ".join(line) for line in lines)
-        if self.fails:
-            text += " || true"
         if self.stdin:
             text += f" <<'END'\n{self.stdin.rstrip()}\nEND"
         if self.until:
-            text = f"# again each minute, until it says {self.until}\n{text}"
+            words = " or ".join(self.until)
+            text = f"# again each minute, until it says {words}\n{text}"
         return text
 
 
@@ -73,14 +82,23 @@ def perform(steps: Sequence[Step], *, dry_run: bool) -> None:
     if dry_run:
         sys.stdout.write("\n".join(f"{step.text()}\n" for step in steps))
         return
+    require_programs(steps)
+    for step in steps:
+        _run(step)
+
+
+def require_programs(steps: Sequence[Step]) -> None:
+    """Looks for what the steps run.
+
+    Raises:
+      InstallError: a program is not there.
+    """
     for program in dict.fromkeys(step.command[0] for step in steps):
         if shutil.which(program) is None:
             raise InstallError(
                 f"expected the program {program} on PATH, got none: install it "
                 f"({_HOMES[program]}), or look at the commands with --dry-run"
             )
-    for step in steps:
-        _run(step)
 
 
 def _run(step: Step) -> None:
@@ -91,7 +109,7 @@ def _run(step: Step) -> None:
     code = subprocess.run(
         step.command, check=False, input=step.stdin.encode() if step.stdin else None
     ).returncode
-    if code and not step.fails:
+    if code:
         raise CommandError(
             f"expected exit code 0 of {shlex.join(step.command[:4])} …, got {code}: "
             "its own message is above; nothing after it was run"
@@ -99,17 +117,37 @@ def _run(step: Step) -> None:
 
 
 def _wait(step: Step, *, pause_s: float = 60.0) -> None:
-    while (said := output(step.command)) != step.until:
-        sys.stderr.write(f"{said or 'no answer'}\n")
+    unanswered = 0
+    while True:
+        try:
+            said = output(step.command)
+            unanswered = 0
+        except CommandError as error:
+            unanswered += 1
+            if unanswered > PATIENCE:
+                raise
+            said = str(error)
+        if said in step.until:
+            return
+        sys.stderr.write(f"{said or 'nothing yet'}\n")
         if said in step.never:
             raise CommandError(
-                f"expected {step.until} of {shlex.join(step.command[:4])} …, got "
-                f"{said}: delete it and create it again, or try another zone"
+                f"expected {' or '.join(step.until)} of "
+                f"{shlex.join(step.command[:4])} …, got {said}: {step.remedy}"
             )
         time.sleep(pause_s)
 
 
 def output(command: Sequence[str]) -> str:
-    """What a command prints, without blanks around it; nothing where it fails."""
+    """What a command prints, without blanks around it.
+
+    Raises:
+      CommandError: it failed, and so has said nothing, not even that there is nothing.
+    """
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    return "" if done.returncode else done.stdout.strip()
+    if done.returncode:
+        raise CommandError(
+            f"expected an answer of {shlex.join(command[:4])} …, got exit code "
+            f"{done.returncode}: its own message is above; it counts as no answer"
+        )
+    return done.stdout.strip()

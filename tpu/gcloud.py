@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tpu.commands import CommandError, Step, output, perform
+from tpu.commands import (
+    PATIENCE,
+    CommandError,
+    Step,
+    output,
+    perform,
+    require_programs,
+)
 from tpu.job import Place, quoted, shell
-from tpu.slices import slice_of
+from tpu.slices import queued_slice_of
 from tpu.verbs import Fetch, Named, Running, run_verb
 from tpu.versions import variables
 
@@ -17,6 +24,8 @@ __all__ = ["main"]
 
 _GONE = ("FAILED", "SUSPENDING", "SUSPENDED")
 """States of a queued resource that has no machines and will get none."""
+_GOES_ON = "goes on"
+"""Said by a host on which no run has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,16 @@ class _Machines(Named):
 
     def _queued(self, verb: str, *flags: str) -> tuple[str, ...]:
         return self._tpus("queued-resources", verb, self.name, *flags)
+
+    def _state(self) -> tuple[str, ...]:
+        """Prints its state, and nothing where it is not there: that is no failure."""
+        return self._tpus(
+            *("queued-resources", "list", f"--filter=name~/{self.name}$"),
+            "--format=value(state.state)",
+        )
+
+    def _deleted(self) -> Step:
+        return Step(command=self._queued("delete", "--force", "--quiet"))
 
     def _ssh(self, command: str, worker: str = "all") -> tuple[str, ...]:
         return self._tpus(
@@ -67,7 +86,7 @@ class Create(_Machines):
         return [self._requested(), self._there()]
 
     def _requested(self) -> Step:
-        slice = slice_of(self.type)
+        slice = queued_slice_of(self.type)
         flags = [
             f"--node-id={self.name}",
             f"--accelerator-type={slice.type}",
@@ -78,10 +97,12 @@ class Create(_Machines):
         return Step(command=self._queued("create", *flags))
 
     def _there(self) -> Step:
-        return Step(command=self._state(), until="ACTIVE", never=_GONE)
-
-    def _state(self) -> tuple[str, ...]:
-        return self._queued("describe", "--format=value(state.state)")
+        return Step(
+            command=self._state(),
+            until=("ACTIVE",),
+            never=_GONE,
+            remedy="delete it and create it again, or try another zone",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,12 +185,8 @@ class Resume(Create, Setup, Launch):
     """Between two looks, seconds."""
 
     def steps(self) -> list[Step]:
-        """Those after the slice was taken."""
+        """Those where there is no slice."""
         return [
-            Step(
-                command=self._queued("delete", "--force", "--quiet"),
-                fails=True,
-            ),
             self._requested(),
             self._there(),
             *Setup.steps(self),
@@ -177,38 +194,82 @@ class Resume(Create, Setup, Launch):
         ]
 
     def run(self) -> int:
-        """Looks, mends, and looks again; the run's exit code."""
-        if self.dry_run:
-            perform([Step(command=self._state())], dry_run=True)
-            sys.stdout.write(f"# {', '.join(_GONE)}, or nothing there:\n")
-            perform(self.steps(), dry_run=True)
-            sys.stdout.write("# ACTIVE, until the run has ended:\n")
-            perform([self._asked(), self._started()], dry_run=True)
-            return 0
-        while (code := self._look()) is None:
-            time.sleep(self.pause_s)
-        return code
+        """Looks, mends, and looks again; the run's exit code.
 
-    def _look(self) -> int | None:
-        """The run's exit code; None where it goes on, or was made to."""
-        state = output(self._state())
-        steps: list[Step] = []
-        if state == "ACTIVE":
-            if (ended := output(self._asked().command)).isdecimal():
-                return int(ended)
-            # Where it runs already this does nothing.
-            steps = [self._started()]
-        elif state in ("", *_GONE):
-            steps = self.steps()
+        Raises:
+          CommandError: for `PATIENCE` looks it was not to be learned how things are.
+        """
+        if self.dry_run:
+            self._show()
+            return 0
+        require_programs(self.steps())
+        unanswered, bare = 0, False
+        while True:
+            try:
+                state = output(self._state())
+                if state == "ACTIVE" and not bare:
+                    ended = output(self._asked())
+                    if ended.isdecimal():
+                        return int(ended)
+                    self._require_going(ended)
+                unanswered = 0
+            except CommandError as error:
+                unanswered += 1
+                if unanswered > PATIENCE:
+                    raise
+                sys.stderr.write(f"{error}\n")
+            else:
+                bare = self._mend(state, bare)
+            time.sleep(self.pause_s)
+
+    def _mend(self, state: str, bare: bool) -> bool:
+        """Does what a state asks for; whether there is a slice that is not set up.
+
+        Args:
+          state: of the queued resource; empty where there is none.
+          bare: whether a slice that was made here is still to be set up.
+        """
         try:
-            perform(steps, dry_run=False)
+            if state in _GONE:
+                perform([self._deleted()], dry_run=False)
+            if not state or state in _GONE:
+                perform([self._requested()], dry_run=False)
+                bare = True
+                perform([self._there()], dry_run=False)
+            elif state != "ACTIVE":
+                return bare
+            if bare:
+                perform(Setup.steps(self), dry_run=False)
+                bare = False
+            # Where the run goes on already this does nothing.
+            perform([self._started()], dry_run=False)
         except CommandError as error:
             # Machines may go at any moment; the next look says more.
             sys.stderr.write(f"{error}\n")
-        return None
+        return bare
 
-    def _asked(self) -> Step:
-        return Step(command=self._ssh(f"cat ~/{self.name}.exit", "0"))
+    def _show(self) -> None:
+        perform([Step(command=self._state())], dry_run=True)
+        sys.stdout.write(f"# {', '.join(_GONE)}: this first\n")
+        perform([self._deleted()], dry_run=True)
+        sys.stdout.write("# nothing there:\n")
+        perform(self.steps(), dry_run=True)
+        sys.stdout.write("# ACTIVE, until the run has ended:\n")
+        perform([Step(command=self._asked()), self._started()], dry_run=True)
+
+    def _asked(self) -> tuple[str, ...]:
+        """Prints the run's exit code, or that it has none."""
+        file = f"~/{self.name}.exit"
+        return self._ssh(
+            f"if [ -e {file} ]; then cat {file}; else echo {_GOES_ON}; fi", "0"
+        )
+
+    def _require_going(self, said: str) -> None:
+        if said != _GOES_ON:
+            raise CommandError(
+                f"expected an exit code of host 0, or {_GOES_ON!r}, got {said!r}: see "
+                f"~/{self.name}.exit there; nothing was started"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +287,7 @@ class Delete(_Machines):
 
     def steps(self) -> list[Step]:
         """The queued resource goes, and its node."""
-        return [Step(command=self._queued("delete", "--force", "--quiet"))]
+        return [self._deleted()]
 
 
 _VERBS = {

@@ -1,5 +1,6 @@
 """Kubernetes of Google Cloud: node pools for slices, JobSets for runs (tpu/gke.md)."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from dataclasses import dataclass, replace
 from fdjax.errors import ConfigError
 from tpu.commands import Step
 from tpu.job import Job
-from tpu.jobset import VERIFIER, jobset, on_each_host
+from tpu.jobset import HOST, VERIFIER, jobset, on_each_host
 from tpu.manifest import to_yaml
 from tpu.restart import AGAIN
 from tpu.slices import slice_of
@@ -31,9 +32,20 @@ class _Pool(Named):
     project: str = ""
     """Of Google Cloud; gcloud's own by default."""
 
-    def _containers(self, *words: str) -> tuple[str, ...]:
+    def _containers(self, *words: str) -> Step:
+        return self._gcloud("container", *words, f"--location={self.location}")
+
+    def _policy(self, verb: str, *flags: str) -> Step:
+        """Of the slice's placement, in the cluster's region."""
+        region = re.sub(r"-[a-z]$", "", self.location)
+        return self._gcloud(
+            *("compute", "resource-policies", *verb.split(), self.name, *flags),
+            f"--region={region}",
+        )
+
+    def _gcloud(self, *words: str) -> Step:
         project = (f"--project={self.project}",) if self.project else ()
-        return ("gcloud", "container", *words, f"--location={self.location}", *project)
+        return Step(command=("gcloud", *words, *project))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +62,16 @@ class Create(_Pool):
     """Make the cluster, too, and install the controller of JobSets."""
 
     def steps(self) -> list[Step]:
-        """Cluster, credentials, controller, node pool."""
+        """Cluster, credentials, controller, placement, node pool."""
         slice = slice_of(self.type)
         steps = []
         if self.new_cluster:
             steps.append(
-                self._step(
+                self._containers(
                     "clusters", "create", self.cluster, "--machine-type=e2-standard-8"
                 )
             )
-        steps.append(self._step("clusters", "get-credentials", self.cluster))
+        steps.append(self._containers("clusters", "get-credentials", self.cluster))
         if self.new_cluster:
             steps.append(
                 Step(
@@ -77,14 +89,20 @@ class Create(_Pool):
             # For the buckets of the runs.
             "--scopes=cloud-platform",
         ]
-        if slice.hosts > 1:
+        if slice.policy:
+            steps.append(
+                self._policy(
+                    "create workload-policy",
+                    "--type=HIGH_THROUGHPUT",
+                    f"--accelerator-topology={slice.topology}",
+                )
+            )
+            flags.append(f"--placement-policy={self.name}")
+        elif slice.hosts > 1:
             flags.append(f"--tpu-topology={slice.topology}")
         if self.spot:
             flags.append("--spot")
-        return [*steps, self._step("node-pools", "create", self.name, *flags)]
-
-    def _step(self, *words: str) -> Step:
-        return Step(command=self._containers(*words))
+        return [*steps, self._containers("node-pools", "create", self.name, *flags)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +175,25 @@ class Check(Launch):
     """Look at every host, and start nothing."""
 
     def steps(self) -> list[Step]:
-        """A JobSet of its own, its log, its end."""
+        """A JobSet of its own, the log of its first pod, its end.
+
+        One that failed stays until the next check, for its other pods' logs.
+        """
         job = replace(self.job(), name=f"{self.name}-check")
         return [
+            _deleted(job.name),
             self._applied(job, checks_only=True),
-            _log(job.name, first=True),
+            Step(
+                command=_get("pods", _selector(job.name, first=True), _PHASE),
+                until=("Running", "Succeeded", "Failed"),
+            ),
+            _log(_selector(job.name, first=True)),
+            Step(
+                command=_get("jobset", job.name, _END),
+                until=("Completed",),
+                never=("Failed",),
+                remedy="the log above says why",
+            ),
             _deleted(job.name),
         ]
 
@@ -184,6 +216,9 @@ class Xpk(Launch):
                 "expected neither --secret nor --verifier with xpk, whose pods are its "
                 "own: use launch, or leave them out"
             )
+        slice = slice_of(self.type)
+        # One process drives all chips of a host; xpk would start two.
+        tpu7x = slice.accelerator == "tpu7x"
         # xpk begins anew after all that signals cause; a run's own word is told to it.
         again = ",".join(str(code) for code in sorted(AGAIN) if code < 127)
         return [
@@ -191,8 +226,11 @@ class Xpk(Launch):
                 command=(
                     *("xpk", "workload", "create", f"--cluster={self.cluster}"),
                     f"--workload={self.name}",
-                    f"--tpu-type={slice_of(self.type).type}",
+                    f"--tpu-type={slice.type}",
                     f"--docker-image={self.image}",
+                    # The name by which `follow` asks for a pod's log.
+                    f"--docker-name={HOST}",
+                    *(("--no-use-parallel-containers",) if tpu7x else ()),
                     f"--max-restarts={self.restarts}",
                     f"--restart-on-exit-codes={again}",
                     f"--command={on_each_host(self.job())}",
@@ -207,7 +245,7 @@ class Follow(Named):
 
     def steps(self) -> list[Step]:
         """The log of all pods, each line with its pod's name."""
-        return [_log(self.name)]
+        return [_log(_selector(self.name))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,35 +270,48 @@ class Stop(Named):
 class Delete(_Pool):
     """Give the machines back."""
 
+    type: str = ""
+    """Of the slice; that of a tpu7x of several hosts, whose placement goes, too."""
     whole_cluster: bool = False
     """And the cluster with all that is in it."""
 
     def steps(self) -> list[Step]:
-        """The JobSet, the node pool, perhaps the cluster."""
+        """The JobSet, the node pool, perhaps the cluster and the placement."""
         what = (
             ("clusters", "delete", self.cluster)
             if self.whole_cluster
             else ("node-pools", "delete", self.name, f"--cluster={self.cluster}")
         )
-        return [
-            _deleted(self.name),
-            Step(command=self._containers(*what, "--quiet")),
-        ]
+        steps = [_deleted(self.name), self._containers(*what, "--quiet")]
+        if self.type and slice_of(self.type).policy:
+            steps.append(self._policy("delete", "--quiet"))
+        return steps
 
 
 def _deleted(name: str) -> Step:
     return Step(command=("kubectl", "delete", "jobset", name, "--ignore-not-found"))
 
 
-def _log(name: str, *, first: bool = False) -> Step:
-    selector = f"jobset.sigs.k8s.io/jobset-name={name}"
-    if first:
-        selector += ",batch.kubernetes.io/job-completion-index=0"
+_PHASE = "--output=jsonpath={.items[*].status.phase}"
+_END = "--output=jsonpath={.status.terminalState}"
+
+
+def _selector(name: str, *, first: bool = False) -> str:
+    selector = f"--selector=jobset.sigs.k8s.io/jobset-name={name}"
+    index = ",batch.kubernetes.io/job-completion-index=0"
+    return selector + index if first else selector
+
+
+def _get(*words: str) -> tuple[str, ...]:
+    return ("kubectl", "get", *words)
+
+
+def _log(selector: str) -> Step:
     return Step(
         command=(
             *("kubectl", "logs", "--follow", "--prefix", "--timestamps"),
-            *("--max-log-requests=256", "--tail=200", "--container=host"),
-            *("--pod-running-timeout=24h", f"--selector={selector}"),
+            *("--max-log-requests=256", "--tail=200", f"--container={HOST}"),
+            *("--pod-running-timeout=24h", selector),
         )
     )
 

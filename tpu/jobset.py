@@ -11,11 +11,13 @@ from tpu.job import Job, Place, shell
 from tpu.restart import AGAIN
 from tpu.slices import Slice
 
-__all__ = ["VERIFIER", "jobset", "on_each_host"]
+__all__ = ["HOST", "VERIFIER", "jobset", "on_each_host"]
 
 _PLACE = Place(python="python", fdjax="fdjax")
 _PORTS = {"tpu": 8471, "coordinator": 8476}
 """On which hosts of a slice meet."""
+HOST = "host"
+"""Name of the container that runs on each host."""
 VERIFIER = "http://127.0.0.1:8000"
 """Of a pod's own verifier."""
 
@@ -43,7 +45,7 @@ def jobset(
     """
     run = shell(job.check(_PLACE)) if checks_only else on_each_host(job)
     container: dict[str, Any] = {
-        "name": "host",
+        "name": HOST,
         "image": image,
         "command": ["tini", "-g", "--", "bash", "-c", run],
         "ports": [
@@ -120,7 +122,7 @@ _POLICY = {
         {
             "action": "FailJob",
             "onExitCodes": {
-                "containerName": "host",
+                "containerName": HOST,
                 "operator": "NotIn",
                 "values": sorted(AGAIN),
             },

@@ -11,7 +11,7 @@ from tpu.commands import Step
 from tpu.job import Job, Place, shell
 from tpu.manifest import to_yaml
 from tpu.restart import AGAIN
-from tpu.slices import Slice, slice_of
+from tpu.slices import Slice, queued_slice_of
 from tpu.verbs import Fetch, Named, Running, run_verb
 from tpu.versions import variables
 
@@ -92,7 +92,7 @@ class Launch(Running):
     ) -> list[Step]:
         described = task(
             job,
-            slice_of(self.type),
+            queued_slice_of(self.type),
             infra=self.infra,
             spot=self.spot,
             secrets=self.secrets,

@@ -1,13 +1,13 @@
 """Slices of TPUs: what Cloud TPU and GKE call each, and how many hosts it has.
 
-After Google's pages on TPU v5e, v5p and v6e, and on TPUs in GKE.
+After Google's pages on TPU v5e, v5p, v6e and TPU7x, and on TPUs in GKE.
 """
 
 from dataclasses import dataclass
 
 from fdjax.errors import ConfigError
 
-__all__ = ["SLICES", "Slice", "slice_of"]
+__all__ = ["SLICES", "Slice", "queued_slice_of", "slice_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,17 +15,19 @@ class Slice:
     """One slice, whole: its hosts are rented, lost and deleted together."""
 
     type: str
-    """Of Cloud TPU (`--accelerator-type`) and, after `tpu-`, of SkyPilot."""
+    """Of Cloud TPU (`--accelerator-type`), of xpk and, after `tpu-`, of SkyPilot."""
     topology: str
     """Chips along each axis, as JAX and GKE have it."""
     chips: int
     hosts: int
     runtime: str
-    """Image of the machines (`--runtime-version`)."""
+    """Image of the machines (`--runtime-version`); empty where GKE alone has them."""
     accelerator: str
     """GKE's name of the generation."""
     machine: str
     """GKE's type of a host."""
+    policy: bool = False
+    """Whether GKE places several hosts by a workload policy, not by their topology."""
 
     @property
     def chips_per_host(self) -> int:
@@ -45,6 +47,7 @@ class _Generation:
     accelerator: str
     machine: str
     topologies: tuple[str, ...]
+    policy: bool = False
 
     def slices(self) -> list[Slice]:
         """All of this generation."""
@@ -63,6 +66,7 @@ class _Generation:
             runtime=self.runtime,
             accelerator=self.accelerator,
             machine=self.machine.format(chips // hosts),
+            policy=self.policy and hosts > 1,
         )
 
 
@@ -96,6 +100,16 @@ _GENERATIONS = (
         machine="ct6e-standard-{}t",
         topologies=_FLAT,
     ),
+    _Generation(
+        type="tpu7x-{}",
+        cores=2,
+        one_host=4,
+        runtime="",
+        accelerator="tpu7x",
+        machine="tpu7x-standard-{}t",
+        topologies=_SOLID,
+        policy=True,
+    ),
 )
 
 SLICES = {
@@ -112,7 +126,22 @@ def slice_of(type: str) -> Slice:
     """
     if type not in SLICES:
         raise ConfigError(
-            f"expected type to be one of {', '.join(SLICES)}, got {type!r}: v5p counts "
-            "two cores a chip, so v5p-64 has 32 chips"
+            f"expected type to be one of {', '.join(SLICES)}, got {type!r}: v5p and "
+            "tpu7x count two cores a chip, so v5p-64 has 32 chips"
         )
     return SLICES[type]
+
+
+def queued_slice_of(type: str) -> Slice:
+    """The slice of this type, which Cloud TPU itself rents, without GKE.
+
+    Raises:
+      ConfigError: there is none, or it does not.
+    """
+    slice = slice_of(type)
+    if not slice.runtime:
+        raise ConfigError(
+            f"expected a type that Cloud TPU rents without GKE, such as v5p-64, got "
+            f"{type!r}: use python -m tpu.gke"
+        )
+    return slice

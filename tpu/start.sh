@@ -7,10 +7,13 @@ name=$1 check=$2 run=$3
 cd "$(dirname "$0")/.."
 # Whatever the run starts inherits the lock: it is free once all of that has gone.
 exec 9> ~/"$name.lock"
-if ! flock --nonblock 9; then
+flock --nonblock --conflict-exit-code 100 9 || {
+  code=$?
+  # Any other code is flock's own failure, and says nothing about a run.
+  [ "$code" = 100 ] || exit "$code"
   echo "$(hostname): $name runs already"
   exit 0
-fi
+}
 rm -f ~/"$name.exit"
 if [ -f ~/"$name.env" ]; then
   set -a

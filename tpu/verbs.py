@@ -16,6 +16,7 @@ from fdjax.errors import ConfigError, FdjaxError
 from tpu.commands import CommandError, Step, perform
 from tpu.job import Job, require_name
 from tpu.keep import split
+from tpu.writer import writer_of
 
 __all__ = ["Fetch", "Named", "Running", "Verb", "run_verb"]
 
@@ -60,7 +61,8 @@ class Running(Named):
     runs: str
     """Where runs are kept: gs://BUCKET/FOLDER, or a folder that all hosts mount."""
     endpoint: str = ""
-    """Address of the model that writes feedback; every host must reach it."""
+    """Address that every host must reach before; by default that of the model that
+    writes feedback, as the run's own flags have it."""
     lean_project: str = ""
     """Folder, on the hosts, of a Lake project with Mathlib, which is tried before."""
     command: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
@@ -72,7 +74,7 @@ class Running(Named):
             name=self.name,
             runs=self.runs,
             command=self.command,
-            endpoint=self.endpoint,
+            endpoint=self.endpoint or writer_of(self.command[1:]),
             lean=self.lean(),
         )
 
@@ -108,7 +110,7 @@ class Fetch(Named):
                 f"expected runs to be gs://BUCKET/FOLDER, got {self.runs!r}: copy the "
                 "folder from a machine that mounts it"
             )
-        without = () if self.checkpoints else ("--exclude=^checkpoints/.*",)
+        without = () if self.checkpoints else ("--exclude=^(.*/)?checkpoints/",)
         return [
             Step(
                 command=(

@@ -8,13 +8,16 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import jax
 
 import fdjax
 from fdjax.doctor import try_lean
 from fdjax.errors import FdjaxError
+from fdjax.files import cache_folder
 from fdjax.lean.sandbox.machine import available_memory_mb
+from fdjax.objects import local_folder, place
 from fdjax.pod.options import DoctorOptions
 
 __all__ = ["HostFacts", "facts_of_host"]
@@ -37,7 +40,9 @@ class HostFacts:
     memory_gb: float
     """That is free, in 10^9 bytes."""
     disk_gb: float
-    """Free on the disk of temporary files, in 10^9 bytes."""
+    """Free where a run writes and there is least, in 10^9 bytes."""
+    disk: str
+    """That folder."""
     lean: str
     """What Lean said of a true and of a false theorem."""
     lean_works: bool
@@ -48,6 +53,7 @@ class HostFacts:
 def facts_of_host(options: DoctorOptions) -> HostFacts:
     """Looks at this host; Lean takes seconds, Mathlib up to a minute."""
     lean_works, lean = _lean(options)
+    disk_gb, disk = _disk(options.runs)
     return HostFacts(
         host=socket.gethostname(),
         fdjax=fdjax.__version__,
@@ -55,11 +61,34 @@ def facts_of_host(options: DoctorOptions) -> HostFacts:
         jax=jax.__version__,
         libtpu=_version("libtpu"),
         memory_gb=round(available_memory_mb() * 1.048576e-3, 1),
-        disk_gb=round(shutil.disk_usage(tempfile.gettempdir()).free / 1e9, 1),
+        disk_gb=disk_gb,
+        disk=disk,
         lean=lean,
         lean_works=lean_works,
         endpoint=_unreached(options.endpoint) if options.endpoint else "",
     )
+
+
+def _disk(runs: str) -> tuple[float, str]:
+    """Least room of the folders that a run writes to, 10^9 bytes, and which that is.
+
+    These are its own, in the user's cache where it is kept in an object store, that
+    cache, and the folder of temporary files.
+    """
+    folders = [cache_folder(), Path(tempfile.gettempdir())]
+    if runs:
+        folders.insert(0, local_folder(place(runs)))
+    usages = [(shutil.disk_usage(_there(folder)), folder) for folder in folders]
+    # Where even the whole is nothing, a file system keeps no count.
+    counted = [each for each in usages if each[0].total] or usages
+    usage, folder = min(counted, key=lambda each: each[0].free)
+    return round(usage.free / 1e9, 1), str(folder)
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or what of its path is there before it is made."""
+    folder = folder.absolute()
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def _version(package: str) -> str:

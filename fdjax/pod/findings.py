@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from fdjax.doctor import Finding
 from fdjax.pod.facts import HostFacts
 
-__all__ = ["CLOCK_S", "devices_alike", "findings_of"]
+__all__ = ["CLOCK_S", "DISK_GB", "devices_alike", "findings_of"]
 
 CLOCK_S = (1.0, 60.0)
 """Seconds between two clocks from which on it is worth knowing, and wrong: beyond that
 services refuse the tokens of a host."""
-_DISK_GB = 10.0
+DISK_GB = (10.0, 2.0)
+"""Free 10^9 bytes below which it is worth knowing, and wrong: rows, verdicts and
+compiled programs of a run then leave no room for the smallest policy."""
 _HALF = 0.5
 
 
@@ -44,7 +46,7 @@ def findings_of(
         "fdjax lean install there, or fdjax lean selftest",
     )
     yield _room("memory", [one.memory_gb for one in facts])
-    yield _room("disk", [one.disk_gb for one in facts], least=_DISK_GB)
+    yield _disk(facts)
     if folder is not None:
         yield _each(
             "runs",
@@ -111,6 +113,21 @@ def _clocks(ahead_s: Sequence[float]) -> Finding:
         found = f"host {worst} is {ahead_s[worst]:+.1f} s ahead of host 0"
     remedy = "" if state == "ok" else "have its clock set by NTP"
     return Finding(part="clocks", state=state, found=found, remedy=remedy)
+
+
+def _disk(facts: Sequence[HostFacts]) -> Finding:
+    """Less than any run needs is wrong; else as with other room."""
+    known, wrong = DISK_GB
+    lacking = [
+        f"{one.disk_gb:g} GB free in {one.disk}, where a run needs {wrong:g}"
+        if one.disk_gb < wrong
+        else ""
+        for one in facts
+    ]
+    if any(lacking):
+        remedy = "free some; XDG_CACHE_HOME moves the cache, TMPDIR temporary files"
+        return _each("disk", lacking, "", remedy)
+    return _room("disk", [one.disk_gb for one in facts], least=known)
 
 
 def _room(part: str, free_gb: Sequence[float], least: float = 0.0) -> Finding:

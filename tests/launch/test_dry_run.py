@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 
 RUN = "-- experiments.prover --policy Qwen/Qwen3-8B --problems train.jsonl"
+WRITER = (
+    "feedback:model-feedback feedback.endpoint:open-ai-endpoint "
+    "--feedback.endpoint.model gpt-5.1"
+)
 SLICE = "--name fd --zone us-west4-a"
 POOL = "--name fd --cluster pods --location us-west4"
 CASES = {
@@ -44,12 +48,12 @@ CASES = {
         f"--lean-project /opt/mathlib {RUN}",
         "stop": "--name fd",
         "fetch": "--name fd --runs gs://b/runs --to here --checkpoints",
-        "delete": f"{POOL} --whole-cluster",
+        "delete": f"{POOL} --type tpu7x-16 --whole-cluster",
     },
     "sky": {
         "check": "--name fd --type v6e-16 --runs gs://b/runs",
         "launch": "--name fd --type v5litepod-16 --runs gs://b/runs --spot "
-        f"--infra gcp/us-west4 --secrets OPENAI_API_KEY --mathlib {RUN}",
+        f"--infra gcp/us-west4 --secrets OPENAI_API_KEY --mathlib {RUN} {WRITER}",
         "follow": "--name fd",
         "fetch": "--name fd --runs gs://b/runs",
         "delete": "--name fd",
@@ -84,6 +88,34 @@ def test_a_verb_prints_its_commands(way, verb):
 def test_every_verb_is_printed():
     for way, cases in CASES.items():
         assert list(importlib.import_module(f"tpu.{way}")._VERBS) == list(cases)
+
+
+def test_hosts_of_a_tpu7x_are_placed_by_a_policy():
+    create = f"create {POOL} --zone us-west4-a --type".split()
+    policy, pool = printed("gke", [*create, "tpu7x-16"]).split("\n\n")[1:]
+    assert "resource-policies create workload-policy fd " in policy
+    assert "--accelerator-topology=2x2x2" in policy
+    assert "--region=us-west4" in policy
+    assert "--placement-policy=fd" in pool
+    assert "--machine-type=tpu7x-standard-4t" in pool
+    assert "--tpu-topology" not in pool
+    # One host needs neither, and no other generation has a policy.
+    for type in ("tpu7x-8", "v5p-64"):
+        assert "policy" not in printed("gke", [*create, type])
+
+
+def test_one_container_drives_a_host_of_a_tpu7x():
+    given = f"xpk --name fd --image i --cluster c --runs gs://b/runs {RUN}".split()
+    flag = "--no-use-parallel-containers"
+    assert flag in printed("gke", [*given[:1], "--type", "tpu7x-16", *given[1:]])
+    assert flag not in printed("gke", [*given[:1], "--type", "v5p-64", *given[1:]])
+
+
+def test_the_region_of_a_cluster_in_a_zone():
+    zonal = POOL.replace("us-west4", "us-west4-a")
+    assert "--region=us-west4\n" in printed(
+        "gke", f"delete {zonal} --type tpu7x-16".split()
+    )
 
 
 @pytest.mark.parametrize("page", ["README", "gcloud", "gke", "skypilot"])

@@ -73,6 +73,23 @@ def test_a_run_starts_once_and_again_when_it_has_gone(home):
     assert (home / "fd.log").read_text() == "checked\na b\nsecond\n"
 
 
+def test_a_lock_that_cannot_be_asked_for_is_no_run(home):
+    """A run may be there or not: that is not known, and nothing is said of it."""
+    (home / "bin").mkdir()
+    (home / "bin" / "flock").write_text("#!/bin/sh\nexit 66\n")
+    (home / "bin" / "flock").chmod(0o755)
+    path = f"{home / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", TPU / "start.sh", "fd", "true", "true"],
+        env={**os.environ, "HOME": str(home), "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (66, "")
+
+
 def test_a_host_that_is_not_well_starts_nothing(home):
     start(home, "(exit 1)", "echo started")
     assert appears(home / "fd.exit") == "1\n"

@@ -1,6 +1,8 @@
 """Manifests hold to the schemas of those who read them (`schemas/README.md`)."""
 
+import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -30,12 +32,42 @@ def schema(name):
     )
 
 
+def objects():
+    """Whole objects of Kubernetes, of every kind that is deployed from here."""
+    kinds, spec = (
+        json.loads((SCHEMAS / f"{name}.json").read_text())
+        for name in ("kubernetes", "jobset")
+    )
+    pods = spec["properties"]["replicatedJobs"]["items"]
+    for key in ("template", "spec", "template"):
+        pods = pods["properties"][key]
+    kinds["$defs"] |= {"JobSetSpec": spec, "PodTemplateSpec": pods}
+    return {
+        kind["$ref"].rpartition("/")[2]: jsonschema.Draft202012Validator(
+            {"$defs": kinds["$defs"], **kind}
+        )
+        for kind in kinds["oneOf"]
+    }
+
+
+OBJECTS = objects()
+
+
+def deployed():
+    """One object of each kind, by kind."""
+    whole = [
+        jobset(JOB, slice_of("v5p-64"), image="fdjax:1"),
+        *yaml.safe_load_all((ROOT / "tpu/verifier.yaml").read_text()),
+    ]
+    return {one["kind"]: one for one in whole}
+
+
 def pod_of(manifest):
     [slice] = manifest["spec"]["replicatedJobs"]
     return slice["template"]["spec"]["template"]["spec"]
 
 
-@pytest.mark.parametrize("type", ["v5litepod-16", "v5p-64", "v6e-8"])
+@pytest.mark.parametrize("type", ["v5litepod-16", "v5p-64", "v6e-8", "tpu7x-16"])
 def test_a_jobset_is_one(type):
     for choices in (
         {},
@@ -44,15 +76,81 @@ def test_a_jobset_is_one(type):
     ):
         manifest = jobset(JOB, slice_of(type), image="fdjax:1", **choices)
         assert yaml.safe_load(to_yaml(manifest)) == manifest
-        assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
-        schema("jobset").validate(manifest["spec"])
+        OBJECTS["JobSet"].validate(manifest)
 
 
-def test_the_schema_of_jobsets_refuses_a_slip():
-    manifest = jobset(JOB, slice_of("v5p-64"), image="fdjax:1")
-    pod_of(manifest)["containers"][0]["imagee"] = "fdjax:2"
-    with pytest.raises(jsonschema.ValidationError, match="imagee"):
-        schema("jobset").validate(manifest["spec"])
+def test_every_kind_that_is_deployed_has_a_schema():
+    assert deployed().keys() == OBJECTS.keys()
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_an_object_is_one_of_its_kind(kind):
+    OBJECTS[kind].validate(deployed()[kind])
+
+
+DROP = object()
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "said"),
+    [
+        *((kind, "kindd", kind, "kindd") for kind in OBJECTS),
+        *((kind, "apiVersion", "v1beta1", "v1beta1") for kind in OBJECTS),
+        *((kind, "metadata", DROP, "'metadata' is a required") for kind in OBJECTS),
+        *((kind, "metadata.nam", "a", "nam") for kind in OBJECTS),
+        *((kind, "metadata.name", "A_b", "A_b") for kind in OBJECTS),
+        *((kind, "metadata.labels", {"app": 1}, "1 is not of") for kind in OBJECTS),
+        *((kind, "specc", {}, "specc") for kind in OBJECTS),
+        *((kind, "spec", DROP, "'spec' is a required") for kind in OBJECTS),
+        *((kind, "spec.replica", 3, "replica") for kind in OBJECTS),
+        ("JobSet", "spec.replicatedJobs.0.template.spec.complete", 3, "complete"),
+        (
+            "JobSet",
+            "spec.replicatedJobs.0.template.spec.template.spec.containers.0.imagee",
+            *("fdjax:2", "imagee"),
+        ),
+        ("Deployment", "spec.template.spec.containers.0.imagee", "f:2", "imagee"),
+        ("Deployment", "spec.template", DROP, "'template' is a required"),
+        ("Deployment", "spec.selector", DROP, "'selector' is a required"),
+        ("Deployment", "spec.selector.labels", {}, "labels"),
+        ("Deployment", "spec.strategy.maxSurge", 1, "maxSurge"),
+        ("Deployment", "spec.strategy.type", "Rolling", "Rolling"),
+        ("Deployment", "spec.strategy.rollingUpdate.maxSurge", "one", "one"),
+        ("Deployment", "spec.replicas", "3", "'3' is not of type"),
+        ("Service", "spec.ports.0.port", DROP, "'port' is a required"),
+        ("Service", "spec.ports.0.port", 80000, "80000"),
+        ("Service", "spec.ports.0.targetPorts", 1, "targetPorts"),
+        ("Service", "spec.selector", {"matchLabels": {}}, "is not of type 'string'"),
+        ("Service", "spec.type", "Cluster", "Cluster"),
+        ("HorizontalPodAutoscaler", "spec.maxReplicas", DROP, "'maxReplicas' is a"),
+        ("HorizontalPodAutoscaler", "spec.scaleTargetRef.kind", DROP, "'kind' is a"),
+        ("HorizontalPodAutoscaler", "spec.metrics.0.resource.target.type", "%", "%"),
+        ("HorizontalPodAutoscaler", "spec.metrics.0.resource.targets", {}, "targets"),
+        # As autoscaling/v1 has it.
+        ("HorizontalPodAutoscaler", "spec.targetCPUUtilizationPercentage", 70, "CPU"),
+        ("HorizontalPodAutoscaler", "spec.behavior.scaledown", {}, "scaledown"),
+        (
+            "HorizontalPodAutoscaler",
+            "spec.behavior.scaleDown.stabilizationWindowSeconds",
+            *(7200, "7200"),
+        ),
+        ("PodDisruptionBudget", "spec.minAvailable", 1, "should not be valid"),
+        ("PodDisruptionBudget", "spec.maxUnavailable", "one", "one"),
+        ("PodDisruptionBudget", "spec.selector.app", "fdjax", "app"),
+    ],
+)
+def test_a_slip_in_an_object_is_refused(kind, path, value, said):
+    manifest = copy.deepcopy(deployed()[kind])
+    *above, last = path.split(".")
+    part = manifest
+    for key in above:
+        part = part[int(key) if key.isdecimal() else key]
+    if value is DROP:
+        del part[last]
+    else:
+        part[last] = value
+    with pytest.raises(jsonschema.ValidationError, match=re.escape(said)):
+        OBJECTS[kind].validate(manifest)
 
 
 @pytest.mark.parametrize("type", SLICES)
@@ -109,11 +207,18 @@ def test_the_schema_of_tasks_refuses_a_slip():
         schema("skypilot").validate(described)
 
 
-def test_the_pods_of_verifiers_are_pods():
-    documents = yaml.safe_load_all((ROOT / "tpu/verifier.yaml").read_text())
-    [deployment] = [one for one in documents if one["kind"] == "Deployment"]
-    pods = schema("jobset").schema["properties"]["replicatedJobs"]["items"]
-    for key in ("template", "spec", "template"):
-        pods = pods["properties"][key]
-    template = deployment["spec"]["template"]
-    jsonschema.Draft202012Validator(pods).validate(template)
+def test_the_objects_of_verifiers_mean_the_same_pods():
+    objects = deployed()
+    deployment = objects["Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    assert objects["Service"]["spec"]["selector"] == labels
+    assert objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    scaled = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert scaled == {
+        **{key: deployment[key] for key in ("apiVersion", "kind")},
+        "name": deployment["metadata"]["name"],
+    }
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    [port] = objects["Service"]["spec"]["ports"]
+    assert port["targetPort"] in [one["name"] for one in container["ports"]]

@@ -15,6 +15,7 @@ WELL = HostFacts(
     libtpu="0.0.50",
     memory_gb=300.0,
     disk_gb=80.0,
+    disk="/runs",
     lean="verified and rejected",
     lean_works=True,
     endpoint="",
@@ -77,6 +78,16 @@ def test_little_room_is_worth_knowing():
     findings = found(changed({0}, memory_gb=100.0, disk_gb=9.0))
     assert findings["memory"].state == findings["disk"].state == "note"
     assert findings["memory"].found == "100 to 300 GB free, the least on host 0"
+
+
+def test_a_full_disk_is_a_fault_that_names_folder_and_limit():
+    assert found(changed({3}, disk_gb=2.0))["disk"].state == "note"
+    finding = found(changed({1, 3}, disk_gb=0.0, disk="/root/.cache/fdjax"))["disk"]
+    assert finding.state == "fail"
+    assert finding.found == (
+        "hosts 1, 3: 0 GB free in /root/.cache/fdjax, where a run needs 2"
+    )
+    assert "XDG_CACHE_HOME" in finding.remedy
 
 
 def test_a_folder_that_is_not_that_of_all_is_a_fault():

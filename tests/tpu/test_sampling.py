@@ -40,14 +40,16 @@ def _model(name):
     return Model(QWEN3_8B, mesh)
 
 
-def _check(compiled, pages, ceiling):
-    """It fits, and pages are updated in place; shapes of what devices exchange."""
+def _check(compiled, pages, ceiling, *, temporary):
+    """It fits, and pages are updated in place; shapes of what devices exchange.
+
+    `temporary` is the bound of what it holds besides, GiB.
+    """
     memory = compiled.memory_analysis()
     held = 2 * pages.size // pages.sharding.mesh.size
     assert memory.peak_memory_in_bytes / GIB < ceiling
     assert memory.alias_size_in_bytes >= held
-    # No second copy of a layer's pages, let alone of all.
-    assert memory.temp_size_in_bytes < held / QWEN3_8B.num_layers + GIB / 2
+    assert memory.temp_size_in_bytes / GIB < temporary
     text = compiled.as_text()
     assert "tpu_custom_call" in text
     kinds = "all-gather|all-reduce|all-to-all|collective-permute"
@@ -62,7 +64,9 @@ def test_a_step_fits_and_moves_rows_alone(name, record_property):
     model, setting = _model(name), SETTINGS[name]
     compiled = tpu_decode.compile_decode(model, setting.slots)
     _, pages = tpu_decode.sampling_shapes(model, setting.slots)
-    shapes = _check(compiled, pages, CEILINGS[name])
+    # Weights in another order, among others. A second copy of a layer's pages has from
+    # 0.25 GiB on; what is moved, below, leaves no room for one.
+    shapes = _check(compiled, pages, CEILINGS[name], temporary=0.5)
     # The residual stream of each row; no weight, no page and no row of logits.
     assert max(map(math.prod, shapes)) <= setting.slots // setting.parts * WIDTH
     contexts = 1, 2_048, tpu_decode.LONGEST
@@ -95,5 +99,6 @@ def test_pages_of_prompts_on_eight_small_chips():
     )
     program = prefill_program(model, tpu_decode.SAMPLING)
     compiled = program.lower(params, pages, blocks).compile()
-    shapes = _check(compiled, pages, CEILINGS["v5e"])
+    # Seen: 0.0016. A layer's pages have 0.25.
+    shapes = _check(compiled, pages, CEILINGS["v5e"], temporary=0.02)
     assert max(map(math.prod, shapes)) <= BLOCKS * PAGE * WIDTH

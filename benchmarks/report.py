@@ -144,6 +144,7 @@ def _sample(place: int, words: list[str], draw: random.Random) -> dict[str, obje
         "reward": draw.choice((0.0, 1.0)),
         "tokens": [f" {word}" for word in words] if scored else None,
         "kl": [draw.random() for _ in words] if scored else None,
+        "log_ratio": [draw.gauss(0, 1) for _ in words] if scored else None,
     }
 
 

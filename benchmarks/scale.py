@@ -1,4 +1,4 @@
-"""What fits where: optimizer steps compiled for slices of TPUs that are not here.
+"""Sizes that fit: optimizer steps compiled for slices of TPUs that are not here.
 
     python -m benchmarks.scale [--most 3] [--only qwen3-8b,v5e-64] [--jobs 2]
 

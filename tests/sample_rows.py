@@ -25,5 +25,6 @@ def sample(**changes):
         "reward": 0.0,
         "tokens": ["  constructor", "\n  ", "exact", " h.1", ""],
         "kl": [0.25, None, 0.5, 2.0, None],
+        "log_ratio": [3.0, None, -1.5, -4.0, None],
     }
     return {**row, **changes}

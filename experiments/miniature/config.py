@@ -171,8 +171,8 @@ class DistillationConfig:
     divergence: DivergenceName = "jsd"
     """What measures teacher against student; jsd uses alpha = 0.5."""
     teacher_rate: float = 0.0
-    """η of the EMA teacher (arXiv:2601.20802); 0 keeps it frozen, which did best of 0,
-    0.01 and 0.05 (docs/log.md)."""
+    """η of the EMA teacher (arXiv:2601.20802); 0 keeps it frozen, which of 0, 0.01 and
+    0.05 had the highest means (docs/log.md)."""
     score: Score = "to_divergence"
     """Tokens of a failed attempt that carry a loss."""
     plan: int = 3

@@ -6,23 +6,23 @@ from typing import Any
 import numpy as np
 
 from fdjax.errors import DataError
-from fdjax.eval import ArmResult, Evaluation
+from fdjax.eval import ArmResult, Evaluation, pooled_claims
 from fdjax.plots import headline_ks
 
 __all__ = ["seeds_table"]
 
 
 def seeds_table(evaluations: Sequence[Evaluation]) -> str:
-    """Mean and range over seeds of each arm's measures, then each claim's verdicts.
+    """Mean and range over seeds of each arm's measures, then the verdicts of all seeds.
 
     Raises:
-      DataError: the runs measured different arms, theorems, k or claims.
+      DataError: the runs measured different arms, theorems or k.
     """
     first = _measured(evaluations[0])
     if any(_measured(other) != first for other in evaluations[1:]):
         raise DataError(
-            "Expected runs with the same arms, theorems, samples, k and claims, got "
-            "others; compare runs that differ in their --seed only."
+            "Expected runs with the same arms, theorems, samples and k, got others; "
+            "compare runs that differ in their --seed only."
         )
     return "\n".join([*_arms(evaluations), "", *_claims(evaluations)])
 
@@ -45,18 +45,15 @@ def _arms(evaluations: Sequence[Evaluation]) -> Iterator[str]:
 
 
 def _claims(evaluations: Sequence[Evaluation]) -> Iterator[str]:
-    for place, claim in enumerate(evaluations[0].claims):
-        seeds = [
-            f"{one.verdict} ({one.difference:+.3f}, {one.low:+.3f} to {one.high:+.3f})"
-            for one in (evaluation.claims[place] for evaluation in evaluations)
-        ]
-        yield f"- {claim.statement}: " + "; ".join(seeds)
+    arms = [evaluation.arms for evaluation in evaluations]
+    for claim in pooled_claims(arms, evaluations[0].ks):
+        yield f"- {claim.statement}: {claim.verdict} ({claim.detail})"
 
 
 def _measured(evaluation: Evaluation) -> tuple[Any, ...]:
     """What must be the same in all runs of a table."""
     arms = [(arm.arm, arm.theorems, arm.samples) for arm in evaluation.arms]
-    return evaluation.ks, arms, [claim.name for claim in evaluation.claims]
+    return evaluation.ks, arms
 
 
 def _mean(values: np.ndarray) -> float:

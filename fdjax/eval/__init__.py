@@ -23,7 +23,7 @@ from fdjax.eval.results import (
     save_evaluation,
 )
 from fdjax.eval.runner import distinct_names, evaluate_arm, evaluate_teacher
-from fdjax.eval.seeds import crossed_interval, seeds_claim
+from fdjax.eval.seeds import crossed_interval, pooled_claims, seeds_claim
 
 __all__ = [
     "ArmResult",
@@ -47,6 +47,7 @@ __all__ = [
     "normalize_proof",
     "paired_difference",
     "pass_at_k",
+    "pooled_claims",
     "save_evaluation",
     "seeds_claim",
     "tactic_entropy",

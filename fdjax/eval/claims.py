@@ -2,10 +2,10 @@
 
 Each claim compares arms on the same theorems and gets its verdict from the interval
 of the mean paired difference, nothing else. The interval covers the choice of
-theorems; repeat the run with other seeds to cover training noise.
+theorems; `fdjax.eval.seeds` pools runs with other seeds to cover training noise.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -60,7 +60,7 @@ class ArmRoles:
     """SFT on the reference proofs that the feedback was made from."""
 
 
-class _Question(NamedTuple):
+class Question(NamedTuple):
     """A claim before its data: `first` against each of `others`."""
 
     name: str
@@ -69,9 +69,10 @@ class _Question(NamedTuple):
     others: tuple[str, ...]
     measure: Callable[[ArmResult], np.ndarray]
     strict: bool
+    """Whether a difference of zero is not enough."""
 
 
-class _Comparison(NamedTuple):
+class Comparison(NamedTuple):
     """One arm against one other."""
 
     estimate: Estimate
@@ -120,19 +121,39 @@ def evaluate_claims(
     Raises:
       ConfigError: `ks` is empty.
     """
+    named = {arm.arm: arm for arm in arms}
+
+    def compare(question: Question, other: str) -> Comparison:
+        first, second = named[question.first], named[other]
+        return _compare(question, first, second, level, resamples, seed)
+
+    return decide(named, ks, roles, compare)
+
+
+def decide(
+    arms: Collection[str],
+    ks: Sequence[int],
+    roles: ArmRoles | None,
+    compare: Callable[[Question, str], Comparison],
+) -> tuple[Claim, ...]:
+    """The claims that the arms present allow to decide, each by its worst comparison.
+
+    Args:
+      arms: names of those present.
+      ks: values of k that were evaluated.
+      roles: names of the arms; the defaults of `ArmRoles` when None.
+      compare: the first arm of a question against another.
+
+    Raises:
+      ConfigError: `ks` is empty.
+    """
     if not ks:
         raise ConfigError("expected at least one k to decide claims at, got none")
-    named = {arm.arm: arm for arm in arms}
     claims = []
     for question in _questions(roles or ArmRoles(), tuple(ks)):
-        if not {question.first, *question.others} <= named.keys():
+        if not {question.first, *question.others} <= set(arms):
             continue
-        comparisons = [
-            _compare(
-                question, named[question.first], named[other], level, resamples, seed
-            )
-            for other in question.others
-        ]
+        comparisons = [compare(question, other) for other in question.others]
         deciding = min(
             comparisons,
             key=lambda one: (_WORST_FIRST.index(one.verdict), one.estimate.low),
@@ -151,7 +172,24 @@ def evaluate_claims(
     return tuple(claims)
 
 
-def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
+def verdict_of(estimate: Estimate, differing: int, *, strict: bool) -> ClaimVerdict:
+    """What an interval of a difference says of the claim that it is above zero.
+
+    Args:
+      estimate: the difference.
+      differing: problems that tell both sides apart.
+      strict: whether a difference of zero is not enough.
+    """
+    if differing < MINIMUM_DIFFERING:
+        return "not shown"
+    if estimate.high < 0.0:
+        return "contradicted"
+    if estimate.low > 0.0 or (estimate.low == 0.0 and not strict):
+        return "shown"
+    return "not shown"
+
+
+def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[Question]:
     """The claims as arm names and statistics."""
     fd, grpo = roles.fd, roles.grpo
     both, control = roles.fd_then_grpo, roles.control
@@ -168,7 +206,7 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
 
     listed = ", ".join(str(k) for k in ks)
     return [
-        _Question(
+        Question(
             "fd_entropy",
             f"Policy entropy (nats per token): {fd} > {grpo}",
             fd,
@@ -176,7 +214,7 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
             ArmResult.entropy,
             True,
         ),
-        _Question(
+        Question(
             "fd_large_k",
             f"pass@{largest}, the largest k measured: {fd} ≥ {grpo}",
             fd,
@@ -184,7 +222,7 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
             at_largest,
             False,
         ),
-        _Question(
+        Question(
             "fd_then_grpo_pass_at_1",
             f"pass@1: {both} ≥ {fd} and {both} ≥ {grpo}",
             both,
@@ -192,7 +230,7 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
             at_1,
             False,
         ),
-        _Question(
+        Question(
             "fd_then_grpo_mean",
             f"Mean of pass@k over k = {listed}: {both} ≥ {fd} and {both} ≥ {grpo}",
             both,
@@ -200,7 +238,7 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
             mean,
             False,
         ),
-        _Question(
+        Question(
             "fd_control_pass_at_1",
             f"Control, pass@1: {fd} > {control}",
             fd,
@@ -208,7 +246,7 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
             at_1,
             True,
         ),
-        _Question(
+        Question(
             "fd_control_large_k",
             f"Control, pass@{largest}: {fd} > {control}",
             fd,
@@ -220,13 +258,13 @@ def _questions(roles: ArmRoles, ks: tuple[int, ...]) -> list[_Question]:
 
 
 def _compare(
-    question: _Question,
+    question: Question,
     first: ArmResult,
     second: ArmResult,
     level: float,
     resamples: int,
     seed: int,
-) -> _Comparison:
+) -> Comparison:
     """Compare two arms on the theorems that both measured."""
     theorems = common_theorems([first, second])
     pair = f"{first.arm} against {second.arm}"
@@ -236,7 +274,7 @@ def _compare(
     ours, theirs = ours[measured], theirs[measured]
     if not ours.size:
         nothing = f"{pair}: no theorem measured in both"
-        return _Comparison(UNMEASURED, "not shown", nothing)
+        return Comparison(UNMEASURED, "not shown", nothing)
     estimate = paired_difference(ours, theirs, level, resamples, seed)
     differing = int(np.sum(ours != theirs))
     low, high = estimate.low, estimate.high
@@ -245,11 +283,7 @@ def _compare(
         f"{estimate.value:+.3f} [{low:+.3f}, {high:+.3f}], {ours.size} theorems, "
         f"{differing} of which differ"
     )
-    verdict: ClaimVerdict = "not shown"
     if differing < MINIMUM_DIFFERING:
         detail += f" (a verdict needs at least {MINIMUM_DIFFERING})"
-    elif high < 0.0:
-        verdict = "contradicted"
-    elif low > 0.0 or (low == 0.0 and not question.strict):
-        verdict = "shown"
-    return _Comparison(estimate, verdict, detail)
+    verdict = verdict_of(estimate, differing, strict=question.strict)
+    return Comparison(estimate, verdict, detail)

@@ -1,14 +1,25 @@
 """Claims over several training seeds: intervals over problems and seeds at once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float64
 
 from fdjax.errors import DataError
-from fdjax.eval.claims import MINIMUM_DIFFERING, Claim, ClaimVerdict
-from fdjax.eval.passk import Estimate
+from fdjax.eval.arms import ArmResult, common_theorems
+from fdjax.eval.claims import (
+    MINIMUM_DIFFERING,
+    ArmRoles,
+    Claim,
+    Comparison,
+    Question,
+    decide,
+    verdict_of,
+)
+from fdjax.eval.passk import UNMEASURED, Estimate
 from fdjax.ranges import Number, Whole, require
 
-__all__ = ["crossed_interval", "seeds_claim"]
+__all__ = ["crossed_interval", "pooled_claims", "seeds_claim"]
 
 
 def crossed_interval(
@@ -71,21 +82,7 @@ def seeds_claim(
       DataError: no problem was measured by all seeds.
     """
     measured = differences[:, ~np.isnan(differences).any(axis=0)]
-    estimate = crossed_interval(measured)
-    differing = int(np.sum(measured.mean(axis=0) != 0.0))
-    verdict: ClaimVerdict = "not shown"
-    seeds, problems = measured.shape
-    detail = f"{seeds} seed{'s' * (seeds > 1)} × {problems} problems"
-    if differing < MINIMUM_DIFFERING:
-        detail += (
-            f", {differing} of which differ (a verdict needs at least "
-            f"{MINIMUM_DIFFERING})"
-        )
-    elif estimate.low > 0.0:
-        verdict = "shown"
-    elif estimate.high < 0.0:
-        verdict = "contradicted"
-    means = ", ".join(f"{value:+.3f}" for value in measured.mean(axis=1))
+    estimate, verdict, detail = _pooled(measured, strict=True)
     return Claim(
         name=name,
         statement=statement,
@@ -93,5 +90,78 @@ def seeds_claim(
         low=estimate.low,
         high=estimate.high,
         verdict=verdict,
-        detail=f"{detail}; by seed: {means}",
+        detail=detail,
     )
+
+
+def pooled_claims(
+    seeds: Sequence[Sequence[ArmResult]],
+    ks: Sequence[int],
+    roles: ArmRoles | None = None,
+) -> tuple[Claim, ...]:
+    """The claims of `evaluate_claims`, each decided once for all training seeds.
+
+    A comparison takes the theorems that all seeds measured in both arms, and the 95 %
+    interval of `crossed_interval` over seeds and theorems. The other rules are those
+    of `evaluate_claims`.
+
+    Args:
+      seeds: the arms of each seed; an arm that a seed lacks is left out.
+      ks: values of k that were evaluated, each at least 1.
+      roles: names of the arms; the defaults of `ArmRoles` when None.
+
+    Returns:
+      The claims that the arms present allow to decide, in their order.
+
+    Raises:
+      ConfigError: `ks` is empty.
+      DataError: there are no seeds.
+    """
+    if not seeds:
+        raise DataError("expected the arms of at least one seed, got none")
+    named = [{arm.arm: arm for arm in arms} for arms in seeds]
+
+    def compare(question: Question, other: str) -> Comparison:
+        pairs = [(arms[question.first], arms[other]) for arms in named]
+        return _compare(question, pairs)
+
+    return decide(set.intersection(*map(set, named)), ks, roles, compare)
+
+
+def _compare(
+    question: Question, pairs: Sequence[tuple[ArmResult, ArmResult]]
+) -> Comparison:
+    """Compare two arms of each seed on the theorems that all measured."""
+    theorems = common_theorems([arm for pair in pairs for arm in pair])
+    differences = np.array(
+        [
+            question.measure(first.select(theorems))
+            - question.measure(second.select(theorems))
+            for first, second in pairs
+        ]
+    )
+    measured = differences[:, ~np.isnan(differences).any(axis=0)]
+    first, second = pairs[0]
+    pair = f"{first.arm} against {second.arm}"
+    if not measured.size:
+        nothing = f"{pair}: no theorem measured in both by all seeds"
+        return Comparison(UNMEASURED, "not shown", nothing)
+    estimate, verdict, detail = _pooled(measured, strict=question.strict)
+    interval = f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    return Comparison(estimate, verdict, f"{pair}: difference {interval}, {detail}")
+
+
+def _pooled(differences: Float64[np.ndarray, "S N"], *, strict: bool) -> Comparison:
+    """What measured differences of seeds and problems say together."""
+    estimate = crossed_interval(differences)
+    differing = int(np.sum(differences.mean(axis=0) != 0.0))
+    seeds, problems = differences.shape
+    detail = f"{seeds} seed{'s' * (seeds > 1)} × {problems} problems"
+    if differing < MINIMUM_DIFFERING:
+        detail += (
+            f", {differing} of which differ (a verdict needs at least "
+            f"{MINIMUM_DIFFERING})"
+        )
+    means = ", ".join(f"{value:+.3f}" for value in differences.mean(axis=1))
+    verdict = verdict_of(estimate, differing, strict=strict)
+    return Comparison(estimate, verdict, f"{detail}; by seed: {means}")

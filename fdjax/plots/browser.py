@@ -43,8 +43,7 @@ class Browser:
 
     index: str
     """`samples`: for each attempt its `facts`; `lines`, `runs` and `problems`, which
-    those name by number; `statuses` in their order; `scale`, the KL in nats that gets
-    the full colour: the 98th percentile of all tokens."""
+    those name by number; `statuses` in their order."""
     blocks: list[str]
     """Lists of attempts."""
     shown: int
@@ -90,7 +89,6 @@ def browse(lines: Sequence[Line], limit: int = _LIMIT) -> Browser:
             for line in lines
         ],
         "statuses": [status.value for status in Status],
-        "scale": _scale(rows),
     }
     total, room = len(rows), sum(row["size"] for row in rows)
     browser = _browser(rows, head, total)
@@ -130,9 +128,11 @@ def _row(
     kl = []
     if sample.get("tokens") and sample.get("kl"):
         texts["tokens"] = sample["tokens"]
-        texts["kl"] = [
-            None if nats is None else round(nats, 4) for nats in sample["kl"]
-        ]
+        for name in ("kl", "log_ratio"):
+            if sample.get(name):
+                texts[name] = [
+                    None if nats is None else round(nats, 4) for nats in sample[name]
+                ]
         kl = [nats for nats in texts["kl"] if nats is not None]
     text = _json(texts)
     facts = [
@@ -148,11 +148,6 @@ def _row(
         len(sample["proof"] or ""),
     ]
     return {"facts": facts, "text": text, "kl": kl, "size": len(text)}
-
-
-def _scale(rows: Sequence[Row]) -> float:
-    every = [nats for row in rows for nats in row["kl"]]
-    return (float(np.quantile(every, 0.98)) if every else 0.0) or 1.0
 
 
 def _chosen(rows: Sequence[Row], room: int) -> list[dict[str, Any]]:

@@ -209,5 +209,5 @@ def _visible(token: str) -> str:
 
 
 def _heat(cell: Cell, scale: float) -> str:
-    """Opacity of a cell's colour, as in the sample browser's heat map."""
+    """Opacity of a cell's colour; the root makes small values visible."""
     return f"{0.62 * min(max(cell.mean, 0.0) / scale, 1.0) ** 0.5:.3f}"

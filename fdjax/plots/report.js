@@ -56,9 +56,11 @@
     await show();
   }
 
-  // One hue, from clear to strong; the root makes small values visible.
-  const colour = (nats) =>
-    `rgba(226, 106, 16, ${(0.62 * Math.sqrt(Math.min(nats / data.scale, 1))).toFixed(3)})`;
+  // Nats of log q − log p that get the full colour.
+  const FULL = 3;
+  // Blue where the teacher would sooner have written the token, orange where it would not.
+  const colour = (ratio) =>
+    `rgba(${ratio > 0 ? "38, 124, 222" : "226, 106, 16"}, ${(0.62 * Math.min(Math.abs(ratio) / FULL, 1)).toFixed(3)})`;
 
   // Which token each character of the proof belongs to. Tokens and proof may differ in
   // blanks, which a trimmed proof has lost; tokens that are not in the proof at their
@@ -84,9 +86,10 @@
 
   function tokenSpan(sample, index, text) {
     const nats = sample.kl[index];
+    const ratio = sample.log_ratio?.[index]; // runs of old have none
     const scored = nats !== null && nats !== undefined;
-    const node = make("span", { class: scored ? "token" : "token unscored", "data-token": sample.tokens[index], "data-nats": nats ?? "" }, text);
-    if (scored) node.style.backgroundColor = colour(nats);
+    const node = make("span", { class: scored ? "token" : "token unscored", "data-token": sample.tokens[index], "data-nats": nats ?? "", "data-ratio": ratio ?? "" }, text);
+    if (ratio !== null && ratio !== undefined) node.style.backgroundColor = colour(ratio);
     return node;
   }
 
@@ -314,11 +317,11 @@
       const only = make("input", { type: "checkbox", onchange: () => change(() => { filter.scored = only.checked; }) });
       const shown = make("input", { type: "checkbox", checked: true, onchange: () => { heat = shown.checked; show(); } });
       const ramp = make("i");
-      ramp.style.background = `linear-gradient(90deg, ${[0, 0.05, 0.2, 0.5, 1].map((part) => `${colour(part * data.scale)} ${100 * part}%`).join(", ")})`;
+      ramp.style.background = `linear-gradient(90deg, ${colour(-FULL)}, transparent, ${colour(FULL)})`;
       parts.push(
         make("label", { class: "legend" }, only, "only with KL"),
-        make("label", { class: "legend" }, shown, "heat map"),
-        make("span", { class: "legend" }, "teacher–student KL  0", ramp, `≥ ${fixed(data.scale, 2)} nats per token`));
+        make("label", { class: "legend" }, shown, "colours"),
+        make("span", { class: "legend" }, `with feedback less likely, ≤ −${FULL}`, ramp, `≥ ${FULL} nats, more likely`));
     }
     $("controls").append(...parts);
   }
@@ -328,8 +331,11 @@
     const token = event.target.closest(".token");
     tip.hidden = !token;
     if (!token) return;
-    const nats = token.dataset.nats === "" ? "not scored" : `${Number(token.dataset.nats).toFixed(4)} nats`;
-    tip.textContent = `${JSON.stringify(token.dataset.token)}   ${nats}`;
+    const { nats, ratio } = token.dataset;
+    const said = [];
+    if (ratio !== "") said.push(`log q − log p ${Number(ratio) < 0 ? "−" : "+"}${Math.abs(Number(ratio)).toFixed(3)}`);
+    if (nats !== "") said.push(`KL ${Number(nats).toFixed(3)} nats`);
+    tip.textContent = `${JSON.stringify(token.dataset.token)}   ${said.join("   ") || "not scored"}`;
     const box = token.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${box.top > 40 ? box.top - tip.offsetHeight - 5 : box.bottom + 5}px`;

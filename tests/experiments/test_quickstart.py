@@ -66,7 +66,7 @@ def test_every_attempt_is_kept_with_verdict_feedback_and_reward(whole):
     assert [row["arm"] for row in heat] == ["fd"] * 8
     for row in heat:
         assert "".join(row["tokens"]) == row["proof"]
-        assert len(row["tokens"]) == len(row["kl"])
+        assert len(row["tokens"]) == len(row["kl"]) == len(row["log_ratio"])
         assert all(value is None or value >= -1e-4 for value in row["kl"])
 
 

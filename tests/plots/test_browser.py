@@ -1,7 +1,5 @@
 from collections import Counter
 
-import pytest
-
 from fdjax.plots import RunFiles, lines_of
 from fdjax.plots.browser import browse
 from pages import attempts, unpack
@@ -36,17 +34,23 @@ def test_the_calls_of_an_attempt_are_there():
     assert [row.get("calls") for row in found] == [[call], None]
 
 
-def test_scale_is_a_high_percentile_of_scored_tokens():
+def test_an_attempt_knows_its_mean_and_its_highest_kl():
     tokens = ["a"] * 101
     values = [place / 100 for place in range(101)]
     rows = [sample(tokens=tokens, kl=values), sample(tokens=["b"], kl=[None])]
-    browser = browser_of(rows)
-    assert unpack(browser.index)["scale"] == pytest.approx(0.98)
-    assert [row["mean"] for row in shown(browser)] == [0.5, None]
-    assert [row["top"] for row in shown(browser)] == [1.0, None]
-    plain = browser_of([sample(tokens=None, kl=None)])
-    assert unpack(plain.index)["scale"] == 1.0
-    assert "kl" not in shown(plain)[0]
+    found = shown(browser_of(rows))
+    assert [row["mean"] for row in found] == [0.5, None]
+    assert [row["top"] for row in found] == [1.0, None]
+
+
+def test_tokens_that_were_compared_keep_both_values():
+    first, old, plain = shown(
+        browser_of([sample(), sample(log_ratio=None), sample(tokens=None, kl=None)])
+    )
+    assert first["kl"] == [0.25, None, 0.5, 2.0, None]
+    assert first["log_ratio"] == [3.0, None, -1.5, -4.0, None]
+    assert "log_ratio" not in old
+    assert not {"tokens", "kl", "log_ratio"} & plain.keys()
 
 
 def long(place, **changes):

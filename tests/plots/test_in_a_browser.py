@@ -52,6 +52,16 @@ def test_attempts_are_shown_and_nothing_of_a_run_runs(page):
     assert (attempts(page), shown(page)) == (10, "1–10 of 399")
     kl = page.value("document.querySelector('.token').dataset.nats")
     assert kl == "0.25"
+    colours = page.value(
+        "[...document.querySelector('.token').closest('.sample')"
+        ".querySelectorAll('.token')]"
+        ".map((token) => [token.dataset.ratio, token.style.backgroundColor])"
+    )
+    # At 3 nats all of blue, at −1.5 half of orange; −4 is clipped at −3.
+    assert ["3", "rgba(38, 124, 222, 0.62)"] in colours
+    assert ["-1.5", "rgba(226, 106, 16, 0.31)"] in colours
+    assert ["-4", "rgba(226, 106, 16, 0.62)"] in colours
+    assert {colour for ratio, colour in colours if ratio == ""} == {""}
     # The hostile proof is text: its image would be an element.
     assert page.value("document.images.length") == 0
 

@@ -1,4 +1,4 @@
-"""What the report shows of an FD iteration: the KL of scored tokens, in chunks."""
+"""What the report shows of an FD iteration: scored tokens compared, in chunks."""
 
 import re
 from dataclasses import replace
@@ -33,7 +33,7 @@ def batch():
 
 
 def written(state, batch, done=0, files=()):
-    """The log, and the KL of each row; of `files` a file was judged."""
+    """The log, and its rows; of `files` a file was judged."""
     rows = []
     log = AttemptLog(
         model=MODEL,
@@ -59,11 +59,11 @@ def written(state, batch, done=0, files=()):
     rollout = replace(rollout, trajectories=tuple(attempts))
     data = StepData(batches=[batch], metrics={}, rollout=rollout)
     log.write("fd", done, state, data)
-    return log, [row["kl"] for row in rows]
+    return log, rows
 
 
 def expected(state, batch):
-    """KL(teacher‖student) at the temperature, by NumPy from whole logits."""
+    """KL(q‖p), and log q − log p of the tokens, at the temperature, by NumPy."""
     hidden = (
         response_hidden(MODEL, state.params, *batch[:4]),
         teacher_hidden(MODEL, state.teacher, batch, "feedback"),
@@ -74,46 +74,57 @@ def expected(state, batch):
         )
         for params, states in zip((state.params, state.teacher), hidden, strict=True)
     )
-    return np.sum(np.exp(log_q) * (log_q - log_p), axis=-1)
+    ratio = log_q - log_p
+    chosen = np.take_along_axis(ratio, np.asarray(batch.responses)[..., None], axis=-1)
+    return {"kl": np.sum(np.exp(log_q) * ratio, axis=-1), "log_ratio": chosen[..., 0]}
 
 
 def test_a_file_is_not_shown_with_the_kl_of_other_words(state, batch):
     _, rows = written(state, batch, files=(1,))
-    assert [row is None for row in rows[:3]] == [False, True, False]
+    for key in ("tokens", "kl", "log_ratio"):
+        assert [row[key] is None for row in rows[:3]] == [False, True, False]
 
 
-def test_kl_of_scored_tokens_at_the_temperature_of_sampling(state, batch):
+@pytest.mark.parametrize("key", ["kl", "log_ratio"])
+def test_scored_tokens_at_the_temperature_of_sampling(state, batch, key):
     _, rows = written(state, batch)
-    assert [row is None for row in rows] == [False] * 32 + [True] * 8
-    divergence = expected(state, jax.tree.map(jnp.asarray, batch))
-    for index, row in enumerate(rows[:32]):
+    found = [row[key] for row in rows]
+    assert [row is None for row in found] == [False] * 32 + [True] * 8
+    values = expected(state, jax.tree.map(jnp.asarray, batch))[key]
+    for index, row in enumerate(found[:32]):
         valid = batch.response_valid[index]
         scored = batch.feedback.mask[index][valid]
         assert [value is not None for value in row] == scored.tolist()
         np.testing.assert_allclose(
             [value for value in row if value is not None],
-            divergence[index][valid][scored],
+            values[index][valid][scored],
             atol=1e-4,
         )
+
+
+def test_the_log_ratio_has_both_signs(state, batch):
+    _, rows = written(state, batch)
+    values = [value for row in rows for value in row["log_ratio"] or () if value]
+    assert min(values) < 0 < max(values)
 
 
 @pytest.mark.parametrize(("done", "kept"), [(0, 32), (1, 0), (9, 0), (10, 32)])
 def test_every_tenth_iteration_has_it(state, batch, done, kept):
     _, rows = written(state, batch, done)
-    assert sum(row is not None for row in rows) == kept
+    assert sum(row["kl"] is not None for row in rows) == kept
 
 
 def test_rows_are_bounded_by_tokens(state, batch, monkeypatch):
     # The teacher's prompt has 9 tokens: 33 a row.
     monkeypatch.setattr(attempts, "_HEAT_TOKENS", 5 * 33)
     _, rows = written(state, batch)
-    assert [row is None for row in rows] == [False] * 5 + [True] * 35
+    assert [row["kl"] is None for row in rows] == [False] * 5 + [True] * 35
 
 
 def test_logits_exist_for_a_chunk_only(state, batch):
     log, _ = written(state, batch)
     part = jax.tree.map(lambda column: column[:32], batch)
-    lowered = log._divergence.lower(state.params, state.teacher, part).as_text()
+    lowered = log._compared.lower(state.params, state.teacher, part).as_text()
     shapes = re.findall(r"tensor<([0-9x]+)x304xf32>", lowered)
     sizes = [np.prod([int(n) for n in shape.split("x")]) for shape in shapes]
     # 768 tokens, in chunks of at most 384.

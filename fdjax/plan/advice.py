@@ -1,12 +1,12 @@
 """What to change where a run does not fit, and what each change would give."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fdjax.model import LoRA
 from fdjax.plan.counts import block_weights, kept_bytes
 from fdjax.plan.programs import ON_THE_SIDE
-from fdjax.plan.residency import Moment, held, sampler_held
+from fdjax.plan.residency import PAGES, Moment, held, sampler_held, tightest
 from fdjax.plan.subject import Subject
 from fdjax.run.config import SamplerConfig
 from fdjax.sharding import batch_parts
@@ -25,37 +25,55 @@ class Advice:
     saves: int
     """Bytes on a device, as far as they are known without compiling anew."""
     enough: bool = False
-    """Whether the run would fit with it alone."""
+    """Whether the run would fit with it alone, at all times."""
     alters: str = ""
     """What becomes of the run's numbers; empty where they stay as they are."""
 
 
-def advise(subject: Subject, moment: Moment) -> list[Advice]:
-    """Changes that give room, the best first.
+def advise(subject: Subject, found: Sequence[Moment]) -> list[Advice]:
+    """Changes that give room where it is tightest, the best first; none if all fits.
 
     First come those that are enough by themselves, among them those that alter no
     number of the run, and then those that save most.
 
     Args:
-      subject: a run that does not fit.
-      moment: where it has the least room.
+      subject: a run.
+      found: all its moments.
     """
-    phase = next(each for each in subject.phases if each.name == moment.phase)
-    found = [*_of_the_state(subject, phase)]
-    if "sampler's weights" in moment.parts:
-        found += _of_weights(subject)
-    if "sampler's pages" in moment.parts:
-        found += _of_pages(subject)
-    if moment.program not in ON_THE_SIDE:
-        found += _of_a_step(subject, phase, moment)
+    lacking = [moment for moment in found if not moment.fits]
+    if not lacking:
+        return []
+    saved = [
+        {each.change: each.saves for each in _changes(subject, moment)}
+        for moment in lacking
+    ]
     ranked = [
-        replace(each, enough=each.saves >= moment.excess)
-        for each in found
+        replace(
+            each,
+            enough=all(
+                saves.get(each.change, 0) >= moment.excess
+                for moment, saves in zip(lacking, saved, strict=True)
+            ),
+        )
+        for each in _changes(subject, tightest(lacking))
         if each.saves > 0
     ]
     return sorted(
         ranked, key=lambda each: (not each.enough, bool(each.alters), -each.saves)
     )
+
+
+def _changes(subject: Subject, moment: Moment) -> Iterator[Advice]:
+    """All that give room at a moment."""
+    phase = next(each for each in subject.phases if each.name == moment.phase)
+    stepping = moment.program not in ON_THE_SIDE
+    yield from _of_the_state(subject, phase, stepping=stepping)
+    if "sampler's weights" in moment.parts:
+        yield from _of_weights(subject)
+    if PAGES in moment.parts:
+        yield from _of_pages(subject)
+    if stepping:
+        yield from _of_a_step(subject, phase, moment)
 
 
 def _of_a_step(
@@ -142,8 +160,10 @@ def _of_pages(subject: Subject) -> Iterator[Advice]:
     )
 
 
-def _of_the_state(subject: Subject, phase: PhaseConfig) -> Iterator[Advice]:
-    """Less to hold from step to step."""
+def _of_the_state(
+    subject: Subject, phase: PhaseConfig, *, stepping: bool
+) -> Iterator[Advice]:
+    """Less to hold from step to step, and in a step a smaller gradient."""
     always = held(subject, phase)
     together = sum(always.values())
     shape = subject.mesh.shape
@@ -179,7 +199,7 @@ def _of_the_state(subject: Subject, phase: PhaseConfig) -> Iterator[Advice]:
         adapted = _held_with(subject, phase, lora)
         yield Advice(
             change=f"policy.lora of rank {lora.rank}",
-            saves=together - adapted + _gradient(subject),
+            saves=together - adapted + (_gradient(subject) if stepping else 0),
             alters="adapters are trained, not all weights",
         )
     yield Advice(

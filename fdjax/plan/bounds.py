@@ -14,7 +14,7 @@ from fdjax.plan.counts import (
     prefill_work,
     step_work,
 )
-from fdjax.plan.programs import DECODE, HAND_OVER
+from fdjax.plan.programs import ADAPTERS, DECODE, HAND_OVER
 from fdjax.plan.residency import held
 from fdjax.plan.roofline import Floor, floor
 from fdjax.plan.subject import Subject
@@ -117,14 +117,16 @@ def bounds(
                 count=rounds * attempts.max_new_tokens,
             ),
         ]
-        if HAND_OVER in by_name:
-            moved = by_name[HAND_OVER]
+        for name, what in ((HAND_OVER, "weights"), (ADAPTERS, "adapters")):
+            if name not in by_name:
+                continue
+            copied = by_name[name]
             stages.append(
                 Stage(
-                    name="weights to the sampler",
+                    name=f"{what} to the sampler",
                     chip=subject.chip,
-                    work=Work(moved=moved.arguments + moved.results),
-                    received=moved.received,
+                    work=Work(moved=copied.arguments + copied.results),
+                    received=copied.received,
                 )
             )
     stages.append(step_stage(subject, phase, own[0].received if own else None))
@@ -202,17 +204,16 @@ def exchanged(
 ) -> float:
     """Bytes that a step must receive on each device, of weights and activations.
 
-    Over fsdp: each layer's weights in bfloat16 for every pass over them, and gradients
-    in float32, once a microbatch; over data: gradients once more; over tensor: the
-    residual stream, reduced twice a layer and pass.
+    Two for each element. Over fsdp: each layer's weights for the forward pass, for the
+    backward one, which `remat` shares, and for each teacher's; and their gradients;
+    both once a microbatch. Over data: gradients once more, added up and handed out.
+    Over tensor: the residual stream, reduced twice a layer and pass. Heads gather
+    nothing, and what else is exchanged is small.
     """
-    count = block_weights(config) + config.vocab_size * config.hidden_size
-    passes = 2 + teachers + (config.remat == "full")
-    others = (fsdp - 1) / fsdp
-    weights = microbatches * passes * 2 * count / tensor * others
-    gradients = 4 * count / tensor * others * microbatches if trained else 0.0
-    if trained and data > 1:
-        gradients += 2 * 4 * count / tensor / fsdp * (data - 1) / data
+    count = block_weights(config) / tensor
+    passes = 2 + teachers
+    layers = microbatches * (passes + trained) * 2 * count * (fsdp - 1) / fsdp
+    added = 2 * trained * 2 * count / fsdp * (data - 1) / data
     rows = tokens / (fsdp * data) * config.hidden_size * 2
     reduced = 2 * rows * (tensor - 1) / tensor * 2 * config.num_layers
-    return weights + gradients + reduced * (passes + 1)
+    return layers + added + reduced * passes

@@ -53,29 +53,59 @@ def summed(found: Iterable[Collective]) -> Mapping[str, float]:
 
 
 def collectives(program: Program, devices: int) -> list[Collective]:
-    """All exchanges of a program, those that move most first.
+    """Exchanges that a program cannot do without, those that move most first.
+
+    Those of loops as often as they turn, of loops of unknown turns once; where it
+    branches, those of the branch that receives least.
 
     Args:
       program: a compiled one.
       devices: that it runs on.
     """
-    found: dict[str, Collective] = {}
-    for number, run in enumerate(program.within(program.entry)):
-        kind = run.operation.opcode.removesuffix("-start")
-        if kind not in KINDS:
-            continue
-        each = _collective(kind, program, run, devices)
-        # One that goes on beside other work is several operations of one channel.
-        channel = re.search(r"channel_id=(\d+)", run.operation.text)
-        key = channel[1] if channel else f"without {number}"
-        if each.group > 1 and (key not in found or each.received > found[key].received):
-            found[key] = each
     times: dict[Collective, int] = {}
-    for each in found.values():
+    for each in _by_channel(program, program.entry, 1, devices).values():
         alike = replace(each, times=1)
         times[alike] = times.get(alike, 0) + each.times
     joined = [replace(each, times=count) for each, count in times.items()]
     return sorted(joined, key=lambda each: -each.received)
+
+
+def _by_channel(
+    program: Program, computation: str, times: int, devices: int
+) -> dict[object, Collective]:
+    """Exchanges of a computation and of all that it calls, each with its channel.
+
+    One that goes on beside other work is several operations of one channel.
+    """
+    found: dict[object, Collective] = {}
+    for operation in program.computations[computation].values():
+        kind = operation.opcode.removesuffix("-start")
+        if kind in KINDS:
+            run = Run(computation, operation, times)
+            each = _collective(kind, program, run, devices)
+            channel = re.search(r"channel_id=(\d+)", operation.text)
+            key = channel[1] if channel else object()
+            _add(found, {key: each} if each.group > 1 else {})
+        turns = 1
+        if operation.opcode == "while":
+            turns = program.turns(operation) or 1
+        inner = [
+            _by_channel(program, called, times * turns, devices)
+            for called in operation.called
+            if called in program.computations
+        ]
+        if operation.opcode == "conditional":
+            inner = [min(inner, key=lambda branch: received_bytes(branch.values()))]
+        for each in inner:
+            _add(found, each)
+    return found
+
+
+def _add(found: dict[object, Collective], more: Mapping[object, Collective]) -> None:
+    """Of several on one channel the one that moves most stays."""
+    for key, each in more.items():
+        if key not in found or each.received > found[key].received:
+            found[key] = each
 
 
 def _collective(kind: str, program: Program, run: Run, devices: int) -> Collective:

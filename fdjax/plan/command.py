@@ -35,7 +35,7 @@ class PlanOptions:
     """Slice: v5e:4x4, v5p:2x4x4 (32 chips, sold as v5p-64), v6e:8x8, tpu7x:2x2x1 …"""
     search: bool = False
     """Look for microbatches, remat, mesh and slots that fit and are fastest by the
-    bound; compiles a step for each that it tries."""
+    bound; compiles a step for each that it tries, and all programs of the best."""
     json: Path | None = None
     """File for all figures."""
     page: Path | None = None
@@ -71,14 +71,13 @@ def plan_experiment(arguments: Sequence[str]) -> int:
         arms=tuple(experiment.arms(config)),
         topology=options.topology,
     )
-    console, tried = Console(), []
+    console, found, tried = Console(), None, []
     if options.search:
         found, tried = _searched(console, subject)
         print_search(console, tried)
         if found is None:
             console.print("[bold red]Nothing fits[/]; as the settings are:")
-        subject = found or subject
-    plan = _planned(console, subject)
+    plan = found or _planned(console, subject)
     print_plan(console, plan)
     _write(plan, tried, options)
     return 0 if plan.fits else _UNFIT
@@ -121,7 +120,7 @@ def _planned(console: Console, subject: Subject) -> Plan:
         return make_plan(subject, starts)
 
 
-def _searched(console: Console, subject: Subject) -> tuple[Subject | None, list[Found]]:
+def _searched(console: Console, subject: Subject) -> tuple[Plan | None, list[Found]]:
     with console.status("Search") as status:
         return search(subject, lambda text: status.update(f"Compile: {escape(text)}"))
 
@@ -134,6 +133,7 @@ def _write(plan: Plan, tried: Sequence[Found], options: PlanOptions) -> None:
                 "iteration_s": found.seconds,
                 "fits": found.fits,
                 "excess_bytes": found.excess,
+                "chosen": found.chosen,
             }
             for found in tried
         ]

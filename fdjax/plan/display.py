@@ -60,14 +60,16 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def print_search(console: Console, tried: Sequence[Found]) -> None:
-    """Prints what was compiled in a search, the fastest that fits first."""
+    """Prints what was compiled in a search: what was chosen, then the fastest."""
     table = Table("settings", "iteration, s, at least", "tightest, GiB", "")
-    for found in sorted(tried, key=lambda one: (not one.fits, one.seconds)):
+    for found in sorted(
+        tried, key=lambda one: (not one.chosen, not one.fits, one.seconds)
+    ):
         table.add_row(
             str(found.candidate),
             seconds(found.seconds),
             f"{in_gib(abs(found.excess))} {'too much' if found.excess > 0 else 'free'}",
-            _mark(found.fits),
+            "[bold green]chosen[/]" if found.chosen else _mark(found.fits),
         )
     console.print(table)
 

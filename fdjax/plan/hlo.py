@@ -192,21 +192,6 @@ class Program:
                 assert body is not None
                 yield from self.runs(body, times * turns)
 
-    def within(self, computation: str, times: int = 1) -> Iterator[Run]:
-        """All operations of a computation, and of all that it calls.
-
-        Those of loops as often as they run, of loops of unknown turns once, and of all
-        branches, of which one is taken.
-        """
-        for operation in self.computations[computation].values():
-            yield Run(computation, operation, times)
-            turns = 1
-            if operation.opcode == "while":
-                turns = self.turns(operation) or 1
-            for called in operation.called:
-                if called in self.computations:
-                    yield from self.within(called, times * turns)
-
     def update(
         self, computation: str, operation: Operation, result: int = 0
     ) -> Update | None:

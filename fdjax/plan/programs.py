@@ -31,6 +31,7 @@ from fdjax.train.phases import phase_step
 from fdjax.train.state import TrainState, on_base
 
 __all__ = [
+    "ADAPTERS",
     "DECODE",
     "EVALUATION",
     "GAP",
@@ -43,10 +44,10 @@ __all__ = [
 ]
 
 DECODE, PREFILL = "decode", "prefill"
-HAND_OVER = "hand-over"
+HAND_OVER, ADAPTERS = "hand-over", "hand-over of adapters"
 GAP = "read again"
 EVALUATION = "evaluation"
-ON_THE_SIDE = (HAND_OVER, PREFILL, DECODE, GAP, EVALUATION)
+ON_THE_SIDE = (HAND_OVER, ADAPTERS, PREFILL, DECODE, GAP, EVALUATION)
 """All that is no optimizer step."""
 
 
@@ -84,8 +85,14 @@ def jobs(subject: Subject) -> Iterator[Job]:
         yield Job(
             name=HAND_OVER,
             about="the policy's weights to the sampler, once an iteration",
-            lower=partial(_hand_over, subject),
+            lower=partial(_hand_over, subject, 0),
         )
+        if subject.config.policy.lora is not None:
+            yield Job(
+                name=ADAPTERS,
+                about="after the weights that they are on",
+                lower=partial(_hand_over, subject, 1),
+            )
         yield Job(
             name=PREFILL,
             about="some pages of prompts",
@@ -135,12 +142,13 @@ def step(
     )
 
 
-def _hand_over(subject: Subject) -> jax.stages.Lowered:
-    base, _ = split(_policy(subject))
-    program: Any = placing_program(subject.sampling_model, base)
+def _hand_over(subject: Subject, part: int) -> jax.stages.Lowered:
+    """Of the base, part 0, or of its adapters, part 1."""
+    params = split(_policy(subject))[part]
+    program: Any = placing_program(subject.sampling_model, params)
     # Both meshes have the same devices in the same order.
     assert program is not None
-    return program.lower(base)
+    return program.lower(params)
 
 
 def _prefill(subject: Subject) -> jax.stages.Lowered:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,10 +13,10 @@ from fdjax.plan.bounds import Bounds, bounds
 from fdjax.plan.collectives import summed
 from fdjax.plan.compiling import Compiled, compile_job
 from fdjax.plan.programs import Job, jobs
-from fdjax.plan.residency import Moment, moments, tightest
+from fdjax.plan.residency import Moment, moments
 from fdjax.plan.subject import PROMPT, Subject
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "make_plan", "plan_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,11 @@ class Plan:
     moments: Sequence[Moment]
     bounds: Sequence[Bounds]
     """Of each phase."""
-    advice: Sequence[Advice]
-    """Where it does not fit."""
+
+    @cached_property
+    def advice(self) -> Sequence[Advice]:
+        """What to change where it does not fit, the best first."""
+        return tuple(advise(self.subject, self.moments))
 
     @property
     def fits(self) -> bool:
@@ -49,6 +53,11 @@ class Plan:
             )
         if self.subject.slotting is None:
             found.append("A server samples: its memory and time are its own.")
+        elif self.subject.writer is not None:
+            found.append(
+                "The policy reviews its own attempts: its slots have room for that, "
+                "but no bound counts the time; an iteration takes longer."
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -100,14 +109,21 @@ def make_plan(
     for number, job in enumerate(every):
         starts(job, number, len(every))
         compiled.append(compile_job(job, subject.chip.usable_bytes))
-    found = moments(subject, compiled)
-    tight = tightest(found)
+    return plan_of(subject, compiled)
+
+
+def plan_of(subject: Subject, compiled: Sequence[Compiled]) -> Plan:
+    """What follows from programs of a run.
+
+    Args:
+      subject: the run.
+      compiled: all its programs; or some, for what is known without the others.
+    """
     return Plan(
         subject=subject,
         compiled=tuple(compiled),
-        moments=tuple(found),
+        moments=tuple(moments(subject, compiled)),
         bounds=tuple(bounds(subject, phase, compiled) for phase in subject.phases),
-        advice=() if tight.fits else tuple(advise(subject, tight)),
     )
 
 

@@ -8,18 +8,21 @@ import jax
 
 from fdjax.model import LoRA, Model, adapt, init_adapters
 from fdjax.plan.compiling import Compiled
-from fdjax.plan.programs import DECODE, EVALUATION, GAP, HAND_OVER, PREFILL
+from fdjax.plan.programs import ADAPTERS, DECODE, EVALUATION, GAP, HAND_OVER, PREFILL
 from fdjax.plan.subject import Subject
 from fdjax.run.plan import held_in
 from fdjax.sampling import SlotsConfig
 from fdjax.sampling.memory import held_bytes
 from fdjax.train import PhaseConfig
 
-__all__ = ["Moment", "held", "moments", "sampler_held", "tightest"]
+__all__ = ["PAGES", "Moment", "held", "moments", "sampler_held", "tightest"]
 
+PAGES = "sampler's pages"
+"""Among the parts of a moment: what fewer slots make smaller."""
 _POLICY = ("policy", "base", "adapters")
 _NAMES = {
     HAND_OVER: "weights go to the sampler",
+    ADAPTERS: "adapters go to the sampler",
     PREFILL: "prompts are read",
     DECODE: "attempts are sampled",
     GAP: "some attempts are read again",
@@ -68,22 +71,27 @@ def held(subject: Subject, phase: PhaseConfig) -> Mapping[str, int]:
     )
 
 
-def sampler_held(subject: Subject) -> Mapping[str, int]:
-    """Bytes from hand-over until the step: weights and pages; none for a server."""
+def sampler_held(subject: Subject, *, adapters: bool = True) -> Mapping[str, int]:
+    """Bytes from hand-over until the step: weights and pages; none for a server.
+
+    Args:
+      subject: the run.
+      adapters: whether those that it trains, if any, count among the weights.
+    """
     made = subject.slotting
     if made is None:
         return {}
     config = replace(subject.model.config, remat="full")
-    return _sampler_held(
-        Model(config, made.mesh), made.slots, subject.config.policy.lora
-    )
+    lora = subject.config.policy.lora if adapters else None
+    return _sampler_held(Model(config, made.mesh), made.slots, lora)
 
 
 def moments(subject: Subject, compiled: Sequence[Compiled]) -> list[Moment]:
     """Of each phase of the run, what is there while each program runs.
 
     The sampler lets weights and pages go before attempts are read again; while policies
-    are measured it keeps them.
+    are measured it keeps them. Between two phases there is no more: what the next does
+    not take over is freed before its own is made (`fdjax.train.hand_over`).
 
     Args:
       subject: the run.
@@ -91,15 +99,19 @@ def moments(subject: Subject, compiled: Sequence[Compiled]) -> list[Moment]:
     """
     found = []
     sampler = {f"sampler's {name}": n for name, n in sampler_held(subject).items()}
-    weights = {name: n for name, n in sampler.items() if name.endswith("weights")}
+    weights = {name: n for name, n in sampler.items() if name != PAGES}
+    copied = sum(weights.values())
+    copied_base = sampler_held(subject, adapters=False).get("weights", 0)
     for phase in subject.phases:
         always = held(subject, phase)
         policy = sum(always[name] for name in _POLICY if name in always)
         state = sum(always.values()) - always.get("pretrained", 0)
+        adapters = always["adapters"] if "base" in always else 0
         # The program; beside what stays; what of all that are its own arguments and
         # results; and what it is for.
         rows = [
-            (HAND_OVER, weights, policy + sum(weights.values())),
+            (HAND_OVER, weights, policy - adapters + copied_base),
+            (ADAPTERS, weights, adapters + copied - copied_base),
             (PREFILL, sampler, sum(sampler.values())),
             (DECODE, sampler, sum(sampler.values())),
             (GAP, {}, policy),

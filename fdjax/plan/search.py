@@ -1,14 +1,15 @@
 """Which mesh, remat and microbatches fit, and are fastest by their bound."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from fdjax.errors import ConfigError
 from fdjax.model.config import Remat
-from fdjax.plan.bounds import bounds
 from fdjax.plan.compiling import Compiled, compile_job
-from fdjax.plan.programs import DECODE, Job, jobs
-from fdjax.plan.residency import held, moments, sampler_held
+from fdjax.plan.programs import DECODE, PREFILL, Job, jobs
+from fdjax.plan.report import Plan, plan_of
+from fdjax.plan.residency import PAGES, held, sampler_held, tightest
 from fdjax.plan.subject import Subject
 from fdjax.run.config import MeshConfig, SamplerConfig
 from fdjax.sharding import batch_parts
@@ -37,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A candidate that was compiled."""
+    """A candidate that was compiled, and what its programs say."""
 
     candidate: Candidate
     seconds: float
@@ -46,58 +47,127 @@ class Found:
     excess: int
     """Bytes beyond the chip's memory where it is tightest; negative where some are
     free."""
+    chosen: bool
+    """Whether all of its programs fit, and none that does is faster."""
 
 
 def search(
     subject: Subject, says: Callable[[str], object] = lambda text: None
-) -> tuple[Subject | None, list[Found]]:
+) -> tuple[Plan | None, list[Found]]:
     """The fastest run by its bound, among those that fit.
 
     Each mesh with each remat is one family: more microbatches need less memory and more
     time. Families are tried in the order of their best bound; in each the least number
-    that fits is bisected, with compiled steps. One whose best bound is no better than
-    what was found is not compiled, nor one that holds more than the chip has. Slots are
-    as many as there is room for beside what stays.
+    whose steps fit is bisected, and then all other programs are compiled as well. One
+    whose best bound is no better than what was found is not compiled, nor one that
+    holds more than the chip has. Slots are as many as there is room for beside what
+    stays, or a half, a quarter and so on, until the sampler's programs fit.
 
     Args:
       subject: the run as its settings say.
-      says: called with what is tried.
+      says: called with what is compiled.
 
     Returns:
-      The run with the settings found, or None where none fits; and all that was tried.
+      The plan of the run with the settings found, or None where none fits; and all that
+      was tried.
     """
-    tried: list[Found] = []
-    best: tuple[float, Subject] | None = None
-    families = list(candidates(subject))
-    families.sort(key=lambda family: _seconds(subject, family[0]))
-    for family in families:
-        if best is not None and _seconds(subject, family[0]) >= best[0]:
+    programs = _Programs(subject, says)
+    chosen: Candidate | None = None
+    least = math.inf
+    families = [(_seconds(subject, each[0]), each) for each in candidates(subject)]
+    for bound, family in sorted(families, key=lambda each: each[0]):
+        if bound >= least:
             continue
+        found = programs.first_that_fits(family)
+        if found is not None and programs.seconds(found) < least:
+            chosen, least = found, programs.seconds(found)
+    tried = [
+        Found(
+            candidate=each,
+            seconds=programs.seconds(each),
+            fits=programs.known(each).fits,
+            excess=tightest(programs.known(each).moments).excess,
+            chosen=each == chosen,
+        )
+        for each in programs.tried
+    ]
+    return None if chosen is None else programs.known(chosen), tried
 
-        def fits(index: int, family: Sequence[Candidate] = family) -> bool:
-            candidate = family[index]
-            says(str(candidate))
-            run = _applied(subject, candidate)
-            compiled = [compile_job(job, run.chip.usable_bytes) for job in _steps(run)]
-            tight = max(moments(run, compiled), key=lambda moment: moment.excess)
-            seconds = _bound(run, compiled)
-            tried.append(
-                Found(
-                    candidate=candidate,
-                    seconds=seconds,
-                    fits=tight.fits,
-                    excess=tight.excess,
-                )
-            )
-            return tight.fits
 
-        least = bisect_least(len(family), fits)
-        if least is None:
-            continue
-        found = next(one for one in tried if one.candidate is family[least])
-        if best is None or found.seconds < best[0]:
-            best = found.seconds, _applied(subject, family[least])
-    return (None if best is None else best[1]), tried
+class _Programs:
+    """What was compiled for candidates; each program once."""
+
+    def __init__(self, subject: Subject, says: Callable[[str], object]) -> None:
+        self.tried: list[Candidate] = []
+        self._subject, self._says = subject, says
+        self._compiled: dict[Hashable, Compiled] = {}
+        self._fallen: set[MeshConfig] = set()
+
+    def first_that_fits(self, family: Sequence[Candidate]) -> Candidate | None:
+        """With the fewest microbatches and the most slots with which all fits."""
+        mesh = family[0].mesh
+        if mesh in self._fallen:
+            return None
+        index = bisect_least(len(family), lambda i: self._steps(family[i]).fits)
+        if index is None:
+            return None
+        for each in self._with_fewer_slots(family[index]):
+            plan = self._plan(each)
+            if plan.fits:
+                return each
+            if any(PAGES not in one.parts for one in plan.moments if not one.fits):
+                break
+        # Nothing of a step matters to those programs: they fit with no remat.
+        self._fallen.add(mesh)
+        return None
+
+    def known(self, candidate: Candidate) -> Plan:
+        """Of what is compiled so far, for whichever candidate."""
+        return self._plan(
+            candidate, lambda job: _same(job, candidate) in self._compiled
+        )
+
+    def seconds(self, candidate: Candidate) -> float:
+        """Of an iteration at least."""
+        return _mean(self.known(candidate))
+
+    def _steps(self, candidate: Candidate) -> Plan:
+        return self._plan(candidate, lambda job: bool(job.phases))
+
+    def _plan(
+        self, candidate: Candidate, wanted: Callable[[Job], bool] = lambda job: True
+    ) -> Plan:
+        if candidate not in self.tried:
+            self.tried.append(candidate)
+        run = _applied(self._subject, candidate)
+        compiled = []
+        for job in filter(wanted, jobs(run)):
+            key = _same(job, candidate)
+            if key not in self._compiled:
+                self._says(f"{candidate}: {job.name}")
+                self._compiled[key] = compile_job(job, run.chip.usable_bytes)
+            compiled.append(self._compiled[key])
+        return plan_of(run, compiled)
+
+    def _with_fewer_slots(self, candidate: Candidate) -> Iterator[Candidate]:
+        """Itself, and with half as many again and again."""
+        yield candidate
+        made, slots = _applied(self._subject, candidate).slotting, candidate.slots
+        if made is None or slots is None:
+            return
+        parts = batch_parts(made.mesh)
+        while slots >= 2 * parts:
+            slots = slots // (2 * parts) * parts
+            yield replace(candidate, slots=slots)
+
+
+def _same(job: Job, candidate: Candidate) -> Hashable:
+    """What is the same of two candidates for which a program is the same."""
+    if job.phases:
+        return job.name, candidate.mesh, candidate.remat, candidate.microbatches
+    if job.name in (PREFILL, DECODE):
+        return job.name, candidate.mesh, candidate.slots
+    return job.name, candidate.mesh
 
 
 def bisect_least(count: int, fits: Callable[[int], bool]) -> int | None:
@@ -178,21 +248,13 @@ def _applied(subject: Subject, candidate: Candidate) -> Subject:
     )
 
 
-def _steps(run: Subject) -> Iterator[Job]:
-    """What needs most, and takes longest."""
-    for job in jobs(run):
-        if job.phases or job.name == DECODE:
-            yield job
-
-
 def _seconds(subject: Subject, candidate: Candidate) -> float:
     """Of an iteration at least, without compiling anything."""
-    return _bound(_applied(subject, candidate), ())
+    return _mean(plan_of(_applied(subject, candidate), ()))
 
 
-def _bound(run: Subject, compiled: Sequence[Compiled]) -> float:
-    """Mean of all iterations."""
-    total = sum(
-        phase.steps * bounds(run, phase, compiled).seconds for phase in run.phases
-    )
-    return total / sum(phase.steps for phase in run.phases)
+def _mean(plan: Plan) -> float:
+    """Seconds of an iteration at least, of all phases."""
+    steps = {phase.name: phase.steps for phase in plan.subject.phases}
+    total = sum(steps[each.phase] * each.seconds for each in plan.bounds)
+    return total / sum(steps.values())

@@ -209,10 +209,12 @@ def hand_over(
     """The state of the next phase, made of the one before without copying the policy.
 
     Steps are counted from 0 and the learning rate's schedule begins anew, whatever is
-    kept.
+    kept. What is not kept is freed before its successor is made, so that no device
+    holds two of either.
 
     Args:
-      state: at the end of the phase before; its arrays go over, so use it no more.
+      state: at the end of the phase before; its arrays go over or are deleted, so use
+        it no more.
       model: for its parameters' layout.
       optimizer: of the phase that begins.
       mesh: the device mesh.
@@ -223,8 +225,9 @@ def hand_over(
       lora: the adapters that the state trains; None where it trains all parameters.
 
     Raises:
-      ConfigError: there are no weights of a teacher to keep, before or after.
-      CheckpointError: parameters are not finite.
+      ConfigError: there are no weights of a teacher to keep, before or after, or the
+        moments to keep are of another optimizer; the state is whole.
+      CheckpointError: parameters are not finite; likewise.
     """
     layout = state_shardings(model, optimizer, mesh, teacher=teacher, lora=lora)
     if keep_teacher and (state.teacher is None or layout.teacher is None):
@@ -232,50 +235,79 @@ def hand_over(
             "expected teachers with weights of their own before and after to keep "
             "them, got none " + ("before" if state.teacher is None else "after")
         )
-    begun = None if keep_teacher else teacher
-
-    def begin(params: Any, key: Key[Array, ""]) -> TrainState:
-        # What is not copied goes over as it is.
-        fresh = _begin(params, optimizer, jnp.copy(key), begun)
-        return fresh._replace(params=None)
-
-    shardings = layout._replace(params=None, base=None)
-    if keep_teacher:
-        shardings = shardings._replace(teacher=None)
-    fresh = jax.jit(begin, out_shardings=shardings)(state.params, key)
-    fresh = fresh._replace(params=state.params, base=state.base)
-    if keep_moments:
-        moments = _with_moments(fresh.opt_state, state.opt_state)
-        fresh = fresh._replace(opt_state=moments)
-    if keep_teacher and teacher is not None and not isinstance(teacher, LiveTeacher):
-        dtype = jnp.dtype(teacher.dtype)
-        weights = jax.tree.map(lambda leaf: leaf.astype(dtype), state.teacher)
-        fresh = fresh._replace(teacher=weights)
-    check_finite(fresh.params)
-    return fresh
-
-
-def _with_moments(fresh: optax.OptState, old: optax.OptState) -> optax.OptState:
-    """Adam's moments and count of `old`; everything else, the schedule too, of `fresh`.
-
-    Raises:
-      ConfigError: they are not of the same optimizer.
-    """
-
-    def is_adam(node: Any) -> bool:
-        return isinstance(node, optax.ScaleByAdamState)
-
-    def kept(new: Any, past: Any) -> Any:
-        if not is_adam(new):
-            return new
-        return jax.tree.map(lambda a, b: b.astype(a.dtype), new, past)
-
-    if jax.tree.structure(fresh) != jax.tree.structure(old):
+    wanted = jax.eval_shape(optimizer.init, state.params)
+    if keep_moments and jax.tree.structure(wanted) != jax.tree.structure(
+        state.opt_state
+    ):
         raise ConfigError(
             "expected the optimizer of the phase before to keep its moments, got "
             "another: keep the optimizer or begin without moments"
         )
-    return jax.tree.map(kept, fresh, old, is_leaf=is_adam)
+    check_finite(state.params)
+    begun = None if keep_teacher else teacher
+
+    def made(fresh: TrainState) -> TrainState:
+        """What of a fresh state is made anew; the rest goes over as it is."""
+        if keep_moments:
+            fresh = fresh._replace(opt_state=_without_moments(fresh.opt_state))
+        if keep_teacher:
+            fresh = fresh._replace(teacher=None)
+        return fresh._replace(params=None, base=None)
+
+    def begin(params: Any, key: Key[Array, ""]) -> TrainState:
+        return made(_begin(params, optimizer, jnp.copy(key), begun))
+
+    if not keep_moments:
+        _release(state.opt_state)
+    if not keep_teacher:
+        _release(state.teacher)
+    fresh = jax.jit(begin, out_shardings=made(layout))(state.params, key)
+    fresh = fresh._replace(params=state.params, base=state.base)
+    if keep_moments:
+        moments = _with_moments(fresh.opt_state, state.opt_state, wanted)
+        fresh = fresh._replace(opt_state=moments)
+    if keep_teacher and teacher is not None and not isinstance(teacher, LiveTeacher):
+        dtype = jnp.dtype(teacher.dtype)
+        weights = jax.tree.map(lambda leaf: _cast(leaf, dtype), state.teacher)
+        fresh = fresh._replace(teacher=weights)
+    return fresh
+
+
+def _without_moments(opt_state: Any) -> Any:
+    """Nothing in place of Adam's moments and count."""
+    return jax.tree.map(
+        lambda node: None if _is_adam(node) else node, opt_state, is_leaf=_is_adam
+    )
+
+
+def _with_moments(fresh: Any, old: optax.OptState, wanted: Any) -> Any:
+    """Adam's moments and count of `old`, typed as `wanted`; all else of `fresh`."""
+
+    def kept(shape: Any, new: Any, past: Any) -> Any:
+        if not _is_adam(shape):
+            return new
+        return jax.tree.map(lambda a, b: _cast(b, a.dtype), shape, past)
+
+    return jax.tree.map(kept, wanted, fresh, old, is_leaf=_is_adam)
+
+
+def _is_adam(node: Any) -> bool:
+    return isinstance(node, optax.ScaleByAdamState)
+
+
+def _cast(leaf: Array, dtype: Any) -> Array:
+    """An array in a type; one of another is let go of."""
+    if leaf.dtype == dtype:
+        return leaf
+    cast = leaf.astype(dtype)
+    _release(leaf)
+    return cast
+
+
+def _release(tree: Any) -> None:
+    """Frees arrays, whoever refers to them."""
+    for leaf in jax.tree.leaves(tree):
+        leaf.delete()
 
 
 def check_finite(params: Any) -> None:

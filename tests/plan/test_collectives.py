@@ -11,7 +11,7 @@ from fdjax.sharding import make_mesh
 
 # A loop of four turns that gathers 64 KiB among all, reduces among pairs, has a kernel
 # on three lines, and scatters inside a fusion; a gathering that goes on beside other
-# work; and a branch.
+# work; and two branches, of which one moves more than the other.
 PROGRAM = r"""HloModule jit_step, is_scheduled=true
 
 %add () -> () {
@@ -52,7 +52,10 @@ PROGRAM = r"""HloModule jit_step, is_scheduled=true
 }
 
 %left () -> () {
-  ROOT %p = f32[128] parameter(0)
+  %p = f32[128] parameter(0)
+  %twice = f32[256] concatenate(%p, %p)
+  %sent = f32[256] collective-permute(%twice), channel_id=7, source_target_pairs={{0,1},{1,0}}
+  ROOT %half = f32[128] slice(%sent), slice={[0:128]}
 }
 
 ENTRY %main () -> () {
@@ -77,6 +80,7 @@ def test_kinds_groups_and_turns_by_hand():
         ("all-gather", 5): (gathered, 8, 5 * gathered * 7 / 8),
         ("all-reduce", 4): (reduced, 2, 4 * reduced * 2 / 2),
         ("reduce-scatter", 4): (reduced, 8, 4 * reduced * 7 / 8),
+        # One of the branches is taken: at least as much as in the lesser.
         ("collective-permute", 1): (512, 2, 512),
     }
     assert received_bytes(found) == pytest.approx(sum(row[2] for row in rows.values()))

@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from fdjax import cli
-from fdjax.plan import Plan, command, report
+from fdjax.plan import Plan, command, report, search
 from fdjax.plan.display import print_plan
 from fdjax.plan.page import plan_page
-from fdjax.plan.programs import jobs
+from fdjax.plan.programs import DECODE, ON_THE_SIDE, jobs
 from pages import Page
-from planning import compiled, on_cpus, subject
+from planning import compiled, compiler, on_cpus, subject
 
 
 def _run(*arguments):
@@ -76,6 +76,63 @@ def test_the_exit_code_says_whether_it_fits(monkeypatch, tmp_path, capsys):
         assert ("What would give room" in out) is bool(code)
         assert "1,024 tokens" in out
     assert "does not fit" in (tmp_path / "plan.html").read_text()
+
+
+def _searched(monkeypatch, folder, size):
+    """Exit code and figures of `--search` with a compiler that is told sizes."""
+    on_cpus(monkeypatch)
+    monkeypatch.setattr(command, "prepare", lambda: None)
+    for module in (report, search):
+        monkeypatch.setattr(module, "compile_job", compiler(size))
+    out = folder / "plan.json"
+    code = command.plan_experiment(
+        [
+            *("experiments.prover", "--policy", "tiny", "--topology", "v5e:2x4"),
+            *("--mesh.fsdp", "8", "--search", "--json", str(out)),
+            *("--page", str(folder / "plan.html")),
+        ]
+    )
+    return code, json.loads(out.read_text())
+
+
+def test_what_a_search_chose_is_planned(monkeypatch, tmp_path, capsys):
+    """256 attempts: steps fit with eight in a microbatch, and 64 slots decode."""
+
+    def size(run, name):
+        if name == DECODE:
+            return run.slotting.slots.slots / 8
+        parts = run.mesh.shape["fsdp"] * run.phases[0].microbatches
+        return 1.0 if name in ON_THE_SIDE else 256 / parts
+
+    code, found = _searched(monkeypatch, tmp_path, size)
+    assert code == 0
+    assert found["fits"]
+    [chosen] = [row for row in found["search"] if row["chosen"]]
+    assert chosen["settings"] == (
+        "fsdp 8 × tensor 1, remat none, 4 microbatches, 64 slots"
+    )
+    assert found["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
+    assert chosen["fits"]
+    assert chosen["excess_bytes"] < 0
+    both = [one["iteration_s"] for one in found["bounds"]]
+    assert min(both) <= chosen["iteration_s"] <= max(both)
+    assert any(not row["fits"] for row in found["search"])
+    out = capsys.readouterr().out
+    assert "chosen" in out
+    assert "too much" in out
+    assert "Nothing fits" not in out
+    assert "fits: tightest while" in out
+
+
+def test_where_nothing_fits_the_settings_are_planned(monkeypatch, tmp_path, capsys):
+    code, found = _searched(monkeypatch, tmp_path, lambda run, name: 20.0)
+    assert code == 1
+    assert not found["fits"]
+    assert found["search"]
+    assert not any(row["fits"] or row["chosen"] for row in found["search"])
+    out = capsys.readouterr().out
+    assert "Nothing fits; as the settings are:" in out
+    assert "What would give room" in out
 
 
 def test_the_page_shows_a_bar_for_each_moment(monkeypatch):

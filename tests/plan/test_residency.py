@@ -1,17 +1,19 @@
-"""What is on a device together, bounds, advice and search, with programs by hand."""
+"""What is on a device together, bounds and advice, with programs by hand."""
 
 from dataclasses import replace
 
+import jax
 import pytest
 
+from fdjax.feedback import PolicyFeedback
+from fdjax.model import LoRA, init_adapters
 from fdjax.plan import advice as advising
-from fdjax.plan import search as searching
 from fdjax.plan.bounds import bounds, exchanged
 from fdjax.plan.chips import GIB
-from fdjax.plan.programs import DECODE, jobs
+from fdjax.plan.programs import ADAPTERS, DECODE, HAND_OVER, jobs
+from fdjax.plan.report import plan_of
 from fdjax.plan.residency import held, moments, sampler_held, tightest
 from fdjax.plan.roofline import floor
-from fdjax.plan.search import bisect_least, candidates, search
 from fdjax.plan.sizes import SIZES
 from fdjax.run import MeshConfig, PolicyConfig
 from fdjax.run.config import SamplerConfig
@@ -72,85 +74,113 @@ def test_bounds_of_an_iteration_by_hand():
 
 
 def test_what_must_be_exchanged_by_hand():
-    config = SIZES["tiny"]
-    count = 2 * 256 * (8 * 128 + 4 * 128 + 3 * 512) + 2_048 * 256
-    common = {"data": 1, "tensor": 1, "tokens": 800, "microbatches": 2}
-    # Forward, repeated, backward and teacher in 2 bytes, the gradient in 4.
-    assert exchanged(config, fsdp=4, teachers=1, trained=True, **common) == (
-        2 * (4 * 2 + 4) * count * 3 / 4
+    config = replace(SIZES["tiny"], remat="full")
+    blocks = 2 * 256 * (8 * 128 + 4 * 128 + 3 * 512)
+    common = {"tokens": 800, "microbatches": 2}
+    alone = {"fsdp": 1, "data": 1, "tensor": 1}
+
+    def of(teachers=1, trained=True, **sizes):
+        sizes = alone | sizes
+        return exchanged(config, teachers=teachers, trained=trained, **sizes, **common)
+
+    # Forward, backward with what it repeats, teacher and gradient, in 2 bytes; no head.
+    assert of(fsdp=4) == 2 * (3 + 1) * 2 * blocks * 3 / 4
+    assert of(fsdp=4, trained=False) == 2 * 3 * 2 * blocks * 3 / 4
+    assert of(fsdp=4, teachers=0) == 2 * (2 + 1) * 2 * blocks * 3 / 4
+    # The gradient once more, reduced and handed out, whatever the microbatches.
+    assert of(data=2) == 2 * 2 * blocks / 2
+    assert of(data=2, trained=False) == 0
+    # 800 rows of 256, twice in each of two layers and three passes.
+    assert of(tensor=2) == 3 * 2 * 2 * (2 * 800 * 256 * 2 / 2)
+    assert of() == 0
+
+
+def test_adapters_are_handed_over_as_well():
+    run = subject(policy=PolicyConfig(source="tiny", lora=LoRA()))
+    found = {job.name: job for job in jobs(run)}
+    names = list(found)
+    assert names[names.index(HAND_OVER) + 1] == ADAPTERS
+    copied = jax.tree.leaves(found[ADAPTERS].lower().out_info)
+    fresh = jax.eval_shape(
+        lambda: init_adapters(
+            jax.random.key(0), run.model.init(jax.random.key(0)), LoRA()
+        )
     )
-    assert exchanged(config, fsdp=1, teachers=1, trained=True, **common) == 0
+    count = sum(leaf.size for leaf in jax.tree.leaves(fresh))
+    assert sum(leaf.size for leaf in copied) == count
+    programs = [replace(one, phases=()) for one in compiled(run) if not one.phases]
+    programs.append(replace(programs[0], name=ADAPTERS))
+    rows = {(one.phase, one.program): one for one in moments(run, programs)}
+    always = held(run, run.phases[0])
+    both, base = (sampler_held(run, adapters=also)["weights"] for also in (True, False))
+    # Each copies its own, beside what is there.
+    for name, own in (
+        (HAND_OVER, always["base"] + base),
+        (ADAPTERS, always["adapters"] + both - base),
+    ):
+        assert rows["fd", name].parts["temporaries"] == GIB - own
+    stages = [stage.name for stage in bounds(run, run.phases[0], programs).stages]
+    assert stages[2:4] == ["weights to the sampler", "adapters to the sampler"]
+
+
+def test_reviews_by_the_policy_are_said_to_be_in_no_bound():
+    notes = " ".join(plan_of(subject(), ()).notes)
+    assert "reviews" not in notes
+    reviewed = subject(feedback=PolicyFeedback())
+    notes = " ".join(plan_of(reviewed, ()).notes)
+    assert "The policy reviews its own attempts" in notes
+    # Their slots have room for it: 2,560 tokens where attempts take 112.
+    assert reviewed.slotting.slots.longest == 2_048 + 512
 
 
 def test_advice_that_is_enough_and_alters_nothing_comes_first():
     run = subject(microbatches=1)
     usable = run.chip.usable_gib
-    moment = tightest(moments(run, compiled(run, step=usable + 1)))
-    assert moment.program.endswith("step")
-    found = advising.advise(run, moment)
+    programs = [
+        replace(one, peak=GIB) if one.name.startswith("fd_then") else one
+        for one in compiled(run, step=usable + 1)
+    ]
+    found = advising.advise(run, moments(run, programs))
     keys = [(not one.enough, bool(one.alters), -one.saves) for one in found]
     assert keys == sorted(keys)
     # Two microbatches halve 16 GiB of activations.
-    assert found[0].change == f"microbatches of {moment.phase}: 2 in place of 1"
+    assert found[0].change == "microbatches of fd: 2 in place of 1"
     assert found[0].enough
     assert any("policy.lora" in one.change and one.alters for one in found)
 
 
+def test_a_change_is_enough_only_if_it_mends_every_moment():
+    """Steps of both phases lack room, or a step and decoding."""
+    run = subject(microbatches=1)
+    usable = run.chip.usable_gib
+
+    def enough(**sizes):
+        found = advising.advise(run, moments(run, compiled(run, **sizes)))
+        return {one.change for one in found if one.enough}
+
+    both = enough(step=usable + 1)
+    assert both
+    assert not any("microbatches" in change for change in both)
+    assert "attempts.max_new_tokens: 32 in place of 64" in both
+    # Shorter attempts leave decoding with what does not grow with them.
+    assert not enough(step=usable + 1, decode=usable + 1)
+
+
+def test_advice_is_given_where_room_lacks():
+    run = subject()
+    assert advising.advise(run, moments(run, compiled(run))) == []
+
+
 def test_advice_for_sampling_names_slots():
     run = subject(sampler=SamplerConfig(slots=64))
-    moment = tightest(moments(run, compiled(run, decode=40.0)))
-    assert moment.program == DECODE
+    found = moments(run, compiled(run, decode=40.0))
+    assert tightest(found).program == DECODE
     slots = next(
         one
-        for one in advising.advise(run, moment)
+        for one in advising.advise(run, found)
         if one.change == "sampler.slots: 32 in place of 64"
     )
     assert slots.saves == sampler_held(run)["pages"] // 2
-
-
-@pytest.mark.parametrize("least", range(7))
-def test_bisection_asks_each_once(least):
-    asked = []
-
-    def fits(index):
-        asked.append(index)
-        return index >= least
-
-    assert bisect_least(6, fits) == (least if least < 6 else None)
-    assert len(asked) == len(set(asked)) <= 3
-
-
-def test_search_takes_the_fastest_that_fits(monkeypatch):
-    """A step as large as the rows of its microbatch, on any mesh."""
-    run = subject(attempts=replace(ATTEMPTS, max_new_tokens=512))
-    applied = []
-    monkeypatch.setattr(
-        searching, "_steps", lambda run: applied.append(run) or [None, None]
-    )
-
-    def compile_one(job, usable):
-        tried = applied[-1]
-        rows = 64 // tried.mesh.shape["fsdp"] // tried.phases[0].microbatches
-        remat = 2 if tried.model.config.remat == "full" else 8
-        size = 1.0 + remat * rows
-        return next(
-            one for one in compiled(tried, step=size) if one.phases and not one.refusal
-        )
-
-    monkeypatch.setattr(searching, "compile_job", compile_one)
-    found, tried = search(run)
-    assert found is not None
-    fit = [one for one in tried if one.fits]
-    best = min(fit, key=lambda one: (one.seconds, one.candidate.microbatches)).candidate
-    assert found.model.config.remat == best.remat
-    assert found.phases[0].microbatches == best.microbatches
-    assert len(tried) < sum(map(len, candidates(run)))
-
-
-def test_meshes_that_hold_too_much_are_not_tried():
-    big = subject(policy=PolicyConfig(source="qwen3-32b"))
-    # Eight chips of 15.75 GiB: not even parameters, moments and teacher.
-    assert not list(candidates(big))
 
 
 @pytest.mark.parametrize(

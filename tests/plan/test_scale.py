@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import scale
+from fdjax.encoding import decode
 from fdjax.model import Model, ModelConfig
+from fdjax.plan.bounds import exchanged
 from fdjax.plan.chips import GIB
+from fdjax.plan.sizes import SIZES
+from fdjax.plan.subject import PROMPT
 from fdjax.rollout import Batch, TeacherPrompts
 from fdjax.sampling import SamplingConfig
 from fdjax.train import FD, GRPO, make_objective
@@ -88,6 +92,38 @@ def test_the_table_says_what_was_not_run():
     )
     [line] = [line for line in lines if line.startswith("| qwen3-32b | v5e-16")]
     assert "| 40.00 | **no** | **no** | not run | not run |" in line
+
+
+def _committed():
+    """Cells that were compiled, and their figures."""
+    cells = decode((scale.DOCS / "scale.json").read_bytes())["cells"]
+    return [
+        (cell, cells[cell.key])
+        for cell in scale.CELLS
+        if cell.key in cells and not cells[cell.key]["refusal"]
+    ]
+
+
+def test_no_compiled_step_exchanges_less_than_it_must():
+    committed = _committed()
+    assert len(committed) >= 16
+    shares = []
+    for cell, figures in committed:
+        attempts = scale.prover.CONFIG.attempts
+        least = exchanged(
+            SIZES[cell.policy],
+            fsdp=scale._devices(cell),
+            tensor=1,
+            data=1,
+            tokens=attempts.batch_size * (PROMPT + attempts.max_new_tokens),
+            microbatches=figures["microbatches"],
+            teachers=int(cell.algorithm == "fd"),
+            trained=True,
+        )
+        shares.append(least / sum(figures["received_bytes"].values()))
+        assert 0 < shares[-1] <= 1, (cell.key, shares[-1])
+    # It is not far below all of them either.
+    assert max(shares) > 0.6
 
 
 def test_each_cell_is_there_once_and_the_most_telling_come_first():

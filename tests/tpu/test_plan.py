@@ -14,7 +14,11 @@ import pytest
 from experiments import prover
 from fdjax.model import config_to_hf
 from fdjax.plan import Subject
+from fdjax.plan import search as searching
+from fdjax.plan.bounds import step_stage
+from fdjax.plan.collectives import collectives, received_bytes
 from fdjax.plan.command import plan_experiment
+from fdjax.plan.hlo import Program
 from fdjax.plan.programs import step
 from fdjax.plan.sizes import SIZES
 from fdjax.plan.topology import prepare
@@ -90,6 +94,38 @@ def test_a_tiny_policy_end_to_end(tmp_path, capsys):
     assert "<h1>tiny on v5e:2x2</h1>" in (tmp_path / "plan.html").read_text()
 
 
+def test_a_search_ends_with_a_plan_that_fits(tmp_path, capsys, monkeypatch):
+    """One attempt on each of four chips, heads that cannot be shared, one remat.
+
+    So one step is compiled; which of several is chosen is in `tests/plan`.
+    """
+    monkeypatch.setattr(searching, "_REMATS", ("full",))
+    small = replace(SIZES["tiny"], num_layers=1, num_heads=1, num_kv_heads=1)
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config_to_hf(small)))
+    code, found = _plan(
+        tmp_path,
+        *("--policy", str(folder), "--search", "--grpo-steps", "0"),
+        *("--attempts.problems", "2", "--attempts.group-size", "2"),
+        *("--attempts.max-new-tokens", "128", "--attempts.prompt-tokens", "128"),
+    )
+    assert code == 0
+    assert found["fits"]
+    assert found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
+    assert [one["name"] for one in found["programs"]] == [
+        *("fd step", "hand-over", "prefill", "decode", "read again", "evaluation"),
+    ]
+    [row] = found["search"]
+    assert row["settings"] == ("fsdp 4 × tensor 1, remat full, 1 microbatches, 4 slots")
+    assert row["chosen"]
+    assert row["fits"]
+    assert row["excess_bytes"] < 0
+    [bound] = found["bounds"]
+    assert row["iteration_s"] == pytest.approx(bound["iteration_s"])
+    assert "chosen" in capsys.readouterr().out
+
+
 def test_a_step_that_does_not_fit_is_advised_upon(tmp_path, capsys, wide):
     """64 attempts of 3,072 tokens on each of four chips, at once."""
     code, found = _plan(tmp_path, "--policy", str(wide), "--grpo-steps", "0")
@@ -119,7 +155,9 @@ def _compiled(wide, mesh):
     return run, compiled.as_text()
 
 
-def test_over_tensor_no_vocabulary_is_gathered(wide):
-    _, text = _compiled(wide, MeshConfig(fsdp=4, tensor=2))
+def test_over_tensor_no_vocabulary_is_gathered_and_bounds_hold(wide):
+    run, text = _compiled(wide, MeshConfig(fsdp=4, tensor=2))
+    least = step_stage(run, run.phases[0]).received
+    assert 0 < least <= received_bytes(collectives(Program.parse(text), 8))
     assert f"[{WIDE.vocab_size // 2}," in text
     assert not re.search(rf"[\[,]{WIDE.vocab_size}[,\]]", text)

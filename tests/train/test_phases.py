@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from fdjax.errors import ConfigError
+from fdjax.errors import CheckpointError, ConfigError
 from fdjax.metrics import MetricsWriter, SampleWriter, read_metrics
 from fdjax.records import Mean
 from fdjax.train import (
@@ -33,6 +33,7 @@ from fdjax.train import (
     make_optimizer,
     train_phases,
 )
+from fdjax.train import state as training_state
 from tiny import MODEL, distillation_data, mesh_of
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=3)
@@ -164,9 +165,13 @@ def test_a_metric_that_no_row_has_is_named(tmp_path):
         run(tmp_path, [wrong])
 
 
-@functools.cache
 def trained():
     """A state with moments, counts and a teacher that differ from a new one's."""
+    return jax.tree.map(jnp.copy, _trained())
+
+
+@functools.cache
+def _trained():
     optimizer = make_optimizer(OPTIMIZER)
     state = init_state(
         MODEL, optimizer, mesh_of(), jax.random.key(0), teacher=EMATeacher()
@@ -180,9 +185,9 @@ def trained():
     )
 
 
-def handed_over(config=OPTIMIZER, teacher=None, **keep):
+def handed_over(config=OPTIMIZER, teacher=None, state=None, **keep):
     return hand_over(
-        trained(),
+        trained() if state is None else state,
         MODEL,
         make_optimizer(config),
         mesh_of(),
@@ -238,6 +243,63 @@ def test_the_teacher_goes_over_where_asked():
     for teacher in (None, LiveTeacher()):
         with pytest.raises(ConfigError, match="got none after"):
             handed_over(teacher=teacher, keep_teacher=True)
+
+
+def _gone(tree):
+    return [leaf.is_deleted() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("keep_moments", [False, True])
+@pytest.mark.parametrize("keep_teacher", [False, True])
+def test_no_device_holds_two_of_anything(monkeypatch, keep_moments, keep_teacher):
+    """What is dropped is gone before its successor is made; what stays is the same."""
+    before, seen = trained(), []
+    begin = training_state._begin
+
+    def seeing(*given):
+        fresh = begin(*given)
+        seen.append((_gone(before.opt_state), _gone(before.teacher)))
+        return fresh
+
+    monkeypatch.setattr(training_state, "_begin", seeing)
+    after = handed_over(
+        teacher=EMATeacher(),
+        state=before,
+        keep_moments=keep_moments,
+        keep_teacher=keep_teacher,
+    )
+    [(moments, teacher)] = seen
+    assert set(moments) == {not keep_moments}
+    assert set(teacher) == {not keep_teacher}
+    assert not any(_gone(after))
+    kept = {id(leaf) for leaf in jax.tree.leaves(before)}
+
+    def stayed(tree):
+        return {id(leaf) in kept for leaf in jax.tree.leaves(tree)}
+
+    assert stayed(after.params) == {True}
+    assert stayed(optax.tree.get(after.opt_state, "mu")) == {keep_moments}
+    assert stayed(after.teacher) == {keep_teacher}
+
+
+def test_a_refused_change_of_phase_leaves_the_state_whole():
+    before = trained()
+    with pytest.raises(ConfigError, match="optimizer of the phase before"):
+        hand_over(
+            before,
+            MODEL,
+            optax.sgd(0.1),
+            mesh_of(),
+            jax.random.key(1),
+            teacher=None,
+            keep_moments=True,
+        )
+    with pytest.raises(ConfigError, match="got none after"):
+        handed_over(state=before, keep_teacher=True)
+    nowhere = jax.tree.map(lambda leaf: leaf * jnp.nan, before.params)
+    with pytest.raises(CheckpointError, match="finite"):
+        handed_over(state=before._replace(params=nowhere))
+    assert not any(_gone(before))
 
 
 @pytest.mark.parametrize(

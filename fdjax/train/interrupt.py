@@ -34,14 +34,15 @@ class StopRequest:
     def agreed(self) -> bool:
         """Whether a process was asked, for all of them alike; a collective.
 
-        A host that goes away tells its own process alone.
+        A host that goes away tells its own process alone. Who is asked while facts are
+        gathered has told the others that it was not: it says so the next time.
         """
         told = f"{int(self.requested)} {self.signal or 0}".encode()
         asked = [fact.split() for fact in gather(told)]
         signals = [int(number) for requested, number in asked if requested == b"1"]
         if signals:
             self.requested, self.signal = True, max(signals) or None
-        return self.requested
+        return bool(signals)
 
     def ask(self, signal: int | None = None) -> None:
         """Asks; what is watched is cancelled soon. A signal's handler may call it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from distributed.starting import MEETING, ended, started
 from experiments import prover
@@ -76,6 +77,20 @@ def require_close(one, other, path):
         assert one == other, path
 
 
+def require_same_policy(case, name):
+    """Sees to it that weights are those of one process, but for rounding."""
+    one, other = (
+        case.folder / name / "policies" / "prover" for name in ("alone", name)
+    )
+    assert (one / "config.json").read_bytes() == (other / "config.json").read_bytes()
+    want, found = (load_file(path / "model.safetensors") for path in (one, other))
+    assert want.keys() == found.keys()
+    worst = max(np.abs(found[key] - want[key]).max() for key in want)
+    print("WORST", worst)
+    for key, array in want.items():
+        np.testing.assert_allclose(found[key], array, rtol=0, atol=2e-5, err_msg=key)
+
+
 def until_a_row(case, name, processes):
     """Waits for a row of metrics that these processes have written, or kept."""
     file = case.folder / name / "metrics.jsonl"
@@ -100,11 +115,31 @@ def test_two_processes_stop_together_go_on_and_equal_one(case):
     assert codes(started(2, again)) == [0, 0]
     for file in ("samples", "metrics", "probes"):
         require_same(case, "two", file)
-    policies = [
-        (case.folder / name / "policies" / "prover" / "config.json").read_bytes()
-        for name in ("alone", "two")
-    ]
-    assert policies[0] == policies[1]
+    require_same_policy(case, "two")
+
+
+@pytest.mark.slow
+def test_four_processes_equal_one(case):
+    assert codes(started(4, command(case, "four"))) == [0] * 4
+    for file in ("samples", "metrics", "probes"):
+        require_same(case, "four", file)
+    require_same_policy(case, "four")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_done_hears_a_stop(case):
+    """While a judge of the other takes a minute and a half."""
+    stopped = command(case, "stopped", program=FAULTY)
+    processes = started(2, stopped, FAULT="slow", PROCESS="1")
+    done = case.folder / "stopped" / "journal"
+    # Two groups that are judged, and reviewed.
+    while not any(file.read_bytes().count(b"\n") == 4 for file in done.rglob("*.0.*")):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    begin = time.monotonic()
+    processes[0].send_signal(signal.SIGTERM)
+    assert codes(processes) == [RESTART, RESTART]
+    assert time.monotonic() - begin < 45
 
 
 @pytest.mark.slow
@@ -130,6 +165,7 @@ def test_a_process_that_is_killed_ends_the_others_and_any_number_goes_on(case):
     assert prover.main(alone) == 0
     for file in ("samples", "metrics", "probes"):
         require_same(case, "killed", file)
+    require_same_policy(case, "killed")
 
 
 def faulty(case, name, fault):

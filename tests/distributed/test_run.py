@@ -85,10 +85,9 @@ def require_same_policy(case, name):
     assert (one / "config.json").read_bytes() == (other / "config.json").read_bytes()
     want, found = (load_file(path / "model.safetensors") for path in (one, other))
     assert want.keys() == found.keys()
-    worst = max(np.abs(found[key] - want[key]).max() for key in want)
-    print("WORST", worst)
     for key, array in want.items():
-        np.testing.assert_allclose(found[key], array, rtol=0, atol=2e-5, err_msg=key)
+        # Seen: 7e-8.
+        np.testing.assert_allclose(found[key], array, rtol=0, atol=1e-6, err_msg=key)
 
 
 def until_a_row(case, name, processes):
@@ -154,9 +153,12 @@ def test_a_process_that_is_killed_ends_the_others_and_any_number_goes_on(case):
     for code, said in found[:3]:
         # A collective fails, with an error or by gloo itself, or JAX's coordination
         # service ends whoever is in none.
-        assert code in (RESTART, -signal.SIGABRT)
-        words = re.sub(r"\s+", " ", said)
-        assert code != RESTART or "without the others" in words
+        reasons = {
+            RESTART: "cannot go on without the others, of which one is gone",
+            -signal.SIGABRT: "JAX distributed service detected fatal errors. This most "
+            "likely indicates that another task died|'gloo::",
+        }
+        assert re.search(reasons[code], re.sub(r"\s+", " ", said)), said[-3000:]
     second = started(2, again)
     until_a_row(case, "killed", second)
     second[0].send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ __all__ = [
     "ConfigError",
     "DamagedCheckpointError",
     "DataError",
+    "ExchangeError",
     "FdjaxError",
     "FeedbackError",
     "InstallError",
@@ -48,6 +49,10 @@ class FeedbackError(FdjaxError, RuntimeError):
 
 class PeerError(FdjaxError, RuntimeError):
     """Another process of the run failed, and this one cannot go on without it."""
+
+
+class ExchangeError(PeerError):
+    """What another process sent is not what arrived here."""
 
 
 class StoreError(FdjaxError, OSError):

@@ -8,6 +8,11 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGES = [
+    page
+    for folder in (ROOT, ROOT / "docs", ROOT / "tpu")
+    for page in sorted(folder.glob("*.md"))
+]
 
 
 @pytest.mark.parametrize(
@@ -32,8 +37,7 @@ def test_examples_run(document, examples):
 
 
 def test_links_of_all_pages_lead_somewhere():
-    folders = (ROOT, ROOT / "docs", ROOT / "tpu")
-    for page in (page for folder in folders for page in sorted(folder.glob("*.md"))):
+    for page in PAGES:
         for target, anchor in re.findall(
             r"\]\(([^)#]*)#?([^)]*)\)", _prose(page.read_text())
         ):
@@ -43,6 +47,12 @@ def test_links_of_all_pages_lead_somewhere():
             assert found.exists(), (page.name, target)
             if anchor:
                 assert anchor in _anchors(found), (page.name, target, anchor)
+
+
+def test_tests_that_pages_name_exist():
+    for page in PAGES:
+        for path in re.findall(r"\btests/[\w/.-]*\w", page.read_text()):
+            assert (ROOT / path).exists(), (page.name, path)
 
 
 def _prose(page):

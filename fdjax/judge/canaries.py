@@ -1,6 +1,7 @@
 """Canaries: proofs whose verdict is known, put to the judge that trains a policy."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fdjax.judge.answer import whole_text
@@ -55,7 +56,7 @@ class CanaryReport:
 
 
 async def check_canaries(
-    judge: LeanJudge, *, salt: str, header: str = ""
+    judge: LeanJudge, *, salt: str, header: str = "", deadline_s: float | None = None
 ) -> CanaryReport:
     """Puts true, false and unsafe proofs to the judge's verifier.
 
@@ -64,6 +65,8 @@ async def check_canaries(
       salt: letters, digits and underscores that no earlier call had: verdicts are
         kept, and a known one tells nothing of the verifier as it is now.
       header: of the run's problems.
+      deadline_s: seconds for all of them; those that have no verdict then are
+        undecided.
     """
     plain = replace(judge, extract=whole_text)
     by_statement: dict[str, list[tuple[str, str, bool]]] = {}
@@ -79,7 +82,7 @@ async def check_canaries(
     ]
     groups = await asyncio.gather(
         *(
-            plain.judge([(problem, proof) for _, proof, _ in cases])
+            _judged(plain, [(problem, proof) for _, proof, _ in cases], deadline_s)
             for problem, cases in zip(problems, by_statement.values(), strict=True)
         )
     )
@@ -95,6 +98,21 @@ async def check_canaries(
     return CanaryReport(
         asked=len(_CANARIES), wrong=tuple(wrong), undecided=tuple(undecided)
     )
+
+
+async def _judged(
+    judge: LeanJudge, attempts: list[tuple[Problem, str]], deadline_s: float | None
+) -> Sequence[Judgement]:
+    limit = asyncio.timeout(deadline_s)
+    try:
+        async with limit:
+            return await judge.judge(attempts)
+    except TimeoutError:
+        # A backend may raise it for reasons of its own.
+        if not limit.expired():
+            raise
+    late = Judgement(reward=None, reason=f"no verdict within {deadline_s:g} s")
+    return [late] * len(attempts)
 
 
 def _undecided(judgement: Judgement) -> bool:

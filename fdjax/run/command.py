@@ -12,7 +12,7 @@ import jax
 import tyro
 from rich.markup import escape
 
-from fdjax.errors import FdjaxError, StoreError
+from fdjax.errors import ExchangeError, FdjaxError, StoreError
 from fdjax.run.console import Display
 from fdjax.train import StoppedError
 
@@ -22,7 +22,7 @@ Config = TypeVar("Config")
 
 RESTART = 75
 """Exit code after which the same command goes on, `EX_TEMPFAIL` of sysexits.h: the
-machine was taken away, or another process of the run was lost."""
+machine was taken away, another process of the run was lost, or the network failed."""
 
 
 def run_command(
@@ -78,8 +78,8 @@ def _code(
             if not note.startswith("---")
         ]
         display.say(f"[bold red]error[/] {escape(' '.join([str(error), *notes]))}")
-        # A store may answer again; settings stay as they are.
-        return RESTART if isinstance(error, StoreError) else 2
+        # What passes by itself; settings stay as they are.
+        return RESTART if isinstance(error, ExchangeError | StoreError) else 2
     except jax.errors.JaxRuntimeError as error:
         if not jax.distributed.is_initialized():
             raise

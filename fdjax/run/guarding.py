@@ -11,7 +11,7 @@ from fdjax.judge import CanaryReport, LeanJudge, check_canaries
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.task import Task
-from fdjax.sharding import gather
+from fdjax.sharding import gather, wait_for_all
 from fdjax.train.guards import Alarm, Beyond, Guards, make_alarms
 from fdjax.train.guards.alarms import ADVICE
 from fdjax.train.guards.watch import Finding
@@ -66,16 +66,19 @@ class Guarding:
 
     def _report(self, done: int) -> CanaryReport:
         """Of the verifiers of all processes; each puts its own to the test."""
-        own, judge = CanaryReport(asked=0, wrong=(), undecided=()), self.task.judge
-        if isinstance(judge, LeanJudge):
-            own = self.context.loop.run(
-                check_canaries(
-                    judge,
-                    salt=f"{self.context.run[:8]}_{done}_{jax.process_index()}",
-                    header=self.task.problems[0].header,
-                )
-            )
+        own = self.context.loop.run(self._own_report(done), meanwhile=wait_for_all)
         return reduce(CanaryReport.__add__, map(_decoded, gather(encode(asdict(own)))))
+
+    async def _own_report(self, done: int) -> CanaryReport:
+        judge = self.task.judge
+        if not isinstance(judge, LeanJudge):
+            return CanaryReport(asked=0)
+        return await check_canaries(
+            judge,
+            salt=f"{self.context.run[:8]}_{done}_{jax.process_index()}",
+            header=self.task.problems[0].header,
+            deadline_s=self.context.config.attempts.judge_deadline_s,
+        )
 
     def _findings(self, report: CanaryReport) -> list[Finding]:
         if not report.wrong:

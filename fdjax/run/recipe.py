@@ -346,7 +346,14 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
     described = described_policy(settings, context.mesh)
     model, tokenizer = described.model, described.tokenizer
     width = prompt_width(context.config, task, model, tokenizer)
-    sampler = make_sampler(context.config, task, described, context.mesh, width)
+    sampler = make_sampler(
+        context.config,
+        task,
+        described,
+        context.mesh,
+        width,
+        stopping=lambda: context.stop.requested,
+    )
     context.resources.callback(sampler.close)
     context.display.say(memory_note(arms, model, settings.lora, sampler))
     with (

@@ -1,7 +1,7 @@
 """The sampler of a run: one for all that its policies say."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -54,6 +54,8 @@ def make_sampler(
     policy: PolicyDescription,
     mesh: Mesh,
     prompt_width: int,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> RunSampler:
     """The sampler that the settings name; it holds nothing and has asked nobody yet.
 
@@ -65,6 +67,7 @@ def make_sampler(
       policy: without its weights.
       mesh: of training; slots have its devices in a shape of their own.
       prompt_width: tokens of the student's prompts.
+      stopping: see `SharedSampler`.
 
     Raises:
       ConfigError: settings do not fit the policy, the devices or the server.
@@ -95,7 +98,9 @@ def make_sampler(
     sampler = SlotSampler(
         policy.model, made.sampling, made.slots, made.mesh, stop_strings=strings
     )
-    return sampler if jax.process_count() == 1 else SharedSampler(sampler)
+    if jax.process_count() == 1:
+        return sampler
+    return SharedSampler(sampler, stopping=stopping)
 
 
 def slotting(

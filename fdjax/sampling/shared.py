@@ -1,8 +1,8 @@
 """A sampler that several processes drive together: what one asks for, all sample."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,9 @@ __all__ = ["SharedSampler"]
 
 _PAUSE_S = 0.05
 """Longest wait for this process's own work before it hears from the others again."""
+_BEAT_S = 1.0
+"""The same before there is anything to sample; who is done waits for the others so long
+in the exchange, where no signal is answered."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,9 +59,17 @@ class SharedSampler:
     thread that drives their devices. A process has served once all are done.
     """
 
-    def __init__(self, inner: SlotSampler) -> None:
-        """Over a sampler that all processes have alike; nobody else may ask it."""
-        self._inner = inner
+    def __init__(
+        self, inner: SlotSampler, *, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Asks nobody yet.
+
+        Args:
+          inner: what all processes have alike; nobody else may ask it.
+          stopping: whether this process was told to stop; then `serve` ends for all,
+            though its own work may be done.
+        """
+        self._inner, self._stopping = inner, stopping
         self._taking, self._wake = threading.RLock(), threading.Event()
         self._asked: list[_Asked] = []
         self._own: dict[int, Future[Sample]] = {}
@@ -117,50 +128,61 @@ class SharedSampler:
     def serve(self, until: Future[Any]) -> None:
         """Samples for all processes until the futures of all are done.
 
-        Where one is cancelled, all are.
-
         Nobody begins before every process has asked for something or is done: what is
-        sampled together does not depend on who was first.
+        sampled together does not depend on who was first. Until then, too, each hears
+        from the others all the time.
 
         Raises:
+          CancelledError: the future of a process was cancelled, or it was told to stop;
+            so are all.
           PeerError: the future of another process failed; this one's was cancelled.
         """
         until.add_done_callback(lambda _: self._wake.set())
-        while not (until.done() or self._asked):
-            self._wake.wait()
-            self._wake.clear()
+        begun = False
         while True:
             self._wake.clear()
-            facts = self._exchange(until)
-            failed = {
-                process: fact["failed"]
-                for process, fact in enumerate(facts)
-                if fact["failed"]
-            }
-            if any(fact["stopped"] for fact in facts):
-                self._forget()
-                until.cancel()
+            facts = self._exchange(until, begun=begun)
+            if self._over(until, facts):
                 return
-            if failed:
-                self._forget()
-                if jax.process_index() in failed:
-                    return
-                until.cancel()
-                process, reason = next(iter(failed.items()))
-                raise PeerError(f"Process {process} failed: {reason}")
-            if all(fact["done"] for fact in facts):
-                return
-            if not self._inner.step():
-                self._wake.wait(_PAUSE_S)
+            if begun:
+                if not self._inner.step():
+                    self._wake.wait(_PAUSE_S)
+                continue
+            begun = all(fact["ready"] for fact in facts)
+            if not facts[jax.process_index()]["ready"]:
+                self._wake.wait(_BEAT_S)
 
-    def _exchange(self, until: Future[Any]) -> list[dict[str, Any]]:
-        """Tells and hears what is new; submits what any process asked for."""
+    def _over(self, until: Future[Any], facts: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether all are done, or this one failed; raises where others end it."""
+        if any(fact["stopped"] for fact in facts):
+            self._forget()
+            until.cancel()
+            raise CancelledError
+        failed = {
+            process: fact["failed"]
+            for process, fact in enumerate(facts)
+            if fact["failed"]
+        }
+        if not failed:
+            return all(fact["done"] for fact in facts)
+        self._forget()
+        if jax.process_index() in failed:
+            return True
+        until.cancel()
+        process, reason = next(iter(failed.items()))
+        raise PeerError(f"Process {process} failed: {reason}")
+
+    def _exchange(self, until: Future[Any], *, begun: bool) -> list[dict[str, Any]]:
+        """Tells and hears what is new; once begun, submits what any asked for."""
         with self._taking:
-            asked, self._asked = self._asked, []
+            ready, asked = until.done() or bool(self._asked), []
+            if begun:
+                asked, self._asked = self._asked, []
         cancelled = [n for n, future in self._own.items() if future.cancelled()]
-        done, stopped = until.done(), until.cancelled()
-        failure = until.exception() if done and not stopped else None
+        done, stopped = until.done(), until.cancelled() or self._stopping()
+        failure = until.exception() if done and not until.cancelled() else None
         told = {
+            "ready": ready,
             "done": done,
             "stopped": stopped,
             "failed": failure and f"{type(failure).__name__}: {failure}",
@@ -213,6 +235,10 @@ class SharedSampler:
 
     def _forget(self) -> None:
         """Lets go of everything that is asked for."""
+        with self._taking:
+            asked, self._asked = self._asked, []
+        for one in asked:
+            one.future.cancel()
         for sampled in list(self._under_way.values()):
             sampled.cancel()
         self._under_way.clear()

@@ -34,7 +34,7 @@ from fdjax.sampling.sampler import Sample, SamplerClosedError
 from fdjax.sampling.schedule import Row, Schedule
 from fdjax.sampling.stop_strings import StopStrings
 from fdjax.sampling.weights import Weights, copy_shapes
-from fdjax.sharding import batch_parts
+from fdjax.sharding import batch_parts, place_alike
 
 __all__ = ["SlotSampler", "SlotUse"]
 
@@ -399,7 +399,7 @@ class SlotSampler:
         if name not in self._programs:
             self._programs.add(name)
             _LOG.info("sampling compiles program %d: %s", len(self._programs), name)
-        placed = jax.device_put(arguments, self._layout)
+        placed = place_alike(arguments, self._layout)
         self._pages, *found = program(self._params, self._pages, *placed)
         return jax.device_get(found)
 

@@ -8,6 +8,7 @@ from fdjax.sharding.processes import (
     on_host,
     require_alike,
     share,
+    wait_for_all,
 )
 from fdjax.sharding.rules import (
     DEFAULT_RULES,
@@ -16,6 +17,7 @@ from fdjax.sharding.rules import (
     batch_sharding,
     check_rows,
     init_sharded,
+    place_alike,
     shard_batch,
     shardings,
 )
@@ -33,8 +35,10 @@ __all__ = [
     "on_first",
     "on_first_slowly",
     "on_host",
+    "place_alike",
     "require_alike",
     "shard_batch",
     "shardings",
     "share",
+    "wait_for_all",
 ]

@@ -7,14 +7,16 @@ anything.
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import count
 from typing import Any
+from zlib import crc32
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from fdjax.encoding import decode, encode
-from fdjax.errors import ConfigError, PeerError
+from fdjax.errors import ConfigError, ExchangeError, PeerError
 
 __all__ = [
     "gather",
@@ -23,6 +25,7 @@ __all__ = [
     "on_host",
     "require_alike",
     "share",
+    "wait_for_all",
 ]
 
 _HEAD = 256
@@ -30,9 +33,13 @@ _HEAD = 256
 _SIZE = 8
 _CHUNK = 1 << 22
 """Bytes of each process in one collective; devices hold all processes' at once."""
+_SUM = 4
+"""Bytes of the sum behind them."""
+_EXCHANGES = count()
+"""Numbers the collectives: a sum begins with it, so another one's bytes are found."""
 
 _POLL_S = 1.0
-"""Seconds that work of the first process is waited for at once."""
+"""Seconds that work of one process is waited for at once."""
 
 
 def share(count: int) -> range:
@@ -45,7 +52,11 @@ def share(count: int) -> range:
 
 
 def gather(fact: bytes) -> list[bytes]:
-    """What each process knows, in their order."""
+    """What each process knows, in their order.
+
+    Raises:
+      ExchangeError: other bytes came than a process sent.
+    """
     if jax.process_count() == 1:
         return [fact]
     size = len(fact).to_bytes(_SIZE, "little")
@@ -65,9 +76,37 @@ def gather(fact: bytes) -> list[bytes]:
 
 def _gathered(data: bytes, width: int) -> list[bytes]:
     """Up to `width` bytes of each process, padded to them."""
-    padded = np.zeros(width, np.uint8)
-    padded[: len(data)] = np.frombuffer(data, np.uint8)
-    return [row.tobytes() for row in multihost_utils.process_allgather(padded)]
+    number = next(_EXCHANGES)
+    padded = data.ljust(width, b"\0")
+    sent = padded + crc32(padded, number).to_bytes(_SUM, "little")
+    found = []
+    rows = multihost_utils.process_allgather(np.frombuffer(sent, np.uint8))
+    for process, row in enumerate(map(bytes, rows)):
+        part = row[:width]
+        if crc32(part, number).to_bytes(_SUM, "little") != row[width:]:
+            raise ExchangeError(
+                f"Expected the {width} bytes that process {process} sent in exchange "
+                f"{number}, got others: start all processes again with --resume, and "
+                "look at the network if it happens again."
+            )
+        found.append(part)
+    return found
+
+
+def wait_for_all(work: Future[Any]) -> None:
+    """Waits until the work of each process is done, of threads and for minutes.
+
+    Collectives of CPUs give up after half a minute, and no signal is heard in one; so
+    processes ask each other again and again.
+
+    Args:
+      work: of this process.
+    """
+    if jax.process_count() == 1:
+        wait([work])
+        return
+    while b"0" in gather(b"1" if wait([work], timeout=_POLL_S).done else b"0"):
+        pass
 
 
 def on_host(tree: Any) -> Any:
@@ -129,9 +168,7 @@ def on_first(work: Callable[[], Any]) -> Any:
 
 
 def on_first_slowly(work: Callable[[], Any]) -> Any:
-    """As `on_first`, for work that may take long; it is done in a thread.
-
-    Collectives of CPUs give up after half a minute, so the others ask again and again.
+    """As `on_first`, for work that may take long (`wait_for_all`), in a thread.
 
     Raises:
       PeerError: as `on_first`.
@@ -139,7 +176,10 @@ def on_first_slowly(work: Callable[[], Any]) -> Any:
     if jax.process_count() == 1:
         return work()
     with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(work) if jax.process_index() == 0 else Future()
-        while not on_first(lambda: bool(wait([pending], timeout=_POLL_S).done)):
-            pass
+        pending: Future[Any] = Future()
+        if jax.process_index() == 0:
+            pending = pool.submit(work)
+        else:
+            pending.set_result(None)
+        wait_for_all(pending)
         return on_first(pending.result)

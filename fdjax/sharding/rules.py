@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from fdjax.errors import ConfigError
 
@@ -17,6 +17,7 @@ __all__ = [
     "batch_sharding",
     "check_rows",
     "init_sharded",
+    "place_alike",
     "shard_batch",
     "shardings",
 ]
@@ -111,16 +112,27 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
       ConfigError: see `check_rows`.
     """
     check_rows(batch, mesh)
-    layout = batch_sharding(mesh)
+    return place_alike(batch, batch_sharding(mesh))
+
+
+def place_alike(arrays: Any, layout: Sharding) -> Any:
+    """Host arrays on devices; each process gives the parts of its own.
+
+    Args:
+      arrays: a tree of them, the same on all processes. `device_put` would compare
+        each by a collective of its own.
+      layout: of them all.
+    """
     if layout.is_fully_addressable:
-        return jax.device_put(batch, layout)
-    # Each process gives the rows of its own devices, and is asked for no others.
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_callback(
-            rows.shape, layout, lambda index: rows[index]
-        ),
-        batch,
-    )
+        return jax.device_put(arrays, layout)
+    return jax.tree.map(lambda array: _placed(array, layout), arrays)
+
+
+def _placed(array: Any, layout: Sharding) -> jax.Array:
+    parts = layout.addressable_devices_indices_map(array.shape)
+    # `make_array_from_callback` would be a transfer that nobody asked for.
+    placed = jax.device_put([array[part or ()] for part in parts.values()], [*parts])
+    return jax.make_array_from_single_device_arrays(array.shape, layout, placed)
 
 
 def check_rows(batch: Any, mesh: Mesh, *, microbatches: int = 1) -> None:

@@ -1,5 +1,6 @@
 """Stopping before a step: a signal asks, the loop saves and then obeys."""
 
+import _thread
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -44,8 +45,13 @@ class StopRequest:
         return bool(signals)
 
     def ask(self, signal: int | None = None) -> None:
-        """Asks; what is watched is cancelled."""
+        """Asks; what is watched is cancelled soon. A signal's handler may call it."""
         self.requested, self.signal = True, signal
+        # The handler's thread may hold a lock that cancelling takes, or one of
+        # `threading.Thread`.
+        _thread.start_new_thread(self._cancel, ())
+
+    def _cancel(self) -> None:
         for work in list(self._watched):
             work.cancel()
 

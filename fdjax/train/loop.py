@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fdjax.checkpoint import CheckpointStore, Exports
@@ -18,7 +16,7 @@ from fdjax.metrics import Event, MetricsWriter, SampleWriter, StageTimer
 from fdjax.objects import Place
 from fdjax.ranges import Whole, require_fields
 from fdjax.records import Metrics, union
-from fdjax.sharding import on_first, shard_batch
+from fdjax.sharding import on_first, on_first_slowly, shard_batch
 from fdjax.train.checkpoints import CheckpointClock, CheckpointsConfig
 from fdjax.train.deferred import settled
 from fdjax.train.guards.diagnosis import Diagnose
@@ -92,7 +90,7 @@ def train(
     Everything that decides the next step is in the checkpoint: state, PRNG key,
     position in the data, the sums of a row begun and what `until` has seen. A run that
     was killed and resumed takes the same steps and writes the same rows. On several
-    processes the first decides for all when a phase ends.
+    processes all decide by the rows of the first: when a phase ends, what alarms.
 
     Before any error leaves, Ctrl-C included, the last whole iteration is saved; the one
     that failed is done anew on resume. Where its optimizer steps had begun, their state
@@ -348,7 +346,7 @@ class _Run:
     def close(self) -> None:
         """Waits for all that is being written; deletes checkpoints that do not stay."""
         if self._exports is not None:
-            self._exports.wait()
+            on_first_slowly(self._exports.wait)
         self._store.delete_others()
 
     def rescue(self) -> str:
@@ -377,11 +375,12 @@ class _Run:
         """Ends the window with its row; returns the alarms that this raises."""
         with self._timer.stage("update"):
             window = self.at.window.settled()
-        self.latest = union(window.means(), self._timer.take())
+        row = union(window.means(), self._timer.take())
         if self._exports is not None and self._exports.missing:
-            self.latest["export/missing"] = float(self._exports.missing)
+            row["export/missing"] = float(self._exports.missing)
         if self._left_out:
-            self.latest["checkpoint/left_out"] = float(self._left_out)
+            row["checkpoint/left_out"] = float(self._left_out)
+        self.latest = _of_first(row)
         self._writer.write(self._phase.name, self.at.done, self.latest)
         watch, found = self.at.watch.after(self.latest)
         self.at = replace(self.at, window=window.emptied(), watch=watch)
@@ -400,8 +399,8 @@ class _Run:
         keep = self._phase.checkpoints.keep
         if not keep.best:
             return {}
-        value = on_first(lambda: self.latest.get(keep.metric))
-        return {} if value is None or math.isnan(value) else {keep.metric: value}
+        value = self.latest.get(keep.metric, math.nan)
+        return {} if math.isnan(value) else {keep.metric: value}
 
     def _logged(self, metric: str, setting: str) -> float:
         """A metric of the newest row."""
@@ -413,11 +412,15 @@ class _Run:
         return self.latest[metric]
 
     def _is_over(self) -> bool:
-        """Whether the row just written is the last one, for all processes alike."""
+        """Whether the row just written is the last one."""
         until = self._phase.until
-        over = self.at.done >= self._phase.steps or (
+        return self.at.done >= self._phase.steps or (
             until is not None and until.reached(self.at.watched)
         )
-        if until is None or jax.process_count() == 1:
-            return over
-        return bool(multihost_utils.broadcast_one_to_all(np.int32(over)))
+
+
+def _of_first(row: dict[str, float]) -> dict[str, float]:
+    """The row of the first process: seconds and queues are each process's own."""
+    # As text, for JSON has no infinities.
+    told = on_first(lambda: {name: repr(float(value)) for name, value in row.items()})
+    return {name: float(value) for name, value in told.items()}

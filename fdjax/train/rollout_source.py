@@ -244,8 +244,10 @@ class RolloutSource(ResumableSource):
         """The oldest that is there, and what is to be said of the newest."""
         if not self._staleness:
             rollout = self._begin(state, step, 0, timer).result()
+            if self._gap is None:
+                return rollout, {}
             with timer.stage("data"):
-                return rollout, self._gap_of(state, rollout)
+                return rollout, self._gap.measure(state.policy, rollout)
         of_gap: Metrics = {}
         with timer.stage("sample"):
             for number in range(1 + self._staleness - len(self._flights)):
@@ -253,8 +255,10 @@ class RolloutSource(ResumableSource):
                     break
                 pending = self._begin(state, step, number, None)
                 self._flights.append(pending)
-                # Later these weights are gone.
-                of_gap = self._gap_of(state, pending.sampled(self._gap_groups))
+                if self._gap is not None:
+                    # Later these weights are gone.
+                    sampled = pending.sampled(self._gap_groups(self._gap))
+                    of_gap = self._gap.measure(state.policy, sampled)
         queue = sum(pending.unfinished for pending in self._flights)
         with timer.stage("wait"):
             rollout = self._flights.popleft().result()
@@ -280,14 +284,9 @@ class RolloutSource(ResumableSource):
         self._pipeline.sampler.rest()
         return pending
 
-    def _gap_of(self, state: TrainState, rollout: Rollout) -> Metrics:
-        return self._gap.measure(state.policy, rollout) if self._gap else {}
-
-    @property
-    def _gap_groups(self) -> int:
-        """Groups that hold the attempts which `LogprobGap` reads."""
-        rows = self._gap.rows(self._attempts) if self._gap else 1
-        return -(-rows // self._group_size)
+    def _gap_groups(self, gap: LogprobGap) -> int:
+        """Groups that hold the attempts which it reads."""
+        return -(-gap.rows(self._attempts) // self._group_size)
 
     def _counts(self) -> SampleCounts | None:
         """What is left out of the draws; None where all problems are drawn alike."""

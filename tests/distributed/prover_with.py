@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from experiments import prover
@@ -23,9 +24,10 @@ class Late:
     """Says of every attempt that time was up, after some."""
 
     judge_of_others: Judge
+    after_s: float = 2.0
 
     async def judge(self, attempts):
-        await asyncio.sleep(2)
+        await asyncio.sleep(self.after_s)
         verdict = Verdict(status=Status.TIMEOUT, reason="late")
         return [Judgement(reward=0.0, verdict=verdict)] * len(attempts)
 
@@ -67,7 +69,8 @@ def task(context, of_prover=prover.task):
             target=kill_children, args=(threading.Event(),), daemon=True
         ).start()
         return given
-    return replace(given, judge={"late": Late, "broken": Broken}[FAULT](given.judge))
+    faults = {"late": Late, "slow": partial(Late, after_s=90.0), "broken": Broken}
+    return replace(given, judge=faults[FAULT](given.judge))
 
 
 if __name__ == "__main__":

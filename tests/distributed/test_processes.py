@@ -25,6 +25,9 @@ def test_two_processes_equal_one_device(tmp_path, alone):
         assert result["host"] == {"position": 7}
         # The first process sees no rise in the second row, and decides for both.
         assert result["iterations"] == alone["iterations"] == 2
+        # It sees a low reward, and stops both.
+        assert "expected reward/mean to be at least 0.5, got 0" in alone["alarm"]
+        assert result["alarm"] == alone["alarm"]
         assert result["tokens"] == alone["tokens"]
         assert result["teacher"] == pytest.approx(alone["teacher"], rel=1e-5)
         for got, want in zip(result["history"], alone["history"], strict=True):

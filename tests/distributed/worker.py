@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -15,8 +16,11 @@ from fdjax.sampling import SamplingConfig, SlotSampler, SlotsConfig
 from fdjax.sharding import batch_sharding, initialize_distributed, make_mesh
 from fdjax.train import (
     FD,
+    Alarm,
+    AlarmError,
     CheckpointsConfig,
     EMATeacher,
+    Guards,
     OptimizerConfig,
     Phase,
     Plateau,
@@ -28,6 +32,7 @@ from fdjax.train import (
     make_train_step,
     train,
 )
+from fdjax.train.guards.guards import UNGUARDED
 from tiny import MODEL, distillation_data
 
 
@@ -77,7 +82,9 @@ def work(mesh, folder):
         sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(_whole(state.teacher)))
     )
     return {
-        "iterations": iterations_until_a_plateau(state, step, mesh, folder),
+        # Both donate their state.
+        "alarm": alarm(jax.tree.map(jnp.copy, state), step, mesh, folder / "alarm"),
+        "iterations": iterations_until_a_plateau(state, step, mesh, folder / "until"),
         "history": history,
         "restored": all(same),
         "host": host,
@@ -109,8 +116,24 @@ class Rising:
 
 def iterations_until_a_plateau(state, step, mesh, folder):
     """What all processes must agree on, whatever each of them has seen."""
+    plateau = Plateau(window=1, least_gain=0.5, patience=1)
+    return rising(state, step, mesh, folder, until=plateau)
+
+
+def alarm(state, step, mesh, folder):
+    """The alarm on a reward that is low on the first process alone."""
+    low = Alarm(guard="low", metric="reward/mean", below=0.5, stop=True)
+    try:
+        rising(state, step, mesh, folder, guards=Guards(alarms=(low,)))
+    except AlarmError as error:
+        return str(error)
+    return ""
+
+
+def rising(state, step, mesh, folder, until=None, guards=UNGUARDED):
+    """Iterations of a phase of five with such a reward."""
     done = []
-    mine = folder.parent / f"process-{jax.process_index()}"
+    mine = folder.parent / f"{folder.name}-{jax.process_index()}"
     mine.mkdir()
     with (
         MetricsWriter(mine / "metrics.jsonl") as writer,
@@ -123,14 +146,15 @@ def iterations_until_a_plateau(state, step, mesh, folder):
                 source=Rising(),
                 train_step=step,
                 checkpoints=CheckpointsConfig(every=5),
-                until=Plateau(window=1, least_gain=0.5, patience=1),
+                until=until,
             ),
             state,
             mesh=mesh,
-            directory=folder / "phase",
+            directory=folder,
             writer=writer,
             samples=samples,
             stop=StopRequest(),
+            guards=guards,
             on_step=lambda iterations, metrics: done.append(iterations),
         )
     return done[-1]

@@ -67,6 +67,27 @@ def test_no_verdict_is_no_wrong_verdict(answer):
     assert len(found.undecided) >= 5
 
 
+class Hanging(LeanJudge):
+    """Answers for true statements alone."""
+
+    async def judge(self, attempts):
+        if "= 5" in attempts[0][0].statement:
+            await asyncio.sleep(60)
+        return await super().judge(attempts)
+
+
+def test_what_hangs_is_undecided_at_the_deadline():
+    with Verifier(lambda: FakeBackend(lambda request: accepted()), workers=1) as made:
+        judge = Hanging(verifier=made)
+        found = asyncio.run(check_canaries(judge, salt="1", deadline_s=2.0))
+    assert [text.partition(":")[0] for text in found.wrong] == ["a wrong proof"]
+    assert found.undecided == (
+        "a false statement: no verdict within 2 s",
+        "sorry: no verdict within 2 s",
+        "compiled code as a proof: no verdict within 2 s",
+    )
+
+
 def test_each_time_lean_is_asked_anew():
     """The cache of verdicts would answer for a verifier that has changed since."""
     _, once = asked(lambda request: rejected())

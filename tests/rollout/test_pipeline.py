@@ -20,7 +20,7 @@ from fdjax.errors import (
     FeedbackError,
     InstallError,
 )
-from fdjax.feedback import CompilerFeedback, Feedback
+from fdjax.feedback import CompilerFeedback, Feedback, Kind, feedback_metrics
 from fdjax.judge import AfterThinking, Judgement, LeanJudge, last_fence
 from fdjax.lean import CheckRequest, FakeBackend, Status, Verifier, WorkerDiedError
 from fdjax.lean.backends.fake import accepted, rejected
@@ -340,6 +340,29 @@ def test_groups_overtake_each_other_and_stay_in_order():
     assert pipeline.sampler.published == [(None, 7)]
     assert "verdict/verified" in (metrics := rollout_metrics(rollout))
     assert metrics["verdict/verified"] == (0, 0)
+
+
+class Hanging:
+    """A writer that never answers for the first problem."""
+
+    async def write(self, group):
+        if group[0].problem.name == "t0":
+            await asyncio.sleep(60)
+        return [Feedback(parts=("hint",)) for _ in group]
+
+
+def test_a_writer_that_hangs_costs_the_feedback_of_its_group(caplog):
+    pipeline = replace(saying(writer=Hanging()), feedback_deadline_s=0.5)
+    with caplog.at_level(logging.WARNING):
+        rollout = collect(pipeline)
+    notes = [each.feedback for each in rollout.trajectories]
+    assert [note.kind for note in notes[:2]] == [Kind.DEADLINE] * 2
+    assert notes[0].error == "deadline: no feedback came within 0.5 s"
+    assert informed(rollout) == [False, False, True, True]
+    # Who has no feedback has a reward.
+    assert rollout.known.all()
+    assert feedback_metrics(notes)["feedback/missing_deadline"] == (2, 4)
+    assert "2 of 4 attempts have no feedback" in caplog.text
 
 
 def test_a_writer_may_give_the_run_up():

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import gc
 import json
+import os
 import signal
 import threading
 import weakref
@@ -20,6 +21,7 @@ from fdjax.feedback import Feedback
 from fdjax.judge import Judgement
 from fdjax.metrics import StageTimer
 from fdjax.records import Mean
+from fdjax.rollout import Pending
 from fdjax.train import (
     FD,
     RolloutSource,
@@ -27,6 +29,7 @@ from fdjax.train import (
     StopRequest,
     TrainState,
     needs_of,
+    stop_on_signal,
 )
 from fdjax.train.deferred import settled
 from scripted import Scripted
@@ -244,6 +247,31 @@ def test_a_stop_does_not_wait_for_judges(staleness):
         given.next(state(0), StageTimer())
     assert stopped.value.signal == signal.SIGTERM
     assert not judge.judged
+
+
+def test_a_signal_may_come_while_its_thread_holds_a_lock_of_the_work():
+    """What cancels would wait for the lock, and its holder for the handler."""
+    work, lock, taken = Future(), threading.Lock(), []
+    work.add_done_callback(lambda _: taken.append(lock.acquire(timeout=10)))
+
+    def waits():
+        with stop_on_signal() as stop, stop.watch(work):
+            with lock:
+                os.kill(os.getpid(), signal.SIGTERM)
+            work.result(timeout=20)
+
+    with pytest.raises(StoppedError) as stopped:
+        waits()
+    assert stopped.value.signal == signal.SIGTERM
+    assert taken == [True]
+
+
+def test_nothing_is_exchanged_for_a_gap_that_nobody_measures(monkeypatch):
+    """On several processes that would be all groups, sent to all."""
+    pipeline, judge, _ = parts()
+    judge.open.set()
+    monkeypatch.delattr(Pending, "sampled")
+    assert "rollout/logprob_gap" not in iterations(source(pipeline), [0])[0]
 
 
 def test_work_that_is_cancelled_otherwise_is_no_stop():

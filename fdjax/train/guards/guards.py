@@ -24,8 +24,8 @@ class AlarmError(FdjaxError, RuntimeError):
 class Guards:
     """The guards of a run and where they write; by default there are none.
 
-    Which alarm is raised is a function of the rows, which all processes know; only the
-    first has a writer and a folder.
+    Which alarm is raised is a function of the rows, and all processes have those of the
+    first; it alone has a writer and a folder.
     """
 
     alarms: tuple[Alarm, ...] = ()

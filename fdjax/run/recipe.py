@@ -22,7 +22,7 @@ from fdjax.checkpoint import (
 )
 from fdjax.episodes import Budget, Episodes
 from fdjax.errors import ConfigError
-from fdjax.feedback import PolicyFeedback, Writer
+from fdjax.feedback import CompilerFeedback, PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
 from fdjax.objects import Place, is_whole, publish, withdraw
 from fdjax.rollout import Pipeline, PolicyChat
@@ -90,9 +90,10 @@ class Recipe:
         writer = self.task.writer
         if isinstance(writer, PolicyFeedback):
             writer.read_template()
-        # These are asked for nothing, and hold nothing.
-        student = self._pipeline(self.prompt_width, cast(Writer, writer))
-        self._pipeline(self.teacher_width, cast(Writer, writer))
+            # Nobody is asked yet, and no recording opened.
+            writer = CompilerFeedback()
+        student = self._pipeline(self.prompt_width, writer)
+        self._pipeline(self.teacher_width, writer)
         for arm in self.arms:
             check_phases(arm.phases)
             for phase in arm.phases:

@@ -112,7 +112,7 @@ class Recipe:
           ConfigError: Lean understands no statement of the problems.
           CheckpointError: the policy's weights, or a checkpoint, cannot be read.
         """
-        check_statements(self.task, self.context.display)
+        on_first_slowly(lambda: check_statements(self.task, self.context.display))
         with ProbeRows(self.context.own_file("probes.jsonl")) as rows:
             prober = Prober(
                 context=self.context,

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments import prover
@@ -23,8 +23,12 @@ class Late:
     """Says of every attempt that time was up, after some."""
 
     judge_of_others: Judge
+    here: bool = field(repr=False)
+    """Whether it is on this process; all have the same judge by its settings."""
 
     async def judge(self, attempts):
+        if not self.here:
+            return await self.judge_of_others.judge(attempts)
         await asyncio.sleep(2)
         verdict = Verdict(status=Status.TIMEOUT, reason="late")
         return [Judgement(reward=0.0, verdict=verdict)] * len(attempts)
@@ -35,8 +39,12 @@ class Broken:
     """Fails for good."""
 
     judge_of_others: Judge
+    here: bool = field(repr=False)
+    """As of `Late`."""
 
     async def judge(self, attempts):
+        if not self.here:
+            return await self.judge_of_others.judge(attempts)
         raise DataError("this host has no problems")
 
 
@@ -60,14 +68,15 @@ def task(context, of_prover=prover.task):
     if FAULT == "lean":
         prover.Verifier = verifier_of_its_own
     given = of_prover(context)
-    if str(context.config.processes.index) != PROCESS:
-        return given
-    if FAULT == "lean":
+    here = str(context.config.processes.index) == PROCESS
+    if FAULT in ("late", "broken"):
+        kind = {"late": Late, "broken": Broken}[FAULT]
+        return replace(given, judge=kind(given.judge, here))
+    if FAULT == "lean" and here:
         threading.Thread(
             target=kill_children, args=(threading.Event(),), daemon=True
         ).start()
-        return given
-    return replace(given, judge={"late": Late, "broken": Broken}[FAULT](given.judge))
+    return given
 
 
 if __name__ == "__main__":

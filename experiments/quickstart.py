@@ -7,6 +7,11 @@ either alone. The run says of each whether its numbers show it.
 Command: `python -m experiments.quickstart` (see `--help` for every setting);
 `--seeds 0 1 2` trains three times and makes one table of them.
 Hardware: two CPU cores; the embedded Lean (`fdjax lean install`).
+Cost: about ten minutes and 3 GiB for a seed on two idle cores.
+Expected figure, three seeds with `--data.seed 1 --data.test 256` (docs/quickstart.md):
+pass@64 of 0.74 by FD, 0.61 by GRPO, 0.70 by FD→GRPO and 0.62 at the start; an entropy
+of 0.20 nats a token by FD and 0.15 by GRPO. So the first claim is shown. The second is
+contradicted: FD→GRPO lies between the two.
 """
 
 import sys

@@ -168,6 +168,8 @@ class Trainer:
         return FD(
             divergence=_divergence(config.divergence),
             score=config.score,
+            # The second update of an iteration is a step stale and, unlike by default,
+            # not weighed for it: all figures in docs/quickstart.md are of this setting.
             importance_cap=None,
         )
 

@@ -75,7 +75,7 @@ class _Reviews:
           ConfigError: there is no such template.
           DataError: the template cannot be read.
         """
-        template = self._template()
+        template = self.read_template()
         writer: Writer
         if self.per == "group":
             writer = GroupCritique(
@@ -93,7 +93,13 @@ class _Reviews:
             at_budget=at_budget,
         )
 
-    def _template(self) -> Template:
+    def read_template(self) -> Template:
+        """The template that is named, which `make` takes.
+
+        Raises:
+          ConfigError: there is no such template.
+          DataError: it cannot be read.
+        """
         if isinstance(self.template, Path) or self.template.endswith(".jinja"):
             return Template.read(Path(self.template))
         default = "group_critique@1" if self.per == "group" else "critique@1"

@@ -1,14 +1,15 @@
 """The place where missing feedback ends a run: past a share, and not before."""
 
+import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from fdjax.errors import FeedbackError
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.writer import Attempt, Feedback, Writer
-from fdjax.feedback.writing import aclose_all, write_safely
+from fdjax.feedback.writing import aclose_all, is_late, write_safely
 from fdjax.ranges import Among, Number, Whole, require
 
 __all__ = ["Watched"]
@@ -50,14 +51,28 @@ class Watched:
         self._newest: deque[Feedback] = deque(maxlen=window)
         self._told_budget = False
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides its words: the writer that is watched."""
+        return {"writer": self._writer}
+
     async def write(self, group: Sequence[Attempt]) -> list[Feedback]:
         """Feedback on each attempt, in order (`Writer`).
+
+        What is cut off at the caller's deadline (`write_in_time`) counts as missing.
 
         Raises:
           FeedbackError: too much of it is missing, or the budget is used up and the run
             is to end then.
         """
-        notes = await write_safely(self._writer, group)
+        try:
+            notes = await write_safely(self._writer, group)
+        except asyncio.CancelledError:
+            if is_late():
+                late = Feedback.failed(Kind.DEADLINE, "it did not come in time")
+                self._newest.extend([late] * len(group))
+                self._require_enough()
+            raise
         for note in notes:
             if note.kind is Kind.BUDGET:
                 self._budget_used_up(note)

@@ -2,12 +2,48 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 
 from fdjax.errors import FeedbackError
 from fdjax.feedback.failure import Kind
 from fdjax.feedback.writer import Attempt, Feedback, Writer
 
-__all__ = ["aclose_all", "write_all", "write_safely"]
+__all__ = ["aclose_all", "is_late", "write_all", "write_in_time", "write_safely"]
+
+_limit: ContextVar[asyncio.Timeout | None] = ContextVar("limit", default=None)
+"""Of the call of a writer under way, also for the writers that it calls."""
+
+
+async def write_in_time(
+    writer: Writer, group: Sequence[Attempt], deadline_s: float
+) -> list[Feedback]:
+    """What a writer says of each attempt in so many seconds (`write_safely`).
+
+    Beyond them it is cancelled, and the whole group has no feedback. A `Watched` counts
+    that, wherever among the writers it stands.
+
+    Raises:
+      FeedbackError: the run is to end.
+    """
+    limit = asyncio.timeout(deadline_s)
+    before = _limit.set(limit)
+    try:
+        async with limit:
+            return await write_safely(writer, group)
+    except TimeoutError:
+        late = f"no feedback came within {deadline_s:g} s"
+        return [Feedback.failed(Kind.DEADLINE, late)] * len(group)
+    finally:
+        _limit.reset(before)
+
+
+def is_late() -> bool:
+    """Whether a writer that is being cancelled is so because its time is over.
+
+    Otherwise nobody wants its feedback any more.
+    """
+    limit = _limit.get()
+    return limit is not None and limit.expired()
 
 
 async def write_safely(writer: Writer, group: Sequence[Attempt]) -> list[Feedback]:

@@ -29,6 +29,9 @@ class Judgement:
     """The part of the completion that was judged: tactics, a file, or all of it."""
     start: int = 0
     """Characters of the completion before the answer."""
+    answerless: bool = False
+    """Whether the completion holds no answer: its thinking or its code does not end, or
+    there is none."""
     reason: str = ""
     """One sentence for people, where it failed or was not judged."""
     verdict: Verdict | None = None
@@ -47,7 +50,14 @@ class Judgement:
         return self.reward is None
 
     @classmethod
-    def by_lean(cls, verdict: Verdict, answer: str, *, start: int = 0) -> "Judgement":
+    def by_lean(
+        cls,
+        verdict: Verdict,
+        answer: str,
+        *,
+        start: int = 0,
+        answerless: bool = False,
+    ) -> "Judgement":
         """1 for a verified proof, 0 for one that Lean decided against.
 
         Where the checker failed or the statement itself is broken, the reward is
@@ -58,6 +68,7 @@ class Judgement:
             passed=verdict.verified,
             answer=answer,
             start=start,
+            answerless=answerless,
             reason=verdict.reason,
             verdict=verdict,
         )

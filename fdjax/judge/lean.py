@@ -89,7 +89,9 @@ class LeanJudge:
 def _judgement(answer: Answer, verdict: Verdict) -> Judgement:
     submission = answer.submission
     text = submission.text if isinstance(submission, WholeFile) else submission
-    return Judgement.by_lean(verdict, text or "", start=answer.start)
+    return Judgement.by_lean(
+        verdict, text or "", start=answer.start, answerless=submission is None
+    )
 
 
 def _by_lean(verdict: Verdict) -> bool:

@@ -10,6 +10,7 @@ from fdjax.objects.folders import (
     publish,
     read_bytes,
     there,
+    withdraw,
 )
 from fdjax.objects.lease import Lease
 from fdjax.objects.store import (
@@ -54,5 +55,6 @@ __all__ = [
     "there",
     "upload",
     "walk",
+    "withdraw",
     "write",
 ]

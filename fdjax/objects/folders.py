@@ -85,6 +85,16 @@ def publish(folder: Path, target: Place) -> None:
     shutil.rmtree(folder)
 
 
+def withdraw(target: Place) -> None:
+    """Takes away what was published there, if anything was."""
+    if not remote(target):
+        shutil.rmtree(target, ignore_errors=True)
+        return
+    for name in _LAST:
+        delete(target / name)
+    delete(target)
+
+
 def holds(folder: Place) -> bool:
     """Whether there is anything in a folder.
 

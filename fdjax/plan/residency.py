@@ -10,7 +10,7 @@ from fdjax.model import LoRA, Model, adapt, init_adapters
 from fdjax.plan.compiling import Compiled
 from fdjax.plan.programs import ADAPTERS, DECODE, EVALUATION, GAP, HAND_OVER, PREFILL
 from fdjax.plan.subject import Subject
-from fdjax.run.plan import held_in
+from fdjax.run.memory import held_in
 from fdjax.sampling import SlotsConfig
 from fdjax.sampling.memory import held_bytes
 from fdjax.train import PhaseConfig

@@ -24,7 +24,7 @@ from fdjax.tools import Observation
 
 __all__ = ["decode_group", "encode_group"]
 
-_FORMAT = b"fdjax attempts 1\n"
+_FORMAT = b"fdjax attempts 2\n"
 """Raise its number when what is written changes."""
 _DIGEST_BYTES = 16
 _LENGTH_BYTES = 8

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 from fdjax.errors import DataError, StoreError
@@ -75,6 +76,12 @@ class Journal:
         self._shelf = shelf(folder)
         self._settings = settings
         self._part = part
+
+    def narrowed(self, settings: str) -> "Journal":
+        """The same folder; of its rows count those that these settings decided, too."""
+        made = copy(self)
+        made._settings = f"{self._settings} {settings}"
+        return made
 
     def page(self, phase: str, number: int, *, attempts: bool = False) -> "Page":
         """What is known of a rollout, and where more of it is kept.
@@ -154,15 +161,19 @@ class Page:
         def read(text: str) -> list[Trajectory]:
             return decode_group(base64.b64decode(text), problem)
 
-        return next(iter(self._found(_key_of(question), read)), [])
+        return next(iter(self._found(self._sampling_key(question), read)), [])
 
     async def keep(self, question: Sequence[Any], group: Sequence[Trajectory]) -> None:
         """Keeps a group as it was sampled, where that is asked for."""
         if self._attempts:
             text = base64.b64encode(encode_group(group)).decode()
             settled = all(each.episode.ended != "lost" for each in group)
-            row = {_KEY: _key_of(question), "settled": settled, "found": [text]}
+            key = self._sampling_key(question)
+            row = {_KEY: key, "settled": settled, "found": [text]}
             await self._append(row)
+
+    def _sampling_key(self, question: Sequence[Any]) -> str:
+        return _key_of([self._settings, "attempts", *question])
 
     async def judgements(
         self,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from fdjax.episodes import Episode, Episodes
 from fdjax.errors import DataError
 from fdjax.feedback import Attempt, Feedback, Kind, Writer
-from fdjax.feedback.writing import write_safely
+from fdjax.feedback.writing import write_in_time
 from fdjax.judge import Judge, Judgement
 from fdjax.lean import Status, Verdict
 from fdjax.metrics import StageTimer
@@ -309,22 +309,13 @@ class Stages:
             )
             for row in rows
         ]
-        ask, page = partial(self._asked_writer, writer, attempts), self.page
+        deadline_s, page = self.feedback_deadline_s, self.page
+        ask = partial(write_in_time, writer, attempts, deadline_s)
         place = group[0].group
         written = await (page.feedback(place, attempts, ask) if page else ask())
         for row, note in zip(rows, written, strict=True):
             notes[row] = note
         return notes
-
-    async def _asked_writer(
-        self, writer: Writer, attempts: Sequence[Attempt]
-    ) -> Sequence[Feedback]:
-        try:
-            async with asyncio.timeout(self.feedback_deadline_s):
-                return await write_safely(writer, attempts)
-        except TimeoutError:
-            late = f"no feedback came within {self.feedback_deadline_s:g} s"
-            return [Feedback.failed(Kind.DEADLINE, late)] * len(attempts)
 
 
 @dataclass(frozen=True)

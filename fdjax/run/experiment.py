@@ -19,10 +19,10 @@ from fdjax.run.console import Display, linked
 from fdjax.run.context import RunContext, run_folder
 from fdjax.run.joining import alike, join
 from fdjax.run.plan import print_plan
-from fdjax.run.policy import described_policy, prompt_width
-from fdjax.run.recipe import Recipe, load_recipe
-from fdjax.run.sampler import MAY_CHANGE, make_sampler
+from fdjax.run.recipe import Recipe, make_recipe
+from fdjax.run.sampler import MAY_CHANGE
 from fdjax.run.seeds import SeedProbes, each_seed, write_seeds
+from fdjax.run.settled import settle, settled_facts
 from fdjax.run.task import Arm, Task, chosen_arms, phases_of
 from fdjax.sharding import make_mesh, on_first_slowly, require_alike
 
@@ -34,6 +34,9 @@ _FREE = (
     *("name", "runs", "seeds", "dry_run", "only"),
     *("processes", "mesh", "evaluation", "checkpoints"),
     *("guards", "trackers", "profile"),
+    # Of an experiment that has its writer's settings under this name.
+    *("feedback.max_missing_share", "feedback.window", "feedback.at_budget"),
+    *("feedback.budget", "feedback.prices", "feedback.limits"),
 )
 """Settings that decide no number of a run, and may change at any time."""
 
@@ -108,27 +111,21 @@ def run_experiment(
                 replace(config, runs=Path(nowhere)), rules, display, mesh
             ) as context,
         ):
-            learned = task(context)
-            policy = described_policy(config.policy, mesh)
-            model, tokenizer = policy.model, policy.tokenizer
-            width = prompt_width(config, learned, model, tokenizer)
-            sampler = make_sampler(config, learned, policy, mesh, width)
-            context.resources.callback(sampler.close)
-            print_plan(
-                *(display.console, config, learned, planned),
-                *(model, tokenizer, width, sampler),
-            )
+            recipe = make_recipe(context, task(context), planned)
+            print_plan(display.console, config, recipe)
         return
     with run_folder(config, rules, display, mesh, config.trackers) as context:
         learned = task(context)
+        facts = settled_facts(every, learned)
         require_alike(
             {
                 "the settings": fingerprint([alike(config)]),
                 "the problems": fingerprint(learned.problems),
                 "the problems held out": fingerprint(learned.evaluation),
+                "arms, judge, writer and prompts": fingerprint([facts]),
             }
         )
-        recipe = load_recipe(context, learned, planned)
+        recipe = make_recipe(settle(context, facts), learned, planned)
         recipe.run()
 
         def write() -> None:
@@ -148,5 +145,6 @@ def resume_rules(arms: Sequence[Arm]) -> ResumeRules:
         phases=tuple(phase.name for phase in phases_of(arms)),
         fixed_by=free,
         advice="Name, runs, only, processes, mesh, evaluation, checkpoints, guards, "
-        "trackers, profile and where a server of the sampler is may change. ",
+        "trackers, profile, where a server of the sampler is, and how much feedback "
+        "may cost or be missing may change. ",
     )

@@ -29,7 +29,16 @@ from fdjax.files import UNFINISHED, write_whole
 from fdjax.objects import Place, place
 from fdjax.run.changes import ResumeRules, changes
 
-__all__ = ["RESUMES", "Resume", "Run", "Runs", "begun_phases", "open_run", "to_json"]
+__all__ = [
+    "RESUMES",
+    "Resume",
+    "Run",
+    "Runs",
+    "begun_phases",
+    "open_run",
+    "read_config",
+    "to_json",
+]
 
 _PACKAGES = (
     "jax",
@@ -183,7 +192,7 @@ def _create(folder: Path, path: Path, config: Any) -> Run:
 def _reopen(
     folder: Path, path: Path, config: Any, rules: ResumeRules, home: Place
 ) -> Run:
-    content = _read(path)
+    content = read_config(path)
     run_id, before, resumed = content["id"], content["config"], content["resumed"]
     latest = (resumed or [content])[-1]["provenance"]
     begun, settings = begun_phases(home, rules), to_json(config)
@@ -233,11 +242,17 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What a run said of itself, its parts of the right kinds."""
+def read_config(path: Path) -> dict[str, Any]:
+    """What a run said of itself, its parts of the right kinds.
+
+    Raises:
+      ConfigError: the file is missing or damaged.
+    """
     try:
         content = {"resumed": []} | decode(path.read_bytes())
         kinds = {"id": str, "config": dict, "provenance": dict, "resumed": list}
+        # A process that ends early says no more than these.
+        kinds |= {"settled": dict} if "settled" in content else {}
         for name, kind in kinds.items():
             if not isinstance(content[name], kind):
                 raise TypeError(f"{name} {content[name]!r}")

@@ -1,6 +1,6 @@
 """What a run holds on each device, known before it holds anything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,20 @@ from jax.sharding import Mesh
 
 from fdjax.model import LoRA, Model, adapt, init_adapters
 from fdjax.run.sampler import RunSampler
+from fdjax.run.task import Arm, phases_of
 from fdjax.sampling.memory import device_bytes
 from fdjax.sampling.server import ServerSampler
-from fdjax.train import Teacher, init_state, state_shardings
+from fdjax.train import (
+    PhaseConfig,
+    Teacher,
+    init_state,
+    make_optimizer,
+    state_shardings,
+)
 
-__all__ = ["held_bytes", "sampler_bytes"]
+__all__ = ["held_bytes", "held_in", "memory_note", "sampler_bytes"]
+
+_GIB = 1 << 30
 
 
 def held_bytes(
@@ -82,3 +91,50 @@ def sampler_bytes(
         fresh = jax.eval_shape(lambda base: init_adapters(key, base, lora), params)
         params = adapt(params, fresh)
     return sampler.held_bytes(params)
+
+
+def held_in(
+    phase: PhaseConfig, model: Model, lora: LoRA | None = None
+) -> dict[str, int]:
+    """Bytes on the fullest device that stay from step to step, by name.
+
+    The pretrained policy stays beside the one that is trained; adapters share it.
+    """
+    assert model.mesh is not None  # a run has one
+    held = held_bytes(
+        model,
+        make_optimizer(phase.optimizer),
+        model.mesh,
+        teacher=phase.held_teacher,
+        lora=lora,
+    )
+    return dict(held) if lora else {"pretrained": held["policy"], **held}
+
+
+def memory_note(
+    arms: Sequence[Arm],
+    model: Model,
+    lora: LoRA | None,
+    sampler: RunSampler,
+) -> str:
+    """What is on each device of a run, and when; of the phase that holds most."""
+    held = max(
+        (held_in(phase, model, lora) for phase in phases_of(arms)),
+        key=lambda parts: sum(parts.values()),
+    )
+    sampling = sampler_bytes(sampler, model, lora)
+    always = sum(held.values())
+    note = (
+        f"To be held on each device, GiB: {_parts(held)}; together "
+        f"{always / _GIB:.2f}. In a step gradients and activations come on top"
+    )
+    if not sampling:
+        return f"{note}; the sampler's memory is the server's."
+    return (
+        f"{note}, while sampling the sampler's {_parts(sampling)} instead: "
+        f"{(always + sum(sampling.values())) / _GIB:.2f}."
+    )
+
+
+def _parts(held: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size / _GIB:.2f}" for name, size in held.items())

@@ -1,4 +1,4 @@
-"""A run from a pretrained policy: load, measure, train each arm, measure, save."""
+"""A run from a pretrained policy: check, load, measure, train each arm, save."""
 
 import math
 import shutil
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from fdjax.checkpoint import (
     Exports,
     Pretrained,
+    checkpoint_steps,
     export_adapters,
     export_policy,
     load_pretrained,
@@ -21,21 +22,21 @@ from fdjax.checkpoint import (
 )
 from fdjax.episodes import Budget, Episodes
 from fdjax.errors import ConfigError
-from fdjax.feedback import PolicyFeedback, Writer
+from fdjax.feedback import CompilerFeedback, PolicyFeedback, Writer
 from fdjax.feedback.writing import aclose_all
-from fdjax.objects import Place, is_whole, publish
+from fdjax.objects import Place, is_whole, publish, withdraw
 from fdjax.rollout import Pipeline, PolicyChat
 from fdjax.run.attempts import AttemptLog
 from fdjax.run.config import RunConfig
 from fdjax.run.context import RunContext
 from fdjax.run.guarding import Guarding
-from fdjax.run.plan import memory_note
-from fdjax.run.policy import described_policy, prompt_width
+from fdjax.run.memory import memory_note
+from fdjax.run.policy import PolicyDescription, described_policy, prompt_width
 from fdjax.run.prober import Prober
 from fdjax.run.probes import ProbeAt, ProbeRows
-from fdjax.run.sampler import make_sampler
+from fdjax.run.sampler import RunSampler, make_sampler
+from fdjax.run.statements import check_statements
 from fdjax.run.task import BASE, Arm, Task, phases_of
-from fdjax.sampling import Sampler
 from fdjax.sharding import batch_parts, on_first, on_first_slowly
 from fdjax.train import (
     LogprobGap,
@@ -44,10 +45,12 @@ from fdjax.train import (
     RolloutSource,
     StepData,
     TrainState,
+    make_objective,
     train_phases,
 )
+from fdjax.train.phases import check_phases
 
-__all__ = ["Recipe", "load_recipe"]
+__all__ = ["Recipe", "make_recipe"]
 
 _SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "entropy"}
 """Metrics beside a progress bar; of an arm with rewards, those of the attempts."""
@@ -55,18 +58,21 @@ _SHOWN = {"train/loss": "loss", "reward/mean": "reward", "rollout/entropy": "ent
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A policy, a task, and the arms that learn it.
+    """A policy, a task, and the arms that learn it; `make_recipe` makes it.
+
+    All that can be refused without the policy's weights is refused here.
 
     Raises:
-      ConfigError: a batch does not divide, or two phases have one name.
+      ConfigError: a batch does not divide, phases do not follow each other, or settings
+        do not fit the problems.
     """
 
     context: RunContext[Any]
     task: Task
     arms: tuple[Arm, ...]
-    policy: Pretrained
-    tokenizer: PreTrainedTokenizerFast
-    sampler: Sampler
+    described: PolicyDescription
+    """The policy before its weights are read."""
+    sampler: RunSampler
     """Of all that the policies say: attempts, a teacher's too, and reviews."""
     prompt_width: int
     """Tokens of the student's prompts."""
@@ -81,9 +87,18 @@ class Recipe:
                     f"{phase.microbatches} of {phase.name}; change attempts.problems, "
                     "attempts.group_size or attempts.updates"
                 )
+        writer = self.task.writer
+        if isinstance(writer, PolicyFeedback):
+            writer.read_template()
+            # Nobody is asked yet, and no recording opened.
+            writer = CompilerFeedback()
+        student = self._pipeline(self.prompt_width, writer)
+        self._pipeline(self.teacher_width, writer)
         for arm in self.arms:
-            # Their errors are better before the first phase than after it.
-            self._sources(arm)
+            check_phases(arm.phases)
+            for phase in arm.phases:
+                make_objective(self.described.model, phase.terms)
+            self._sources(arm, student)
 
     def run(self) -> None:
         """Everything in order; what a run before has done is read again.
@@ -92,11 +107,16 @@ class Recipe:
         format, and with LoRA adapters alone in `adapters/<arm>` in that of PEFT. Where
         `checkpoints.export_every` asks for it, `exports/<phase>-<iteration>` holds what
         was trained by then: the policy, with LoRA the adapters.
+
+        Raises:
+          ConfigError: Lean understands no statement of the problems.
+          CheckpointError: the policy's weights, or a checkpoint, cannot be read.
         """
+        on_first_slowly(lambda: check_statements(self.task, self.context.display))
         with ProbeRows(self.context.own_file("probes.jsonl")) as rows:
             prober = Prober(
                 context=self.context,
-                model=self.policy.model,
+                model=self.described.model,
                 problems=self.task.evaluation,
                 student=self.student,
                 teacher=self.teacher,
@@ -120,7 +140,9 @@ class Recipe:
         )
         guarding = Guarding(context=context, task=self.task)
         by_name = {phase.name: phase for phase in arm.phases}
-        sources = self._sources(arm)
+        sources = self._sources(arm, self.student)
+        target = context.home / "policies" / arm.name
+        on_first_slowly(lambda: self._withdraw_shorter(arm, target))
         reached = dict.fromkeys(by_name, 0)
 
         def measure(name: str, state: TrainState) -> None:
@@ -191,7 +213,6 @@ class Recipe:
         for phase in arm.phases:
             context.journal.passed(phase.name)
         measure(arm.phases[-1].name, state)
-        target = context.home / "policies" / arm.name
         # A folder of this name is whole, however the process ends.
         partly = context.folder / "policies" / f".{arm.name}.partly"
         if on_first(lambda: _there_or_free(target, partly)):
@@ -201,11 +222,18 @@ class Recipe:
                 state.policy,
                 self.policy.model.config,
                 partly,
-                description=self.policy.folder,
+                description=self.described.folder,
                 progress=lambda done, total, name: progress(done, name),
             )
         self._save_adapters(arm.name, state)
         on_first_slowly(lambda: publish(partly, target))
+
+    def _withdraw_shorter(self, arm: Arm, target: Place) -> None:
+        """Takes away the policy of an arm that has become longer since."""
+        last = arm.phases[-1]
+        done = checkpoint_steps(self.context.home / "checkpoints" / last.name)
+        if max(done, default=0) < last.steps:
+            withdraw(target)
 
     def _save_adapters(self, arm: str, state: TrainState) -> None:
         settings = self._config.policy
@@ -225,6 +253,36 @@ class Recipe:
 
     # Parts of the above
 
+    @cached_property
+    def policy(self) -> Pretrained:
+        """The policy with its weights, which are read when it is first asked for.
+
+        Raises:
+          CheckpointError: they are missing or damaged.
+        """
+        context, settings = self.context, self._config.policy
+        note = memory_note(self.arms, self.described.model, settings.lora, self.sampler)
+        context.display.say(note)
+        with (
+            context.timed("load"),
+            context.display.task("Load the policy", None) as progress,
+        ):
+            return load_pretrained(
+                settings.source,
+                context.mesh,
+                param_dtype=settings.param_dtype,
+                revision=settings.revision,
+                dtype=settings.dtype,
+                remat=settings.remat,
+                attention=settings.attention,
+                progress=lambda done, total, name: progress(done, name),
+            )
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Of the policy."""
+        return self.described.tokenizer
+
     @property
     def _config(self) -> RunConfig:
         return self.context.config
@@ -237,14 +295,14 @@ class Recipe:
     @cached_property
     def student(self) -> Pipeline:
         """Puts the problem alone."""
-        return self._pipeline(self.prompt_width)
+        return self._pipeline(self.prompt_width, self._writer)
 
     @cached_property
     def teacher(self) -> Pipeline:
         """Has room for feedback in its prompts."""
-        return self._pipeline(self.teacher_width)
+        return self._pipeline(self.teacher_width, self._writer)
 
-    def _pipeline(self, width: int) -> Pipeline:
+    def _pipeline(self, width: int, writer: Writer) -> Pipeline:
         config = self._config.attempts
         return Pipeline(
             sampler=self.sampler,
@@ -261,7 +319,7 @@ class Recipe:
             ),
             tools=self.task.tools,
             judge=self.task.judge,
-            writer=self._writer,
+            writer=writer,
             judge_deadline_s=config.judge_deadline_s,
             feedback_deadline_s=config.feedback_deadline_s,
             policy=self._policy_chat,
@@ -300,18 +358,18 @@ class Recipe:
     @cached_property
     def _exports(self) -> Exports:
         """What is written of the checkpoints for others, in `exports`."""
-        settings, config = self._config.policy, self.policy.model.config
+        settings, config = self._config.policy, self.described.model.config
         if settings.lora is None:
-            write = export_policy(config, self.policy.folder)
+            write = export_policy(config, self.described.folder)
         else:
             write = export_adapters(config, settings.lora, settings.source)
         return Exports(self.context.home / "exports", write)
 
     @cached_property
     def _gap(self) -> LogprobGap:
-        return LogprobGap(self.policy.model)
+        return LogprobGap(self.described.model)
 
-    def _sources(self, arm: Arm) -> dict[str, RolloutSource]:
+    def _sources(self, arm: Arm, student: Pipeline) -> dict[str, RolloutSource]:
         """The data of each phase; it goes on where the phase before stops."""
         config = self._config.attempts
         sources: dict[str, RolloutSource] = {}
@@ -319,7 +377,7 @@ class Recipe:
         for phase in arm.phases:
             before = sources[phase.name] = RolloutSource(
                 self.task.problems,
-                replace(self.student, phase=phase.name),
+                replace(student, phase=phase.name),
                 needs=phase.needs,
                 problems_per_step=config.problems,
                 group_size=config.group_size,
@@ -335,17 +393,27 @@ class Recipe:
         return sources
 
 
-def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Recipe:
-    """The policy of a run on its mesh, and all that is made of it.
+def make_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Recipe:
+    """What a run does, all of it checked, before any weight of the policy is read.
+
+    A dry run is a recipe that is not run.
 
     Raises:
-      CheckpointError: there is no such policy, or it is damaged.
-      ConfigError: settings do not fit the policy, the mesh or the problems.
+      CheckpointError: there is no such policy.
+      ConfigError: settings do not fit the policy, the mesh or the problems, or there
+        are none.
     """
-    settings = context.config.policy
-    described = described_policy(settings, context.mesh)
-    model, tokenizer = described.model, described.tokenizer
-    width = prompt_width(context.config, task, model, tokenizer)
+    for problems, purpose in (
+        (task.problems, "to train on"),
+        (task.evaluation, "held out, to measure policies on"),
+    ):
+        if not problems:
+            raise ConfigError(
+                f"expected problems {purpose}, got none: give some that are in one of "
+                "the two sets only"
+            )
+    described = described_policy(context.config.policy, context.mesh)
+    width = prompt_width(context.config, task, described.model, described.tokenizer)
     sampler = make_sampler(
         context.config,
         task,
@@ -355,27 +423,11 @@ def load_recipe(context: RunContext[Any], task: Task, arms: Sequence[Arm]) -> Re
         stopping=lambda: context.stop.requested,
     )
     context.resources.callback(sampler.close)
-    context.display.say(memory_note(arms, model, settings.lora, sampler))
-    with (
-        context.timed("load"),
-        context.display.task("Load the policy", None) as progress,
-    ):
-        policy = load_pretrained(
-            settings.source,
-            context.mesh,
-            param_dtype=settings.param_dtype,
-            revision=settings.revision,
-            dtype=settings.dtype,
-            remat=settings.remat,
-            attention=settings.attention,
-            progress=lambda done, total, name: progress(done, name),
-        )
     return Recipe(
         context=context,
         task=task,
         arms=tuple(arms),
-        policy=policy,
-        tokenizer=tokenizer,
+        described=described,
         sampler=sampler,
         prompt_width=width,
     )

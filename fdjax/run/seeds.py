@@ -104,7 +104,7 @@ class SeedProbes:
         """
         first, *others = found = read_run(folder).seeds
         for other in others:
-            if more := _differing(first.config["config"], other.config["config"]):
+            if more := _differing(first.config, other.config):
                 raise DataError(
                     f"expected runs in {folder} that differ in their seed only, got "
                     f"other {', '.join(sorted(more))} in {other.name} than in "
@@ -146,12 +146,22 @@ class SeedProbes:
         return np.array([_by_problem(row, key, problems) for row in rows])
 
 
-def _differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> set[str]:
+def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
     """Settings, dotted, in which two runs differ for more than their seeds."""
+    one, two = first["config"], other["config"]
     differ = changes(one, two)
     sources, seeds = differ.get("policy.source"), (one["seed"], two["seed"])
     same = sources is not None and _differ_in_seeds(*sources, seeds)
-    return differ.keys() - _MAY_DIFFER - ({"policy.source"} if same else set())
+    allowed = _MAY_DIFFER | ({"policy.source"} if same else set())
+    return (differ.keys() - allowed) | _differing_phases(first, other)
+
+
+def _differing_phases(first: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """What differs in phases of both (`settled_facts`); each may have others."""
+    one, two = (run.get("settled", {}).get("phases", {}) for run in (first, other))
+    both = one.keys() & two.keys()
+    found = changes({n: one[n] for n in both}, {n: two[n] for n in both})
+    return {f"phases.{name}" for name in found}
 
 
 def _differ_in_seeds(one: str, two: str, seeds: tuple[int, int]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fdjax.lean import Limits, Verifier
 from fdjax.ranges import Number, require_fields
@@ -63,6 +64,15 @@ class LeanTools:
     def of_project(cls, verifier: Verifier, project: Path) -> "LeanTools":
         """Over a Lake project's Lean and the sources below its folder."""
         return cls(verifier=verifier, library=Library(folder=project))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the answers, wherever the library's folder is."""
+        return {
+            "verifier": self.verifier,
+            "wall_s": self.wall_s,
+            "limits": self.limits,
+        }
 
     @contextmanager
     def open(self) -> Iterator[Toolbox]:

@@ -31,7 +31,7 @@ from fdjax.train.step import make_train_step
 from fdjax.train.teacher import BaseTeacher, LiveTeacher, Teacher
 from fdjax.train.terms import Needs, Term, needs_of
 
-__all__ = ["PhaseConfig", "phase_step", "train_phases"]
+__all__ = ["PhaseConfig", "check_phases", "phase_step", "train_phases"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def train_phases(
       StoppedError: `stop` was requested; the state was saved first.
       IdleError, AlarmError, CheckpointError, StoreError: see `train`.
     """
-    _check(phases)
+    check_phases(phases)
     kept = checkpoints or CheckpointsConfig()
     built = [_built(phase, model, mesh, source(phase), lora, kept) for phase in phases]
     state: TrainState | None = None
@@ -213,8 +213,8 @@ def train_phases(
     return state
 
 
-def _check(phases: Sequence[PhaseConfig]) -> None:
-    """Sees to it that each phase can follow the one before.
+def check_phases(phases: Sequence[PhaseConfig]) -> None:
+    """Sees to it that each phase can follow the one before (`train_phases`).
 
     Raises:
       ConfigError: there are none, two have one name, or one keeps what the one before

@@ -345,10 +345,11 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
 
     Metrics: reward/mean (over known rewards), rollout/entropy (nats per sampled token),
     rollout/length (tokens), rollout/turns (of the policy), rollout/calls (of tools),
-    rollout/finished (share), rollout/live_groups (share of
-    groups with unequal known rewards), rollout/overlong_prompts (share of attempts not
-    sampled), rollout/broken_statements (share of attempts), verdict/<status> (shares of
-    the sampled attempts that Lean was asked about).
+    rollout/finished (share), rollout/answerless (share of the sampled attempts that
+    hold no answer), rollout/live_groups (share of groups with unequal known rewards),
+    rollout/overlong_prompts (share of attempts not sampled), rollout/broken_statements
+    (share of attempts), verdict/<status> (shares of the sampled attempts that Lean was
+    asked about).
     """
     sampled = [each for each in rollout.trajectories if each.sampled]
     made, size = len(sampled), len(rollout.trajectories)
@@ -361,6 +362,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
         each.judgement.verdict is not None and each.judgement.verdict.broken_statement
         for each in rollout.trajectories
     )
+    answerless = sum(each.judgement.answerless for each in sampled)
     live = [
         len({each.judgement.reward for each in group} - {None}) > 1
         for group in rollout.groups
@@ -376,6 +378,7 @@ def rollout_metrics(rollout: Rollout) -> Metrics:
             sum(len(each.episode.observations) for each in sampled), made
         ),
         "rollout/finished": Mean(sum(each.episode.finished for each in sampled), made),
+        "rollout/answerless": Mean(answerless, made),
         "rollout/live_groups": Mean(sum(live), len(live)),
         "rollout/overlong_prompts": Mean(size - made, size),
         "rollout/broken_statements": Mean(broken, size),

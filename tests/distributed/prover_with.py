@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +24,13 @@ class Late:
     """Says of every attempt that time was up, after some."""
 
     judge_of_others: Judge
+    here: bool = field(repr=False)
+    """Whether it is on this process; all have the same judge by its settings."""
     after_s: float = 2.0
 
     async def judge(self, attempts):
+        if not self.here:
+            return await self.judge_of_others.judge(attempts)
         await asyncio.sleep(self.after_s)
         verdict = Verdict(status=Status.TIMEOUT, reason="late")
         return [Judgement(reward=0.0, verdict=verdict)] * len(attempts)
@@ -37,8 +41,12 @@ class Broken:
     """Fails for good."""
 
     judge_of_others: Judge
+    here: bool = field(repr=False)
+    """As of `Late`."""
 
     async def judge(self, attempts):
+        if not self.here:
+            return await self.judge_of_others.judge(attempts)
         raise DataError("this host has no problems")
 
 
@@ -62,15 +70,15 @@ def task(context, of_prover=prover.task):
     if FAULT == "lean":
         prover.Verifier = verifier_of_its_own
     given = of_prover(context)
-    if str(context.config.processes.index) != PROCESS:
-        return given
-    if FAULT == "lean":
+    here = str(context.config.processes.index) == PROCESS
+    kinds = {"late": Late, "slow": partial(Late, after_s=90.0), "broken": Broken}
+    if FAULT in kinds:
+        return replace(given, judge=kinds[FAULT](given.judge, here))
+    if FAULT == "lean" and here:
         threading.Thread(
             target=kill_children, args=(threading.Event(),), daemon=True
         ).start()
-        return given
-    faults = {"late": Late, "slow": partial(Late, after_s=90.0), "broken": Broken}
-    return replace(given, judge=faults[FAULT](given.judge))
+    return given
 
 
 if __name__ == "__main__":

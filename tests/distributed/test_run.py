@@ -209,7 +209,7 @@ def test_an_error_of_one_process_is_one_of_all(case):
 
 @pytest.mark.slow
 def test_tools_answer_where_the_episode_is_played(tmp_path):
-    """Of the metrics only counts: Adam takes steps of rounding where losses are tiny."""
+    """Of metrics only counts: Adam takes steps of rounding where losses are tiny."""
     case = calling_case(tmp_path)
     assert prover.main(case.arguments("alone", "alone.jsonl", mesh=MESH)) == 0
     assert any(row["calls"] for row in case.rows("alone", "samples"))

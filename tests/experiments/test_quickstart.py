@@ -116,7 +116,7 @@ STEP = {
 ROLLOUT = {
     *("reward/mean", "rollout/entropy", "rollout/length", "rollout/finished"),
     *("rollout/overlong_prompts", "rollout/broken_statements"),
-    *("rollout/turns", "rollout/calls"),
+    *("rollout/turns", "rollout/calls", "rollout/answerless"),
     *("rollout/logprob_gap", "rollout/logprob_gap_max", "rollout/marginal_entropy"),
     *("rollout/live_groups", "rollout/staleness"),
     *("verdict/verified", "verdict/rejected"),

@@ -15,11 +15,13 @@ from fdjax.feedback import (
     Joined,
     Kind,
     Mixture,
+    ReferenceHint,
     Usage,
     Watched,
     Writer,
     feedback_metrics,
 )
+from fdjax.feedback.writing import write_in_time
 from feedback.attempts import MISMATCH, failed, passed
 
 GROUP = [failed(f"  step {number}\n  exact h2", MISMATCH) for number in range(400)]
@@ -169,6 +171,50 @@ def test_old_failures_are_forgotten():
 
 def test_a_share_of_one_is_never_too_much():
     watch(1.0, outage(8), outage(8))
+
+
+class Never:
+    """A writer that is still at work when all are gone."""
+
+    async def write(self, group):
+        await asyncio.Event().wait()
+
+
+def cut_off(writer, size):
+    return asyncio.run(write_in_time(writer, GROUP[:size], 0.001))
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda watched: watched,
+        lambda watched: Joined(writers=(A, watched)),
+        lambda watched: Mixture(writers=(watched,), weights=(1.0,)),
+        lambda watched: ReferenceHint(base=watched),
+    ],
+)
+def test_what_is_cut_off_at_the_deadline_is_missing(around):
+    writer = around(Watched(Never(), window=8))
+    notes = cut_off(writer, 4)
+    assert [note.kind for note in notes] == [Kind.DEADLINE] * 4
+    assert notes[0].error == "deadline: no feedback came within 0.001 s"
+    with pytest.raises(FeedbackError, match=r"none on 8 of the last 8 \(deadline 8\)"):
+        cut_off(writer, 4)
+
+
+def test_what_nobody_wants_any_more_is_not_missing():
+    watched = Watched(Never(), max_missing_share=0.0, window=8)
+
+    async def give_up():
+        asked = asyncio.create_task(write_in_time(watched, GROUP[:8], 60.0))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait([asked])
+
+    asyncio.run(give_up())
+    cut_off(watched, 7)
+    with pytest.raises(FeedbackError):
+        cut_off(watched, 1)
 
 
 def test_a_spent_budget_is_no_outage(caplog):

@@ -261,3 +261,4 @@ def test_the_reason_reaches_the_verdict(verifier):
     [judgement] = asyncio.run(judge.judge([(PROBLEM, "<think>\nHm")]))
     assert judgement.reward == 0.0
     assert judgement.verdict.reason == f"no answer: {UNFINISHED_THINKING}"
+    assert judgement.answerless

@@ -58,6 +58,7 @@ def test_a_completion_without_an_answer_is_rejected_unseen():
     )
     assert (answered.answer, answered.start, answered.reward) == ("  rfl", 3, 1.0)
     assert (silent.answer, silent.reward) == ("", 0.0)
+    assert (answered.answerless, silent.answerless) == (False, True)
     assert silent.reason == "no answer: there is no colon"
     assert [request.proof for request in asked] == ["  rfl"]
 
@@ -71,7 +72,9 @@ def test_an_outage_leaves_missing_answers_missing_where_nothing_was_decided():
     def down(request):
         raise BackendError("no route")
 
-    assert [each.reward for each in judged(["a:b", "c"], down)] == [None, None]
+    judgements = judged(["a:b", "c"], down)
+    assert [each.reward for each in judgements] == [None, None]
+    assert [each.answerless for each in judgements] == [False, True]
 
 
 def test_a_broken_statement_costs_missing_answers_too():

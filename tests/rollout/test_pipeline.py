@@ -244,6 +244,23 @@ def test_a_broken_statement_costs_its_own_attempts(caplog):
     )
 
 
+class Thinking:
+    """Judges what stands behind a thought that ends."""
+
+    async def judge(self, attempts):
+        return [
+            Judgement(reward=0.0, answerless="</think>" not in text)
+            for _, text in attempts
+        ]
+
+
+def test_attempts_without_an_answer_are_counted():
+    thoughts = ("<think>a</think> b", "<think>a", "<think>", "c</think>")
+    pipeline = replace(saying(proofs=thoughts), judge=Thinking())
+    rollout = pipeline.collect(None, PROBLEMS[:2], jax.random.key(0), group_size=2)
+    assert rollout_metrics(rollout)["rollout/answerless"] == (2, 4)
+
+
 def refuse(group):
     raise TimeoutError("429 Too Many Requests")
 

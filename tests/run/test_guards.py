@@ -30,22 +30,19 @@ from tiny import PROBLEMS
 
 
 class Judging:
-    """A reward by the attempt's place in its group."""
+    """A reward by the attempt's place in its group; without any it crashes."""
 
     def __init__(self, *rewards):
         self._rewards = rewards
 
     async def judge(self, attempts):
+        if not self._rewards:
+            crashed = Verdict(status=Status.CRASHED, reason="no memory")
+            return [Judgement.by_lean(crashed, "") for _ in attempts]
         return [
             Judgement(reward=reward, verdict=Verdict(status=Status.REJECTED))
             for _, reward in zip(attempts, self._rewards, strict=True)
         ]
-
-
-class Crashing:
-    async def judge(self, attempts):
-        crashed = Verdict(status=Status.CRASHED, reason="no memory")
-        return [Judgement.by_lean(crashed, "") for _ in attempts]
 
 
 class Silent:
@@ -102,7 +99,7 @@ def said(capsys):
 def test_a_verifier_that_crashes_ends_the_run_and_mended_it_goes_on(
     policy, tmp_path, capsys
 ):
-    assert run(policy, tmp_path, judge=Crashing()) == 2
+    assert run(policy, tmp_path, judge=Judging()) == 2
     out = said(capsys)
     assert "expected verdict/crashed to be at most 0.5, got 1, 2 rows in a row" in out
     assert "run `fdjax doctor`" in out

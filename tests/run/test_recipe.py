@@ -14,7 +14,8 @@ from fdjax.checkpoint import convert, open_source
 from fdjax.data.sampling import PassRateSampling
 from fdjax.errors import ConfigError, DataError
 from fdjax.feedback import ConstantFeedback, PolicyFeedback
-from fdjax.judge import Judgement
+from fdjax.judge import Judgement, LeanJudge
+from fdjax.lean import FakeBackend, Verifier
 from fdjax.metrics import read_metrics
 from fdjax.run import (
     Arm,
@@ -26,6 +27,7 @@ from fdjax.run import (
     Task,
     experiment,
     read_probes,
+    recipe,
 )
 from fdjax.sampling import SlotSampler
 from fdjax.train import (
@@ -35,10 +37,13 @@ from fdjax.train import (
     EMATeacher,
     OptimizerConfig,
     PhaseConfig,
+    Plateau,
 )
 from tiny import PROBLEMS
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2)
+SHORT = {"prompt_tokens": 40, "max_new_tokens": 8}
+"""Sizes of a review."""
 
 
 class Longer:
@@ -201,6 +206,50 @@ def test_a_finished_run_is_read_not_made_again(finished, policy, capsys):
     assert (finished / "probes.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("changed", ["arms", "task"])
+def test_a_file_that_was_changed_since_does_not_resume_its_run(
+    changed, finished, policy, capsys, monkeypatch
+):
+    """No flag tells of it."""
+
+    def faster(config):
+        (arm,) = arms(config)
+        fd, grpo = arm.phases
+        fd = replace(fd, optimizer=replace(OPTIMIZER, learning_rate=2e-2))
+        return (replace(arm, phases=(fd, grpo)),)
+
+    def told_otherwise(context):
+        return replace(task(context), writer=ConstantFeedback(text="other"))
+
+    monkeypatch.setattr(recipe, "load_pretrained", None)
+    parts = {"arms": {"arms": faster}, "task": {"task": told_otherwise}}[changed]
+    assert run(config(policy, finished.parent), "--resume", **parts) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert {
+        "arms": "phases.fd.optimizer.learning_rate was 0.01, now 0.02.",
+        "task": "writer.text was 'hint', now 'other'.",
+    }[changed] in said
+
+
+def test_a_longer_arm_leaves_the_longer_policy(finished, policy, tmp_path):
+    shutil.copytree(finished, tmp_path / "own")
+    saved = tmp_path / "own" / "policies" / "both" / "model.safetensors"
+    before = saved.read_bytes()
+
+    def longer(config):
+        (arm,) = arms(config)
+        fd, grpo = arm.phases
+        return (replace(arm, phases=(fd, replace(grpo, steps=2))),)
+
+    assert run(config(policy, tmp_path), "--resume", arms=longer) == 0
+    assert saved.read_bytes() != before
+    probes = read_probes(tmp_path / "own" / "probes.jsonl")
+    assert [(row["arm"], row["step"]) for row in probes][-2:] == [
+        ("after", 1),
+        ("after", 2),
+    ]
+
+
 def test_a_trained_policy_is_a_policy(finished, tmp_path):
     given = config(finished / "policies" / "both", tmp_path, dry_run=True)
     assert run(given) == 0
@@ -208,30 +257,90 @@ def test_a_trained_policy_is_a_policy(finished, tmp_path):
 
 
 def test_a_dry_run_says_what_would_be(policy, tmp_path, capsys):
-    assert run(config(policy, tmp_path), "--dry-run") == 0
+    def until(config):
+        (arm,) = arms(config)
+        fd, grpo = arm.phases
+        optimizer = replace(OPTIMIZER, warmup_steps=3)
+        grpo = replace(grpo, until=Plateau(), optimizer=optimizer)
+        return (replace(arm, phases=(fd, grpo)),)
+
+    assert run(config(policy, tmp_path), "--dry-run", arms=until) == 0
     said = capsys.readouterr().out
-    for part in ('"group_size": 2', "teacher with", PROBLEMS[0].statement):
+    for part in ('"group_size": 2', PROBLEMS[0].statement):
         assert part in said
     assert "2 held out" in said.replace("\n", " ")
+    cells = [line.split("│")[1:-1] for line in said.split("\n") if "│" in line]
+    columns = [
+        " ".join(" ".join(column).split()) for column in zip(*cells, strict=True)
+    ]
+    # Of each phase its name, what it begins with, and so on.
+    assert columns[:4] == [
+        "fd from the policy after from fd",
+        "2 at most 1, until reward/mean stops rising",
+        "fd AdamW 0.01 grpo AdamW 0.01, warm-up 3",
+        "student, EMA 0.05 teacher with feedback student, advantages (zscore)",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
+def without(part):
+    def lacking(context):
+        return replace(task(context), **{part: []})
+
+    return lacking
+
+
+def keeping(config):
+    (arm,) = arms(config)
+    return (
+        replace(arm, phases=(arm.phases[0], replace(arm.phases[1], keep_teacher=True))),
+    )
+
+
+def reviewed(context):
+    return replace(task(context), writer=PolicyFeedback(template="critic@1", **SHORT))
+
+
+@pytest.mark.parametrize("dry", [True, False])
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "parts", "said"),
     [
-        (["--policy", ""], "expected a policy to train"),
-        (["--attempts.group-size", "1"], "group_size"),
-        (["--attempts.problems", "8"], "problems_per_step of 4 problems"),
-        (["--attempts.problems", "3"], "divisible by the 8 devices"),
-        (["--attempts.max-new-tokens", "4096"], "positions"),
-        (["--mesh.data", "3", "--mesh.fsdp", "1"], "mesh axes"),
+        (["--policy", ""], {}, "expected a policy to train"),
+        (["--attempts.group-size", "1"], {}, "group_size"),
+        (["--attempts.problems", "8"], {}, "problems_per_step of 4 problems"),
+        (["--attempts.problems", "3"], {}, "divisible by the 8 devices"),
+        (["--attempts.max-new-tokens", "4096"], {}, "positions"),
+        (["--mesh.data", "3", "--mesh.fsdp", "1"], {}, "mesh axes"),
+        ([], {"task": without("evaluation")}, "expected problems held out"),
+        ([], {"task": without("problems")}, "expected problems to train on, got none"),
+        ([], {"arms": keeping}, "to have teachers with weights of their own"),
+        ([], {"task": reviewed}, "expected one of the templates"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_kept(
-    flags, said, policy, tmp_path, capsys
+def test_bad_settings_are_refused_before_any_weight_is_read(
+    flags, parts, said, dry, policy, tmp_path, capsys, monkeypatch
 ):
-    assert run(config(policy, tmp_path), *flags) == 2
+    monkeypatch.setattr(recipe, "load_pretrained", None)
+    assert run(config(policy, tmp_path), *flags, *["--dry-run"] * dry, **parts) == 2
     assert said in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_problems_that_lean_does_not_understand_are_refused_as_early(
+    policy, tmp_path, capsys, monkeypatch
+):
+    """Such as those that import Mathlib, where Lean has its core library only."""
+
+    def broken(context):
+        verifier = context.resources.enter_context(Verifier(FakeBackend, workers=1))
+        problems = [replace(each, statement="theorem t : broken") for each in PROBLEMS]
+        judge = LeanJudge(verifier=verifier)
+        return replace(task(context), problems=problems, judge=judge)
+
+    monkeypatch.setattr(recipe, "load_pretrained", None)
+    assert run(config(policy, tmp_path), task=broken) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "expected problems that Lean understands, got none among 4 of them" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,8 +387,7 @@ def test_stop_strings_end_attempts_and_would_end_reviews(policy, tmp_path, capsy
     assert {row["ended"] for row in ended} == {"answer"}
 
     def reviewing(context):
-        review = PolicyFeedback(prompt_tokens=40, max_new_tokens=8)
-        return replace(task(context), writer=review)
+        return replace(task(context), writer=PolicyFeedback(**SHORT))
 
     assert run(replace(given, name="reviews"), task=reviewing, arms=one_step) == 2
     said = re.sub(r"\s+", " ", capsys.readouterr().out)

@@ -18,7 +18,7 @@ from fdjax.model import LoRA, Model, ModelConfig
 from fdjax.ops import Chunking
 from fdjax.rollout import Batch, TeacherPrompts
 from fdjax.run import AttemptsConfig, PolicyConfig
-from fdjax.run.plan import held_in
+from fdjax.run.memory import held_in
 from fdjax.sharding import batch_sharding
 from fdjax.train import (
     FD,

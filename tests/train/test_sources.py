@@ -314,6 +314,7 @@ def test_rollout_metrics_by_hand(pipeline):
         "rollout/turns": Mean(4, 4),
         "rollout/calls": Mean(0, 4),
         "rollout/finished": Mean(4, 4),
+        "rollout/answerless": Mean(0, 4),
         "rollout/live_groups": Mean(1, 2),
         "rollout/overlong_prompts": Mean(0, 4),
         "rollout/broken_statements": Mean(0, 4),

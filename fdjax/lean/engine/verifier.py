@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fdjax.errors import DataError
 from fdjax.lean.embedded.wasm import WasmBackend
@@ -90,6 +90,7 @@ class Verifier:
             remedy="one per free core is a good number",
         )
         self._limits = limits
+        self._backend_factory = backend_factory
         self._pool = WorkerPool(backend_factory, workers)
         try:
             self._setting = cache_setting(self._pool.identity, limits)
@@ -109,6 +110,11 @@ class Verifier:
     def limits(self) -> Limits:
         """What one proof may use."""
         return self._limits
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides verdicts: who makes the backends, and the limits."""
+        return {"backend": self._backend_factory, "limits": self._limits}
 
     def verify(
         self,

@@ -4,9 +4,9 @@
 
 The loop is fdjax's own: pipeline, stages, source. Devices are simulated, a sleep for
 sampling and one for the optimizer step; judge and writer sleep in the run's own event
-loop, a thread beside the devices', for times with a long tail. All is a hundred times as
-fast as on a pod. Beside it a small policy is really trained by GRPO at each k, with
-several seeds: what staleness costs in learning.
+loop, a thread of its own, for times with a long tail. All is a hundred times as fast as
+on a pod. Beside it a small policy is really trained by GRPO at each k, with several
+seeds: what staleness costs in learning.
 """
 
 import argparse

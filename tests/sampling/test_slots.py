@@ -26,6 +26,12 @@ _V, _PAGE, _T = 24, 4, 12
 _BOUND = 5e-5
 """Of a log-probability, between two ways to compute it in float32."""
 _STOPPING = {"temperature": 0.8, "stop_tokens": (12, 14)}
+_COMPANY = (
+    {"slots": 1, "steps": 1, "blocks": 1},
+    {"slots": 16, "steps": 64, "blocks": 8},
+    {"capacity": 28},
+)
+"""How many others are sampled with a request."""
 _SHAPE = {
     "vocab_size": _V,
     "hidden_size": 16,
@@ -192,15 +198,7 @@ def test_logprobs_are_those_of_the_trainer():
     assert _gap(params, _samples(**_STOPPING), prompts) < _BOUND
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"slots": 1, "steps": 1, "blocks": 1},
-        {"slots": 16, "steps": 64, "blocks": 8},
-        {"capacity": 28},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", _COMPANY, ids=str)
 def test_a_request_does_not_depend_on_what_else_is_sampled(settings):
     sampler = _sampler(**_STOPPING, **settings)
     _assert_same(_sample(sampler, _case()[2]), _samples(**_STOPPING))
@@ -234,12 +232,7 @@ def test_eight_devices_draw_the_same_tokens(axes):
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {},
-        {"slots": 1, "steps": 1, "blocks": 1},
-        {"capacity": 28},
-        {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}, "slots": 8},
-    ],
+    [{}, *_COMPANY, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}, "slots": 8}],
     ids=str,
 )
 def test_bfloat16_stays_within_its_bound(settings):
@@ -259,8 +252,7 @@ def test_a_sequence_fills_the_models_context():
     """64 positions, the last of them for the last token that is read."""
     model, params, _ = _case()
     longest = _SHAPE["max_position_embeddings"]
-    sampler = _sampler(longest=longest, max_new_tokens=longest)
-    prompt = [1, 2, 3]
+    sampler, prompt = _sampler(longest=longest, max_new_tokens=longest), [1, 2, 3]
     future = sampler.submit(prompt, _key(0), max_new_tokens=longest - len(prompt))
     sampler.drain()
     sample = future.result(timeout=0)
